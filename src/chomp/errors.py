@@ -1,0 +1,39 @@
+"""The errors that chomp raises on purpose, each with the exit code it leads to."""
+
+from collections.abc import Sequence
+
+
+class ChompError(Exception):
+    """A failure whose message is meant for the user: what is wrong, the value, and the fix."""
+
+    exit_code = 1
+
+
+class ConfigError(ChompError):
+    """The configuration is wrong; `problems` holds one line for each mistake.
+
+    Args:
+        problems: one line each, beginning with the dotted path of the key.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(ChompError):
+    """A dataset, file, document or tokenizer can't be used as given."""
+
+    exit_code = 2
+
+
+class ResumeError(ChompError):
+    """A run folder or checkpoint can't be started or resumed as asked."""
+
+    exit_code = 2
+
+
+class DivergedError(ChompError):
+    """Training produced a loss or gradient that is not a finite number."""
