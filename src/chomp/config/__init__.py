@@ -1,0 +1,36 @@
+"""Configuration: a strict schema, and the way from a YAML file to a checked `Config`."""
+
+from chomp.config.cautions import config_warnings, is_deterministic
+from chomp.config.data import DataConfig, TokenizerConfig
+from chomp.config.load import config_from_mapping, load_config
+from chomp.config.model import ModelConfig
+from chomp.config.optim import AdamConfig, MuonConfig, OptimConfig
+from chomp.config.records import (
+    CheckpointConfig,
+    DebugConfig,
+    LoggingConfig,
+    RuntimeConfig,
+    WandbConfig,
+)
+from chomp.config.schema import Config
+from chomp.config.train import TrainConfig
+
+__all__ = [
+    "AdamConfig",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "DebugConfig",
+    "LoggingConfig",
+    "ModelConfig",
+    "MuonConfig",
+    "OptimConfig",
+    "RuntimeConfig",
+    "TokenizerConfig",
+    "TrainConfig",
+    "WandbConfig",
+    "config_from_mapping",
+    "config_warnings",
+    "is_deterministic",
+    "load_config",
+]

@@ -1,0 +1,64 @@
+"""What is allowed but probably not meant."""
+
+from chomp.config.schema import Config
+
+
+def config_warnings(config: Config) -> list[str]:
+    """List one line for each key that does something else than it seems to, with its path."""
+    return [*_model_warnings(config), *_data_warnings(config)]
+
+
+def is_deterministic(config: Config) -> bool:
+    """Tell whether dropout is off: as `train.deterministic` says, else when all rates are 0."""
+    model = config.model
+    if config.train.deterministic is not None:
+        return config.train.deterministic
+    return not (model.dropout or model.attention_dropout or model.hidden_dropout)
+
+
+def _model_warnings(config: Config) -> list[str]:
+    model, train = config.model, config.train
+    warnings = []
+    if model.pad_token_id == model.eos_token_id:
+        warnings.append(
+            f"model.pad_token_id: is the same as model.eos_token_id ({model.eos_token_id}); EOS at "
+            "the end of a document is still trained on here, as padding is known by its position, "
+            "but programs that mask labels by the pad id would never train the model to stop"
+        )
+    if model.use_checkpoint and is_deterministic(config):
+        warnings.append(
+            "model.use_checkpoint: has no effect in a deterministic run; set "
+            "train.deterministic: false (all dropout rates may stay 0.0)"
+        )
+    for name in ("dropout", "attention_dropout", "hidden_dropout"):
+        rate = getattr(model, name)
+        if rate and train.deterministic:
+            warnings.append(
+                f"model.{name}: has no effect with train.deterministic: true (got {rate})"
+            )
+    return warnings
+
+
+def _data_warnings(config: Config) -> list[str]:
+    data = config.data
+    warnings = []
+    if data.isolate_documents and not data.mask_boundary_loss:
+        warnings.append(
+            "data.mask_boundary_loss: false has no effect with data.isolate_documents: true, as "
+            "nothing before a document's first token is seen"
+        )
+    for name, backend in (
+        ("files", "files"),
+        ("eval_files", "files"),
+        ("local_text", "local_text"),
+    ):
+        if getattr(data, name) and data.backend != backend:
+            warnings.append(
+                f"data.{name}: is not used with data.backend: {data.backend}; it needs {backend}"
+            )
+    if data.tokenizer.hf_name_or_path and data.tokenizer.kind != "hf":
+        warnings.append(
+            "data.tokenizer.hf_name_or_path: is not used with data.tokenizer.kind: byte; it needs "
+            "hf"
+        )
+    return warnings

@@ -1,0 +1,121 @@
+"""The `data` section: documents, their tokens, and how these fill the rows of a batch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from chomp.config.section import (
+    Count,
+    CountOrZero,
+    Name,
+    NotNegative,
+    Section,
+    Seed,
+    Texts,
+    TokenId,
+)
+
+
+def _one_text_is_a_list_of_one(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+LocalText = Annotated[
+    Texts,
+    BeforeValidator(_one_text_is_a_list_of_one, json_schema_input_type=str | list[str]),
+]
+
+
+class TokenizerConfig(Section):
+    """How a document's text becomes token ids."""
+
+    kind: Literal["byte", "hf"] = "byte"
+    """`byte`: one token per UTF-8 byte, nothing to download. `hf`: a Hugging Face tokenizer."""
+    hf_name_or_path: Name | None = None
+    """For `kind: hf`: a name on the Hugging Face Hub, a folder, or a `tokenizer.json`. A relative
+    path counts from the current directory."""
+    hf_trust_remote_code: bool = False
+    """Let the tokenizer's repository run its own Python code here."""
+    vocab_size_multiple: Count = 128
+    """The vocabulary is rounded up to a multiple of this: round sizes make faster products."""
+    auto_set_special_tokens: bool = True
+    """For `kind: hf`: take pad, BOS and EOS ids from the tokenizer instead of from `model`."""
+    byte_offset: TokenId = 0
+    """For `kind: byte`: the id of byte 0. Ids below it are free for special tokens."""
+    add_bos: bool = False
+    """Put `model.bos_token_id` before each document (and before prompts)."""
+    add_eos: bool = False
+    """Put `model.eos_token_id` after each document."""
+    max_doc_tokens: Count | None = None
+    """Cut documents after this many tokens; the rest is not trained on (counted in
+    `docs_truncated`). `null`: never cut; a document longer than a row goes on in other rows."""
+
+
+class DataConfig(Section):
+    """Where documents come from and how their tokens fill the rows of a batch."""
+
+    backend: Literal["hf", "files", "local_text", "builtin"] = "hf"
+    """Where documents come from. `hf`: a Hugging Face dataset, streamed (the `hf_*` keys).
+    `files`: your own files. `local_text`: text in this config. `builtin`: text that every machine
+    has."""
+    hf_dataset: Name = "Zyphra/Zyda-2"
+    """For `backend: hf`: name on the Hugging Face Hub, or a local folder."""
+    hf_name: Name | None = "sample-100BT"
+    """For `backend: hf`: the dataset's configuration (subset). `null`: its default."""
+    hf_split: Name = "train"
+    """For `backend: hf`: the split to train on."""
+    hf_eval_split: Name | None = None
+    """For `backend: hf`: the split to evaluate on. `null`: the first `max_eval_samples` documents
+    of the shuffled training split are held out and never trained on."""
+    text_key: Name = "text"
+    """The column (Parquet, Hugging Face) or key (JSON lines) that holds a document's text."""
+    files: Texts = ()
+    """For `backend: files`: paths or globs of .txt, .md, .py (a file is a document), .jsonl,
+    .jsonl.gz, .jsonl.zst and .parquet (a row is a document). Relative paths count from the
+    current directory, not from this file."""
+    eval_files: Texts = ()
+    """For `backend: files`: files to evaluate on, as in `files`. Empty: documents are held out of
+    `files`, as with `hf_eval_split: null`."""
+    local_text: LocalText | None = None
+    """For `backend: local_text`: the text itself. One string is one document; a list of strings
+    is a document each."""
+    builtin: Literal["python-stdlib"] = "python-stdlib"
+    """For `backend: builtin`: `python-stdlib` is the .py files of the running Python's standard
+    library: real text on every machine, nothing to download."""
+    shuffle: bool = True
+    """Shuffle documents within a moving window; another order in each epoch."""
+    shuffle_buffer_size: Count = 10_000
+    """Documents in the shuffling window."""
+    seed: Seed = 0
+    """Seed of the document order (the model's is `train.seed`)."""
+    repeat: bool = True
+    """Start over when the documents are used up. `false`: the run ends after one epoch."""
+    max_retries: CountOrZero = 3
+    """Attempts after a network error while streaming, each from the exact position, before the
+    run saves its state and stops."""
+    retry_delay_sec: NotNegative = 1.0
+    """Seconds before the first such attempt; doubled for each further one."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What a broken document does (a text that isn't a string, a bad JSON line or Parquet file):
+    `stop` ends the run with file and line; `skip` leaves it out and counts it."""
+    max_eval_samples: Count = 1000
+    """Documents in the evaluation set."""
+    packing_mode: Literal["sequential", "bin"] = "sequential"
+    """`sequential`: documents one after the other, cut every `train.seq_len` tokens; no padding.
+    `bin`: whole documents fitted into rows, padded at the end."""
+    packing_buffer_docs: Count = 128
+    """For `packing_mode: bin`: documents to choose from while rows are filled. More wastes less
+    and costs memory. At least `train.grad_accum * train.batch_size`."""
+    packing_max_docs_per_bin: Count | None = None
+    """For `packing_mode: bin`: most documents in one row. `null`: no limit."""
+    mask_boundary_loss: bool = True
+    """Don't train on a document's first token: it would be predicted from another document."""
+    train_on_eos: bool = True
+    """Train on EOS tokens. `false`: labels equal to `model.eos_token_id` don't count."""
+    isolate_documents: bool = False
+    """Restart attention, moving average, norms and positions at each document, so that a document
+    in a shared row is treated as if it were alone. `false`: a row is one stream of text."""
+    grain_prefetch: CountOrZero = 2
+    """Batches prepared ahead in the background."""
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
+    """How text becomes token ids."""

@@ -1,0 +1,140 @@
+"""From a YAML file and overrides to a Config, or to the list of all that is wrong."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from chomp.config.problems import findings, shown
+from chomp.config.references import resolve_references
+from chomp.config.rules import RULE_BROKEN
+from chomp.config.schema import Config
+from chomp.config.yaml_text import YamlError, parse_yaml
+from chomp.errors import ConfigError
+
+Values = dict[str, Any]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file, apply overrides (`section.key=value`), resolve references, validate.
+
+    Raises:
+        ConfigError: with every problem of file, overrides, references, values and rules.
+    """
+    problems: list[str] = []
+    mapping = _read(path, problems)
+    changes = [change for text in overrides for change in _parse_override(text, problems)]
+    if mapping is None:
+        raise ConfigError(problems)
+    for keys, value in changes:
+        _apply(mapping, keys, value, problems)
+    resolved = resolve_references(mapping)
+    variables = resolved.mapping.pop("variables", None)
+    if not isinstance(variables, dict | None):
+        problems.append(f"variables: must be a mapping of names to values (got {shown(variables)})")
+    problems += resolved.problems
+    return _validate(resolved.mapping, resolved.left_out, problems)
+
+
+def config_from_mapping(mapping: Mapping[str, Any]) -> Config:
+    """Validate a mapping of sections, as read from `config_resolved.json`.
+
+    Raises:
+        ConfigError: with every problem of values and rules.
+    """
+    return _validate(mapping, frozenset(), [])
+
+
+def _read(path: Path, problems: list[str]) -> Values | None:
+    try:
+        parsed = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(f"{path}: can't be read: {error.strerror or error}")
+    except UnicodeDecodeError as error:
+        problems.append(f"{path}: is not UTF-8 text (byte {error.start} is the first wrong one)")
+    except YamlError as error:
+        problems.append(f"{path}:{error.line}:{error.column}: not valid YAML: {error.problem}")
+    else:
+        problems += [f"{key}: given twice, again in line {line}" for key, line in parsed.repeated]
+        match parsed.value:
+            case None:
+                return {}
+            case dict(values):
+                return values
+            case other:
+                problems.append(f"{path}: must be a mapping of sections (got {shown(other)})")
+    return None
+
+
+def _parse_override(text: str, problems: list[str]) -> Iterable[tuple[list[str], object]]:
+    name, equals, value_text = text.partition("=")
+    keys = [key.strip() for key in name.split(".")]
+    if not equals or not all(keys):
+        problems.append(f"override {shown(text)}: must have the form section.key=value")
+        return
+    try:
+        parsed = parse_yaml(value_text)
+    except YamlError as error:
+        problems.append(
+            f"{'.'.join(keys)}: override {shown(text)} is not valid YAML: {error.problem}"
+        )
+        return
+    problems += [
+        f"{'.'.join(keys)}.{key}: given twice in an override" for key, _ in parsed.repeated
+    ]
+    yield keys, parsed.value
+
+
+def _apply(mapping: Values, keys: list[str], value: object, problems: list[str]) -> None:
+    """Set a value; a mapping sets the keys that it names and leaves the others."""
+    *sections, last = keys
+    for depth, section in enumerate(sections, 1):
+        if mapping.get(section) is None:
+            mapping[section] = {}
+        if not isinstance(mapping[section], dict):
+            inner = ".".join(sections[:depth])
+            problems.append(f"{'.'.join(keys)}: {inner} is a value, not a section with keys")
+            return
+        mapping = mapping[section]
+    if isinstance(value, dict) and isinstance(mapping.get(last), dict):
+        for key, inner in value.items():
+            _apply(mapping[last], [key], inner, problems)
+    else:
+        mapping[last] = value
+
+
+def _validate(mapping: Mapping[str, Any], invalid: frozenset[str], problems: list[str]) -> Config:
+    found, config = _check(mapping, invalid)
+    lines = problems + found
+    if config is None or lines:
+        # Repeated lines: several findings of one kind about one key.
+        raise ConfigError(list(dict.fromkeys(lines)))
+    return config
+
+
+def _check(mapping: Mapping[str, Any], invalid: frozenset[str]) -> tuple[list[str], Config | None]:
+    try:
+        return [], Config.model_validate(mapping, context={"invalid": invalid})
+    except ValidationError as error:
+        found = findings(error)
+        lines = [finding.line for finding in found]
+        details = error.errors(include_url=False)
+    if all(detail["type"] == RULE_BROKEN for detail in details):
+        return lines, None
+    # The rules have not run yet: let them judge what is valid, beside defaults for the rest.
+    if not isinstance(mapping, Mapping):
+        return lines, None
+    rest = dict(mapping)
+    for detail in details:
+        rest = _without(rest, [str(part) for part in detail["loc"]])
+    more, _ = _check(rest, invalid | {finding.suspect for finding in found})
+    return lines + more, None
+
+
+def _without(mapping: Values, keys: Sequence[str]) -> Values:
+    first, *inner = keys
+    value = mapping.get(first)
+    if inner and isinstance(value, dict):
+        return {**mapping, first: _without(value, inner)}
+    return {key: value for key, value in mapping.items() if str(key) != first}

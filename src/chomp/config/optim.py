@@ -1,0 +1,68 @@
+"""The `optim` section: learning rate schedule and optimizer."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+from pydantic import Field
+
+from chomp.config.section import Count, CountOrZero, NotNegative, Positive, Rate, Section
+
+
+class MuonConfig(Section):
+    """Muon, used for the projections' matrices with `optim.name: muon`."""
+
+    lr_scale: Positive = 100.0
+    """Muon's learning rate is `optim.lr` times this."""
+    weight_decay_mult: NotNegative = 1.0
+    """Muon's weight decay is `optim.weight_decay` times this."""
+    momentum: Rate = 0.95
+    """Decay of the averaged gradient."""
+    ns_steps: Count = 5
+    """Newton-Schulz iterations that orthogonalise an update."""
+    nesterov: bool = True
+    """Look ahead by one momentum step."""
+    consistent_rms: Positive | None = None
+    """Scale updates so that their root mean square is about this for a matrix of any shape (0.2
+    is AdamW's usual size). `null`: no shape scaling."""
+    allow_all_2d: bool = False
+    """Use Muon for every matrix of the model, not only for the known projections."""
+    allow_tied_embed: bool = False
+    """Use Muon for an embedding that is the output head too (`model.share_emb`)."""
+
+
+class AdamConfig(Section):
+    """AdamW, used for all parameters, or with Muon for those that aren't projections."""
+
+    b1: Rate = 0.9
+    """Decay of the averaged gradient."""
+    b2: Rate = 0.999
+    """Decay of the averaged squared gradient."""
+    eps: Positive = 1e-8
+    """Added to the root of the averaged squared gradient."""
+    nesterov: bool = False
+    """Look ahead by one momentum step (NAdamW)."""
+
+
+class OptimConfig(Section):
+    """The optimizer and its learning rate: linear warm-up, then cosine decay."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """`adamw` for all parameters; or `muon` for the projections' matrices and AdamW for the
+    rest."""
+    lr: Positive = 3e-4
+    """Highest learning rate, reached at the end of the warm-up."""
+    weight_decay: NotNegative = 0.01
+    """Decoupled weight decay, on matrices only."""
+    grad_clip_norm: Positive = 1.0
+    """Gradients with a larger global norm are scaled down to this one."""
+    warmup_steps: CountOrZero = 10
+    """Updates in which the learning rate rises; the first is above 0 already."""
+    decay_steps: Count | None = None
+    """Updates from the end of the warm-up until the lowest rate, which then stays. `null`: until
+    `train.steps`."""
+    min_lr_ratio: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Lowest learning rate, as a share of `lr`."""
+    muon: MuonConfig = Field(default_factory=MuonConfig)
+    """Muon's own settings."""
+    adam: AdamConfig = Field(default_factory=AdamConfig)
+    """Adam's own settings."""

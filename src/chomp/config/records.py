@@ -1,0 +1,76 @@
+"""What a run keeps and how it is watched: `checkpoint`, `logging`, `debug`, and `runtime`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from chomp.config.section import Count, CountOrZero, Name, Section, Texts
+
+
+class CheckpointConfig(Section):
+    """When the state is saved, where, and how much of it is kept."""
+
+    enabled: bool = True
+    """Save checkpoints. `false`: the run can't be resumed."""
+    root_dir: Name | None = None
+    """Folder of the checkpoints; a relative path counts from the run folder. `null`:
+    `checkpoints` in the run folder."""
+    save_every: Count = 5000
+    """Steps between checkpoints; the last step and a stopped run are saved as well."""
+    max_to_keep: Count = 3
+    """Newest checkpoints to keep; older ones are deleted."""
+    async_save: bool = True
+    """Write checkpoints in the background while training goes on."""
+
+
+class WandbConfig(Section):
+    """Weights & Biases: the rows of the metrics file, sent there too."""
+
+    enabled: bool = False
+    """Send metrics to Weights & Biases (install `chomp[wandb]`)."""
+    project: Name | None = None
+    """Its project. `null`: `logging.project`."""
+    entity: Name | None = None
+    """Its user or team. `null`: your default one."""
+    run_name: Name | None = None
+    """The run's name there. `null`: the run folder's name."""
+    mode: Literal["online", "offline", "disabled"] = "online"
+    """`offline` keeps everything in `./wandb` (or `WANDB_DIR`) and needs no network."""
+    tags: Texts = ()
+    """Labels of the run there."""
+
+
+class LoggingConfig(Section):
+    """Where the run writes what happened."""
+
+    project: Name = "chomp"
+    """Name of the project the run belongs to."""
+    run_dir: Name | None = None
+    """The run folder; `--run-dir` goes first. `null`: a new dated folder under `runs/`."""
+    metrics_file: Name = "metrics.jsonl"
+    """File of metrics in the run folder, one JSON object a line."""
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    """Least severe log lines to keep."""
+    console_use_rich: bool = True
+    """Progress bar, colours and panels. `false`: plain lines."""
+    log_file: Name | None = "train.log"
+    """File in the run folder for log lines, other libraries' included. `null`: none."""
+    wandb: WandbConfig = Field(default_factory=WandbConfig)
+    """Weights & Biases."""
+
+
+class DebugConfig(Section):
+    """Checks while training."""
+
+    nan_check: bool = True
+    """Stop when loss or gradient norm is no finite number, before such a state is saved."""
+    check_device_every: CountOrZero = 100
+    """Steps between checks that the training state is still on its device. 0: never."""
+
+
+class RuntimeConfig(Section):
+    """How JAX is started."""
+
+    compile_cache: Name | None = "~/.cache/chomp/jax"
+    """Folder of compiled programs: the next start of the same model compiles nothing. `null`:
+    none."""
