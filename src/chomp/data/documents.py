@@ -1,0 +1,266 @@
+"""Documents, and the Grain source that streams them shard by shard from an exact position."""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import grain.python as grain
+import numpy as np
+
+from chomp.errors import DataError
+
+log = logging.getLogger(__name__)
+
+ROW_BITS = 32
+ROWS_WITHOUT_KEY = 1000
+"""So many rows in which `data.text_key` doesn't occur at all are a wrong key, not bad documents."""
+
+
+class Row(NamedTuple):
+    """What a shard holds at one place: a text, nothing, or something broken."""
+
+    text: str | None = None
+    repaired: bool = False
+    """Invalid UTF-8 was replaced."""
+    fault: str = ""
+    """Why this isn't a document: names file and line or row."""
+    columns: tuple[str, ...] = ()
+    """The keys there are, where `data.text_key` isn't one of them."""
+
+
+class Document(NamedTuple):
+    """One text of the corpus. A document without text only carries `skipped`."""
+
+    text: str
+    key: int
+    """shard << 32 | row; -1 without text."""
+    repaired: bool = False
+    skipped: int = 0
+    """Documents left out since the last good one."""
+
+
+class BrokenFileError(Exception):
+    """A shard can't be read on from here; the message names it and the place."""
+
+
+class Shard(Protocol):
+    """A file, or a part of a dataset, whose rows can be read from any one on."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call it."""
+        ...
+
+    @property
+    def transient(self) -> tuple[type[BaseException], ...]:
+        """Errors that may go away: the network's. None for local files."""
+        ...
+
+    def rows(self, start: int) -> Iterator[tuple[int, Row]]:
+        """Yield the rows from number `start` on, with their numbers.
+
+        Raises BrokenFileError, OSError or one of `transient`.
+        """
+        ...
+
+
+class Reading(NamedTuple):
+    """How a corpus is read."""
+
+    text_key: str
+    skip_broken: bool
+    max_retries: int
+    retry_delay: float
+    """Seconds before the first retry; doubled for each further one."""
+    closing: threading.Event
+    """Set when nobody wants the documents any more: ends waiting for a retry."""
+
+
+def document_key(shard: int, row: int) -> int:
+    """Return the number that names a document of a corpus."""
+    return shard << ROW_BITS | row
+
+
+class DocumentStream(grain.IterDataset[Document]):
+    """The documents of `shards`, epoch after epoch if `repeat`.
+
+    With a `seed` the shards come in another order in each epoch; the rows of a shard always come
+    in their own.
+    """
+
+    def __init__(
+        self, shards: Sequence[Shard], reading: Reading, *, repeat: bool, seed: int | None
+    ):
+        super().__init__()
+        self._shards = shards
+        self._reading = reading
+        self._repeat = repeat
+        self._seed = seed
+
+    def __iter__(self) -> "DocumentIterator":
+        return DocumentIterator(self._shards, self._reading, repeat=self._repeat, seed=self._seed)
+
+
+class DocumentIterator(grain.DatasetIterator[Document]):
+    """A cursor (epoch, shard, row) over the documents.
+
+    A state is taken after a good document, so whatever was skipped behind it is met again.
+    """
+
+    def __init__(
+        self, shards: Sequence[Shard], reading: Reading, *, repeat: bool, seed: int | None
+    ):
+        super().__init__()
+        self._shards = shards
+        self._reading = reading
+        self._repeat = repeat
+        self._seed = seed
+        self.set_state({"epoch": 0, "shard": 0, "row": 0})
+
+    def get_state(self) -> dict[str, int]:
+        """Return where the next document is looked for."""
+        return {"epoch": self._epoch, "shard": self._place, "row": self._row}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken."""
+        self._epoch, self._place, self._row = state["epoch"], state["shard"], state["row"]
+        self._order = self._epoch_order()
+        self._rows: Iterator[tuple[int, Row]] | None = None
+        self._skipped = 0
+        self._found = (self._epoch, self._place, self._row) != (0, 0, 0)
+        self._without_key = 0
+        self._columns: dict[str, None] = {}
+
+    def __next__(self) -> Document:
+        while self._place < len(self._shards):
+            found = self._next_row()
+            if found is None:
+                self._end_shard()
+                continue
+            number, row = found
+            self._row = number + 1
+            if row.text:
+                self._found = True
+                skipped, self._skipped = self._skipped, 0
+                key = document_key(self._order[self._place], number)
+                return Document(row.text, key, row.repaired, skipped)
+            self._skip(row)
+        if self._skipped:
+            skipped, self._skipped = self._skipped, 0
+            return Document("", -1, skipped=skipped)
+        raise StopIteration
+
+    def _shard(self) -> Shard:
+        return self._shards[self._order[self._place]]
+
+    def _epoch_order(self) -> list[int]:
+        if self._seed is None:
+            return list(range(len(self._shards)))
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._shards))
+        return order.tolist()
+
+    def _next_row(self) -> tuple[int, Row] | None:
+        shard = self._shard()
+        attempt = 0
+        while True:
+            try:
+                if self._rows is None:
+                    self._rows = shard.rows(self._row)
+                return next(self._rows, None)
+            except BrokenFileError as error:
+                self._rows = None
+                if not shard.transient or attempt >= self._reading.max_retries:
+                    self._rows = iter(())  # the rest of this shard is lost
+                    return self._row, Row(fault=str(error))
+                self._wait(error, attempt)
+            except shard.transient as error:
+                self._rows = None
+                if attempt >= self._reading.max_retries or self._reading.closing.is_set():
+                    raise DataError(
+                        f"{shard.name}: reading failed at row {self._row} and again in "
+                        f"{attempt} retries ({type(error).__name__}: {error}); "
+                        "data.max_retries and data.retry_delay_sec say how often and when to retry"
+                    ) from error
+                self._wait(error, attempt)
+            except OSError as error:
+                self._rows = None
+                raise DataError(f"{shard.name}: can't be read: {error}") from error
+            attempt += 1
+
+    def _wait(self, error: BaseException, attempt: int) -> None:
+        delay = self._reading.retry_delay * 2**attempt
+        log.warning(
+            "%s: reading failed at row %d (%s: %s); retry %d of %d in %.1f s",
+            *(self._shard().name, self._row, type(error).__name__, error),
+            *(attempt + 1, self._reading.max_retries, delay),
+        )
+        self._reading.closing.wait(delay)
+
+    def _skip(self, row: Row) -> None:
+        if row.fault and not self._reading.skip_broken:
+            raise DataError(f"{row.fault} (data.on_error: skip leaves such documents out)")
+        if row.fault:
+            log.warning("left out: %s", row.fault)
+        self._skipped += 1
+        if row.columns:
+            self._without_key += 1
+            self._columns.update(dict.fromkeys(row.columns))
+            if not self._found and self._without_key >= ROWS_WITHOUT_KEY:
+                raise DataError(self._nothing_found())
+
+    def _end_shard(self) -> None:
+        self._rows = None
+        self._place += 1
+        self._row = 0
+        if self._place < len(self._shards):
+            return
+        if not self._found:
+            raise DataError(self._nothing_found())
+        if self._repeat:
+            self._epoch += 1
+            self._place = 0
+            self._order = self._epoch_order()
+            self._found = False
+
+    def _nothing_found(self) -> str:
+        key = self._reading.text_key
+        if self._columns:
+            there = ", ".join(list(self._columns)[:20])
+            return f"data.text_key: no row has {key!r}; the keys there are: {there}"
+        return f"the corpus holds no text: {self._skipped} documents, all empty or left out"
+
+
+class HoldOut(grain.IterDataset[Document]):
+    """Leaves out the documents in `keys`; their counts of skipped documents stay."""
+
+    def __init__(self, parent: grain.IterDataset[Document], keys: frozenset[int]):
+        super().__init__(parent)
+        self._keys = keys
+
+    def __iter__(self) -> "HoldOutIterator":
+        return HoldOutIterator(self._parent.__iter__(), self._keys)
+
+
+class HoldOutIterator(grain.DatasetIterator[Document]):
+    """Has no state of its own."""
+
+    def __init__(self, parent: grain.DatasetIterator[Document], keys: frozenset[int]):
+        super().__init__(parent)
+        self._keys = keys
+
+    def __next__(self) -> Document:
+        while True:
+            document = next(self._parent)
+            if document.key not in self._keys:
+                return document
+            if document.skipped:
+                return Document("", -1, skipped=document.skipped)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the parent's state."""
+        return self._parent.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Set the parent's state."""
+        self._parent.set_state(state)

@@ -1,0 +1,111 @@
+"""The evaluation set: every target of its documents is scored exactly once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from chomp.data.batching import Layout, count_targets, make_batch
+from chomp.data.documents import Document
+from chomp.data.encoding import encode
+from chomp.data.packing import Encoded, Packed, Piece, pack_best_fit
+from chomp.data.tokenizer import Tokenizer
+from chomp.errors import DataError
+from chomp.types import Batch
+
+
+class EvaluationSet:
+    """Documents held out from training (or of a split of their own), as batches.
+
+    A document that needs several rows is cut into pieces that overlap by one token, whose label
+    is masked where it is repeated: each token but a document's first is a target exactly once.
+
+    Args:
+        load: reads the documents; called when they are first needed.
+        tokenizer: theirs and the training's.
+        layout: of the batches; `accum` must be 1.
+        max_doc_tokens: documents are cut after this many tokens, as in training.
+        best_fit: pack whole pieces, best fit; else fill rows in order.
+        max_pieces: most pieces in a row; None for no limit.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Sequence[Document]],
+        tokenizer: Tokenizer,
+        layout: Layout,
+        *,
+        max_doc_tokens: int | None,
+        best_fit: bool,
+        max_pieces: int | None,
+    ):
+        self._load = load
+        self._tokenizer = tokenizer
+        self._layout = layout._replace(mask_boundaries=True)
+        self._max_doc_tokens = max_doc_tokens
+        self._best_fit = best_fit
+        self._max_pieces = max_pieces
+
+    @cached_property
+    def _encoded(self) -> list[Encoded]:
+        return encode(self._load(), self._tokenizer, self._max_doc_tokens)
+
+    @cached_property
+    def _rows(self) -> list[Packed]:
+        time = self._layout.time
+        if self._best_fit:
+            pieces = [p for document in self._encoded for p in cut_overlapping(document, time)]
+            return pack_best_fit(pieces, time, self._max_pieces)
+        return fill_overlapping(self._encoded, time)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches, [1, batch, time]; the last is filled up with padding."""
+        size = self._layout.batch
+        for at in range(0, len(self._rows), size):
+            yield make_batch(self._rows[at : at + size], self._layout)
+
+    @cached_property
+    def documents(self) -> int:
+        """Documents in the set, those too short to be scored included."""
+        return len(self._encoded)
+
+    @cached_property
+    def targets(self) -> int:
+        """Tokens that are scored in one pass. Raises DataError if there are none."""
+        targets = sum(count_targets(np.asarray(batch.labels)) for batch in self.batches())
+        if targets == 0:
+            raise DataError(
+                f"the evaluation set's {self.documents} documents hold no token to predict"
+            )
+        return targets
+
+    @cached_property
+    def bytes(self) -> int:
+        """UTF-8 bytes of the scored tokens' text."""
+        decode = self._tokenizer.decode
+        return sum(len(decode(document.tokens[1:]).encode()) for document in self._encoded)
+
+
+def cut_overlapping(document: Encoded, time: int) -> list[Piece]:
+    """Cut a document into pieces of at most `time` tokens, each starting with the last's end."""
+    return [
+        Piece(document.tokens[at : at + time], document, starts=at == 0)
+        for at in range(0, len(document.tokens) - 1, time - 1)
+    ]
+
+
+def fill_overlapping(documents: Sequence[Encoded], time: int) -> list[Packed]:
+    """Fill rows one after the other, cutting documents at a row's end with one token's overlap."""
+    rows: list[Packed] = []
+    room = 0
+    for document in documents:
+        at = 0
+        while at < len(document.tokens) - 1:
+            if room < 2:  # one token alone predicts nothing
+                rows.append([])
+                room = time
+            tokens = document.tokens[at : at + room]
+            rows[-1].append(Piece(tokens, document, starts=at == 0))
+            room -= len(tokens)
+            at += len(tokens) - 1
+    return rows

@@ -1,0 +1,225 @@
+"""Packing: encoded documents into rows of at most `time` tokens.
+
+A row is a list of pieces. Both packers are Grain datasets over blocks of documents, and their
+state is the parent's state before the block (or round) in hand and a place within it. Grain's own
+packers don't fit: its bins are filled in order of arrival, so `packing_buffer_docs` documents
+couldn't be looked over before they are placed; they ask for the parent's state at each document
+and copy every feature per token; concat-then-split has no way to say where a document starts.
+"""
+
+import bisect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import grain.python as grain
+import numpy as np
+
+MIN_ROWS = 64
+"""A round of bin packing holds at least this many rows' worth of tokens: its last row is partly
+empty, and the share of one row in a round must be small also when documents are short."""
+
+
+class Encoded(NamedTuple):
+    """A document's tokens. One without tokens only carries its counts."""
+
+    tokens: np.ndarray
+    """int32, [tokens]"""
+    key: int
+    truncated: bool = False
+    repaired: bool = False
+    skipped: int = 0
+
+
+class Piece(NamedTuple):
+    """A run of tokens of one document in one row."""
+
+    tokens: np.ndarray
+    document: Encoded
+    starts: bool
+    """The document's first token is here."""
+
+
+Block = Sequence[Encoded]
+Packed = list[Piece]
+
+
+class SequentialRows(grain.IterDataset[Packed]):
+    """Documents one after the other, cut every `time` tokens; only the last row may be short."""
+
+    def __init__(self, parent: grain.IterDataset[Block], *, time: int):
+        super().__init__(parent)
+        self._time = time
+
+    def __iter__(self) -> "SequentialIterator":
+        return SequentialIterator(self._parent.__iter__(), self._time)
+
+
+class SequentialIterator(grain.DatasetIterator[Packed]):
+    """State: the parent's before the block in hand, the document in it, the token in that."""
+
+    def __init__(self, parent: grain.DatasetIterator[Block], time: int):
+        super().__init__(parent)
+        self._time = time
+        self._restart(self._parent.get_state(), 0, 0)
+
+    def _restart(self, parent: dict[str, Any], document: int, token: int) -> None:
+        self._before, self._document, self._token = parent, document, token
+        self._block: Block | None = None
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the next row starts."""
+        return {"parent": self._before, "document": self._document, "token": self._token}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken."""
+        self._parent.set_state(state["parent"])
+        self._restart(state["parent"], state["document"], state["token"])
+
+    def __next__(self) -> Packed:
+        row: Packed = []
+        room = self._time
+        while room:
+            if self._block is None:
+                self._block = next(self._parent, ())
+            if self._document < len(self._block):
+                room -= self._take(self._block[self._document], room, row)
+                continue
+            before = self._parent.get_state()
+            block = next(self._parent, None)
+            if block is None:
+                break
+            self._before, self._block, self._document = before, block, 0
+        if room == self._time:  # the end: at most counts are left
+            raise StopIteration
+        return row
+
+    def _take(self, document: Encoded, room: int, row: Packed) -> int:
+        tokens = document.tokens[self._token : self._token + room]
+        row.append(Piece(tokens, document, starts=self._token == 0))
+        self._token += len(tokens)
+        if self._token == len(document.tokens):
+            self._document += 1
+            self._token = 0
+        return len(tokens)
+
+
+class BinRows(grain.IterDataset[Packed]):
+    """Whole documents in rows, best fit; those longer than `time` are cut into pieces first.
+
+    Works in rounds: at least `buffer` documents and `MIN_ROWS` rows' worth of tokens are gathered,
+    packed and given out, in order of each row's first document or, with a `seed`, shuffled.
+    """
+
+    def __init__(
+        self,
+        parent: grain.IterDataset[Block],
+        *,
+        time: int,
+        buffer: int,
+        max_pieces: int | None,
+        seed: int | None,
+    ):
+        super().__init__(parent)
+        self._options = (time, buffer, max_pieces, seed)
+
+    def __iter__(self) -> "BinIterator":
+        return BinIterator(self._parent.__iter__(), *self._options)
+
+
+class BinIterator(grain.DatasetIterator[Packed]):
+    """State: the parent's before the round in hand, the round's number, the next row in it."""
+
+    def __init__(
+        self,
+        parent: grain.DatasetIterator[Block],
+        time: int,
+        buffer: int,
+        max_pieces: int | None,
+        seed: int | None,
+    ):
+        super().__init__(parent)
+        self._time = time
+        self._buffer = buffer
+        self._max_pieces = max_pieces
+        self._seed = seed
+        self._restart(self._parent.get_state(), 0, 0)
+
+    def _restart(self, parent: dict[str, Any], number: int, row: int) -> None:
+        self._before, self._round, self._row = parent, number, row
+        self._rows: list[Packed] | None = None
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the round and the row in it that comes next."""
+        return {"parent": self._before, "round": self._round, "row": self._row}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken."""
+        self._parent.set_state(state["parent"])
+        self._restart(state["parent"], state["round"], state["row"])
+
+    def __next__(self) -> Packed:
+        if self._rows is None:
+            self._rows = self._pack_round()
+        if not self._rows:
+            raise StopIteration
+        row = self._rows[self._row]
+        self._row += 1
+        if self._row == len(self._rows):
+            self._restart(self._parent.get_state(), self._round + 1, 0)
+        return row
+
+    def _pack_round(self) -> list[Packed]:
+        documents: list[Encoded] = []
+        tokens = 0
+        while len(documents) < self._buffer or tokens < MIN_ROWS * self._time:
+            block = next(self._parent, None)
+            if block is None:
+                break
+            documents += block
+            tokens += sum(len(document.tokens) for document in block)
+        rows = pack_best_fit(cut(documents, self._time), self._time, self._max_pieces)
+        if self._seed is None:
+            return rows
+        order = np.random.default_rng([self._seed, self._round]).permutation(len(rows))
+        return [rows[i] for i in order]
+
+
+def cut(documents: Sequence[Encoded], time: int) -> list[Piece]:
+    """Cut each document into pieces of `time` tokens and a shorter last one."""
+    return [
+        Piece(document.tokens[at : at + time], document, starts=at == 0)
+        for document in documents
+        for at in range(0, max(len(document.tokens), 1), time)
+    ]
+
+
+def pack_best_fit(pieces: Sequence[Piece], time: int, max_pieces: int | None) -> list[Packed]:
+    """Place each piece, the longest first, where it leaves the least room.
+
+    Rows come in the order of their first piece, and pieces keep their order within a row. Pieces
+    without tokens go to the first row: they aren't documents, only counts.
+
+    Args:
+        pieces: each of at most `time` tokens.
+        time: a row's room in tokens.
+        max_pieces: most pieces in a row; None for no limit.
+    """
+    bins: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # (room left, bin), sorted: of equal rooms the oldest bin
+    for i in sorted(range(len(pieces)), key=lambda i: -len(pieces[i].tokens)):
+        length = len(pieces[i].tokens)
+        if length == 0:
+            break
+        at = bisect.bisect_left(rooms, (length, -1))
+        if at < len(rooms):
+            room, number = rooms.pop(at)
+        else:
+            room, number = time, len(bins)
+            bins.append([])
+        bins[number].append(i)
+        if room > length and (max_pieces is None or len(bins[number]) < max_pieces):
+            bisect.insort(rooms, (room - length, number))
+    if bins:
+        bins[0] += [i for i, piece in enumerate(pieces) if len(piece.tokens) == 0]
+    bins = sorted((sorted(members) for members in bins), key=lambda members: members[0])
+    return [[pieces[i] for i in members] for members in bins]
