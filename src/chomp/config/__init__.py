@@ -2,6 +2,7 @@
 
 from chomp.config.cautions import config_warnings, is_deterministic
 from chomp.config.data import DataConfig, TokenizerConfig
+from chomp.config.json_schema import config_schema
 from chomp.config.load import config_from_mapping, load_config
 from chomp.config.model import ModelConfig
 from chomp.config.optim import AdamConfig, MuonConfig, OptimConfig
@@ -12,6 +13,7 @@ from chomp.config.records import (
     RuntimeConfig,
     WandbConfig,
 )
+from chomp.config.reference import config_reference
 from chomp.config.schema import Config
 from chomp.config.train import TrainConfig
 
@@ -30,6 +32,8 @@ __all__ = [
     "TrainConfig",
     "WandbConfig",
     "config_from_mapping",
+    "config_reference",
+    "config_schema",
     "config_warnings",
     "is_deterministic",
     "load_config",

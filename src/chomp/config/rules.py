@@ -168,7 +168,9 @@ def _hf_tokenizer_is_named(config: "Config") -> Iterator[Problem]:
 
 @_rule(*_BYTE_KEYS, "model.vocab_size")
 def _bytes_fit_the_vocabulary(config: "Config") -> Iterator[Problem]:
-    """With the byte tokenizer, `model.vocab_size` is at least `data.tokenizer.byte_offset` + 256."""
+    """With the byte tokenizer, `model.vocab_size` is at least 256 + `data.tokenizer.byte_offset`
+    (the ids of all bytes).
+    """
     tokenizer, vocab = config.data.tokenizer, config.model.vocab_size
     if tokenizer.kind == "byte" and vocab < tokenizer.byte_offset + 256:
         yield Problem(

@@ -27,9 +27,9 @@ class Config(Section):
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
     """Metrics, console, log files."""
     debug: DebugConfig = Field(default_factory=DebugConfig)
-    """Checks while training."""
+    """Checks that cost little."""
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
-    """How JAX is started."""
+    """The machine that runs it."""
 
     @model_validator(mode="after")
     def _obeys_the_rules_between_keys(self, info: ValidationInfo) -> "Config":

@@ -32,7 +32,7 @@ class Section(BaseModel):
         strict=True,
         allow_inf_nan=False,
         use_attribute_docstrings=True,
-        validate_default=False,
+        defer_build=True,
     )
 
     @model_validator(mode="before")

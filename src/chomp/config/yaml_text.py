@@ -74,7 +74,7 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         Composer.__init__(self)
         BaseResolver.__init__(self)
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         # One way to say a thing twice is enough, and aliases can also build endless values.
         if self.check_event(yaml.AliasEvent):
             raise ComposerError(
