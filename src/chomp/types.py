@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
@@ -55,10 +54,72 @@ class Drawn(NamedTuple):
     stats: BatchStats
 
 
+class Progress(NamedTuple):
+    """How far a run has come, in exact counts that a resume continues."""
+
+    step: int = 0
+    tokens_seen: int = 0
+    """Targets trained on."""
+    docs_seen: int = 0
+    docs_truncated: int = 0
+    docs_skipped: int = 0
+    docs_repaired: int = 0
+
+    def after(self, stats: BatchStats) -> "Progress":
+        """Return the counts after one more step, on the batch that `stats` describes."""
+        return Progress(
+            self.step + 1,
+            self.tokens_seen + stats.targets,
+            self.docs_seen + stats.documents,
+            self.docs_truncated + stats.truncated,
+            self.docs_skipped + stats.skipped,
+            self.docs_repaired + stats.repaired,
+        )
+
+
+class LanguageModel(Protocol):
+    """A model as the training step sees it: how to make parameters, and a summed loss.
+
+    The parameters are an Equinox module of arrays only; everything static is in the model.
+    """
+
+    def init(self, key: PRNGKeyArray) -> Any:
+        """Make fresh parameters."""
+        ...
+
+    def loss(
+        self, params: Any, rows: Batch, key: PRNGKeyArray | None
+    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """Return the summed loss in nats and the number of targets of `rows` [batch, time].
+
+        Args:
+            params: what `init` made.
+            rows: one microbatch, its arrays without the `accum` axis.
+            key: for dropout; None switches dropout off.
+        """
+        ...
+
+
 class TrainState(eqx.Module):
     """All that the training step reads and writes."""
 
-    params: PyTree[Float[Array, "..."] | None]
+    params: PyTree[Float[Array, "..."]]
     opt_state: PyTree
     step: Int[Array, ""]
+    """Finished steps."""
+    rejected: Int[Array, ""]
+    """Steps whose update was not applied because loss or gradients were not finite."""
     key: PRNGKeyArray
+    """Root of the run's dropout keys; never changes."""
+
+
+class StepMetrics(NamedTuple):
+    """What a training step reports; stays on the device until somebody reads it."""
+
+    loss: Float[Array, ""]
+    """Nats per target."""
+    grad_norm: Float[Array, ""]
+    """Global norm of the gradient before clipping."""
+    targets: Int[Array, ""]
+    rejected: Int[Array, ""]
+    """Rejected updates so far in the run."""

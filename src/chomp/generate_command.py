@@ -1,0 +1,112 @@
+"""Text from a saved run."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from chomp.checkpoint import Checkpoints
+from chomp.config import Config, config_from_mapping
+from chomp.data import Tokenizer, load_tokenizer
+from chomp.errors import ResumeError
+from chomp.generation import Sampling, stream_ids
+from chomp.models import build_model
+from chomp.parts import fit_to_tokenizer
+from chomp.run_folder import RunFolder
+from chomp.runtime import start_jax
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What the user asked for.
+
+    Attributes:
+        run_dir: folder of the run.
+        step: `latest` or a saved step.
+        prompt: text to continue; an empty one starts from the beginning-of-text token.
+        max_tokens: tokens of each continuation at most.
+        temperature: of sampling; 0 takes the likeliest token.
+        top_k: number of likeliest tokens to choose among.
+        top_p: probability of likeliest tokens to choose among.
+        seed: of sampling.
+        samples: number of continuations.
+    """
+
+    run_dir: Path
+    step: str
+    prompt: str
+    max_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int
+    samples: int
+
+
+def generate_text(request: GenerateRequest, write: Callable[[str], None]) -> None:
+    """Continue the prompt and hand the text to `write` as it comes.
+
+    Raises:
+        ResumeError: the folder holds no run, or no such checkpoint.
+    """
+    folder = RunFolder(request.run_dir)
+    folder.require_run()
+    values = json.loads(folder.resolved_config.read_text(encoding="utf-8"))
+    values.pop("derived", None)
+    config = config_from_mapping(values)
+    if config.model.backend != "megalodon":
+        raise ResumeError(
+            f"{request.run_dir}: the {config.model.backend} model can't generate; "
+            "only model.backend megalodon can"
+        )
+    start_jax(allow_cpu=True, compile_cache=config.runtime.compile_cache)
+    tokenizer = load_tokenizer(config.data.tokenizer, folder.tokenizer)
+    config = fit_to_tokenizer(config, tokenizer)
+    params = _restore_params(config, folder, request.step)
+    prompt = tokenizer.encode_prompt(request.prompt)
+    sampling = Sampling(
+        request.max_tokens, request.temperature, request.top_k, request.top_p, tokenizer.eos_id
+    )
+    root = jax.random.PRNGKey(request.seed)
+    for index in range(request.samples):
+        if request.samples > 1:
+            write(f"--- sample {index + 1} of {request.samples}\n")
+        write(request.prompt)
+        stream = stream_ids(params, prompt, sampling, jax.random.fold_in(root, index))
+        for piece in _decoded(stream, tokenizer):
+            write(piece)
+        write("\n")
+
+
+def _restore_params(config: Config, folder: RunFolder, step: str) -> Any:
+    checkpoints = Checkpoints(
+        folder.inside(config.checkpoint.root_dir or "checkpoints"),
+        max_to_keep=None,
+        async_save=False,
+    )
+    found = checkpoints.resolve(step)
+    if found is None:
+        raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")
+    model = build_model(config.model, isolate_documents=False)
+    shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0))
+    params = checkpoints.restore_params(found, shapes)
+    checkpoints.close()
+    return params
+
+
+def _decoded(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield text as soon as it is certain: a character may be made of several tokens."""
+    seen: list[int] = []
+    shown = ""
+    for token in ids:
+        seen.append(token)
+        # The whole is decoded each time: pieces alone lose the spaces between some tokens.
+        text = tokenizer.decode(seen)
+        # U+FFFD at the end may be the beginning of a character.
+        if not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
+    yield tokenizer.decode(seen)[len(shown) :]

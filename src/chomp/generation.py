@@ -1,0 +1,120 @@
+"""Text from a model: prompts, sampling settings, whole or streamed continuations."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from megalodon_jax import MegalodonForCausalLM, generate
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens.
+
+    Attributes:
+        max_tokens: tokens to generate at most.
+        temperature: 0 takes the most likely token; None: the library's default, 1.
+        top_k: choose among the k most likely tokens; None: among all.
+        top_p: choose among the most likely tokens that make up this probability; None: all.
+        eos_id: ends a continuation; None: nothing does.
+    """
+
+    max_tokens: int
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    eos_id: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the settings that are set, as the library names them."""
+        values = {
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "eos_token_id": self.eos_id,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def choose_prompt(ids: Sequence[int], limit: int, rng: np.random.Generator) -> list[int]:
+    """Return all of `ids`, or where there are more than `limit` the first or last `limit`."""
+    if len(ids) <= limit:
+        return list(ids)
+    return list(ids[:limit] if rng.random() < 0.5 else ids[-limit:])
+
+
+def generate_ids(
+    params: MegalodonForCausalLM, prompt: Sequence[int], sampling: Sampling, key: PRNGKeyArray
+) -> list[int]:
+    """Return a continuation of `prompt` in one compiled call, without the end token."""
+    ids, _, _ = generate(
+        params, jnp.asarray([prompt], jnp.int32), sampling.max_tokens, key, **sampling.options()
+    )
+    return _until_end(np.asarray(ids)[0, len(prompt) :].tolist(), sampling.eos_id)
+
+
+def stream_ids(
+    params: MegalodonForCausalLM, prompt: Sequence[int], sampling: Sampling, key: PRNGKeyArray
+) -> Iterator[int]:
+    """Yield a continuation of `prompt` token by token, without the end token."""
+    ids = jnp.asarray([prompt], jnp.int32)
+    state = None
+    for _ in range(sampling.max_tokens):
+        ids, state, key = generate(
+            params, ids, 1, key, state=state, return_state=True, **sampling.options()
+        )
+        token = int(ids[0, -1])
+        if token == sampling.eos_id:
+            return
+        yield token
+        ids = jnp.zeros((1, 0), jnp.int32)
+
+
+def _until_end(ids: list[int], eos_id: int | None) -> list[int]:
+    return ids[: ids.index(eos_id)] if eos_id in ids else ids
+
+
+class SampleMaker:
+    """Continues a part of the next document and reports it."""
+
+    def __init__(
+        self,
+        *,
+        next_document: Any,
+        tokenizer: Any,
+        prompt_limit: int,
+        sampling: Sampling,
+        seed: int,
+        report: Any,
+    ):
+        """Prepare to sample.
+
+        Args:
+            next_document: returns the text of the next document of the sample stream.
+            tokenizer: has `encode_prompt` and `decode`.
+            prompt_limit: tokens of a prompt at most.
+            sampling: how to choose tokens.
+            seed: of the choice of prompts and tokens; each step has its own keys below it.
+            report: takes the finished record.
+        """
+        self._next_document, self._tokenizer = next_document, tokenizer
+        self._prompt_limit, self._sampling = prompt_limit, sampling
+        self._seed, self._report = seed, report
+
+    def __call__(self, params: MegalodonForCausalLM, step: int) -> None:
+        """Generate with `params`; the same step and seed give the same text."""
+        ids = self._tokenizer.encode_prompt(self._next_document())
+        prompt = choose_prompt(ids, self._prompt_limit, np.random.default_rng([self._seed, step]))
+        key = jax.random.fold_in(jax.random.PRNGKey(self._seed), step)
+        continuation = generate_ids(params, prompt, self._sampling, key)
+        self._report(
+            {
+                "step": step,
+                "prompt": self._tokenizer.decode(prompt),
+                "continuation": self._tokenizer.decode(continuation),
+            }
+        )

@@ -1,0 +1,89 @@
+"""What makes a run the same run: the comparison that a resume begins with."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from chomp.errors import ResumeError
+
+IDENTITY_SECTIONS = ("model", "data", "optim")
+IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
+# How data is fetched, not what it is.
+NOT_IDENTITY = ("data.max_retries", "data.retry_delay_sec", "data.grain_prefetch")
+PATHS = ("data.files", "data.eval_files", "data.hf_dataset", "data.tokenizer.hf_name_or_path")
+
+
+class Change(NamedTuple):
+    """A value that differs between the saved run and the new start."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: was {self.old!r}, now {self.new!r}"
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _normal(key: str, value: Any) -> Any:
+    """Make spellings of one path equal."""
+    if key not in PATHS or value is None:
+        return value
+    return os.path.normpath(value) if isinstance(value, str) else [*map(os.path.normpath, value)]
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Return the dotted keys whose values differ, in order."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    return [
+        Change(key, before.get(key), after.get(key))
+        for key in dict.fromkeys([*before, *after])
+        if _normal(key, before.get(key)) != _normal(key, after.get(key))
+    ]
+
+
+def _matters(change: Change) -> bool:
+    section, _, name = change.key.partition(".")
+    if section == "train":
+        # Switching evaluation on or off changes which documents are held out of training.
+        return name in IDENTITY_TRAIN or (
+            name == "eval_every" and bool(change.old) != bool(change.new)
+        )
+    return section in IDENTITY_SECTIONS and change.key not in NOT_IDENTITY
+
+
+def check_identity(
+    old: Mapping[str, Any], new: Mapping[str, Any], allowed: Sequence[str]
+) -> list[Change]:
+    """Return the differences that are no obstacle (allowed ones too).
+
+    Args:
+        old: configuration of the saved run, or its fingerprints under `data`.
+        new: the same of the new start.
+        allowed: dotted keys, or sections, whose change the user wants.
+
+    Raises:
+        ResumeError: something differs that makes it another run; lists old and new values.
+    """
+    found = changes(old, new)
+
+    def is_allowed(change: Change) -> bool:
+        return any(change.key == key or change.key.startswith(key + ".") for key in allowed)
+
+    refused = [change for change in found if _matters(change) and not is_allowed(change)]
+    if refused:
+        lines = [
+            "this is not the run that was saved:",
+            *(f"  {change}" for change in refused),
+            "put the old values back, start a new run in another folder, or allow the change "
+            f"knowingly: --allow-change {refused[0].key}",
+        ]
+        raise ResumeError("\n".join(lines))
+    return found

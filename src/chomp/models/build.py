@@ -1,0 +1,18 @@
+"""Choose a language model by its name in the configuration."""
+
+from chomp.config import ModelConfig
+from chomp.models.dummy import Dummy
+from chomp.models.megalodon import Megalodon, megalodon_config
+from chomp.types import LanguageModel
+
+
+def build_model(config: ModelConfig, *, isolate_documents: bool) -> LanguageModel:
+    """Return the model that `config.backend` names; no parameters are made yet.
+
+    Args:
+        config: the `model` section, with the vocabulary already fitted to the tokenizer.
+        isolate_documents: restart the model's state at each document of a row.
+    """
+    if config.backend == "dummy":
+        return Dummy(vocab_size=config.vocab_size, dim=config.d_model)
+    return Megalodon(megalodon_config(config), isolate_documents)

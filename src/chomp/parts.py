@@ -1,0 +1,224 @@
+"""The parts of a run, built from its configuration."""
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from chomp.config import Config, config_from_mapping, is_deterministic
+from chomp.data import Data, Tokenizer, load_tokenizer, open_data
+from chomp.errors import ConfigError
+from chomp.models import build_model
+from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
+from chomp.training import TrainStep, init_state, make_train_step
+from chomp.types import Batch, LanguageModel, TrainState
+
+# Values of the `model` section that the tokenizer decides.
+FITTED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}
+
+
+def fit_to_tokenizer(config: Config, tokenizer: Tokenizer) -> Config:
+    """Return `config` with a vocabulary that holds the tokenizer's, and its special tokens.
+
+    Raises:
+        ConfigError: the fitted values break another rule.
+    """
+    multiple = config.data.tokenizer.vocab_size_multiple
+    size = max(config.model.vocab_size, tokenizer.vocab_size)
+    values = config.model_dump(mode="json")
+    values["model"]["vocab_size"] = -(-size // multiple) * multiple
+    if config.data.tokenizer.auto_set_special_tokens:
+        ids = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+        values["model"] |= {f"{name}_token_id": i for name, i in ids.items() if i is not None}
+    fitted = config_from_mapping(values)
+    if fitted.model.output_size not in (-1, fitted.model.vocab_size):
+        raise ConfigError(
+            [
+                f"model.output_size: must be -1 or the vocabulary size {fitted.model.vocab_size}, "
+                f"which the tokenizer leads to (got {fitted.model.output_size})"
+            ]
+        )
+    return fitted
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Model and optimizer with what was decided about them.
+
+    Attributes:
+        model: makes parameters and losses.
+        optimizer: makes updates.
+        groups: a tree like the parameters with each one's `Group`.
+        schedules: learning rate by update count, under its name in the metrics.
+        shapes: shapes and dtypes of the training state; nothing is allocated.
+        deterministic: dropout is off.
+        seed: of the initial parameters.
+    """
+
+    model: LanguageModel
+    optimizer: optax.GradientTransformation
+    groups: Any
+    schedules: dict[str, optax.Schedule]
+    shapes: TrainState
+    deterministic: bool
+    seed: int
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable scalars."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.shapes.params))
+
+    def init(self) -> TrainState:
+        """Make the state before the first step, in one compiled program."""
+        return jax.jit(functools.partial(init_state, self.model, self.optimizer, self.seed))()
+
+
+def build_learner(config: Config) -> Learner:
+    """Build model and optimizer; no array is made."""
+    model = build_model(config.model, isolate_documents=config.data.isolate_documents)
+    optim, train = config.optim, config.train
+    horizon = decay_steps(train.steps, optim.warmup_steps, optim.decay_steps)
+    schedule = warmup_cosine(
+        optim.lr,
+        warmup_steps=optim.warmup_steps,
+        decay_steps=horizon,
+        min_ratio=optim.min_lr_ratio,
+    )
+    muon = optim.name == "muon"
+    params = jax.eval_shape(model.init, jax.random.PRNGKey(0))
+    groups = parameter_groups(
+        params,
+        muon=muon,
+        all_2d=optim.muon.allow_all_2d,
+        tied_embed=optim.muon.allow_tied_embed and config.model.share_emb,
+    )
+    schedules: dict[str, optax.Schedule] = {"lr": schedule}
+    if muon:
+        schedules["lr_muon"] = lambda count: schedule(count) * optim.muon.lr_scale
+    optimizer = build_optimizer(optim, groups, schedule)
+    shapes = jax.eval_shape(lambda: init_state(model, optimizer, train.seed))
+    return Learner(
+        model, optimizer, groups, schedules, shapes, is_deterministic(config), train.seed
+    )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a run is made of, ready to start.
+
+    Attributes:
+        config: fitted to the tokenizer.
+        tokenizer: of the run.
+        data: the opened streams.
+        learner: model and optimizer.
+    """
+
+    config: Config
+    tokenizer: Tokenizer
+    data: Data
+    learner: Learner
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the contents of data and tokenizer are, for the comparison at a resume."""
+        return {"data": {"content": self.data.fingerprint, "tokens": self.tokenizer.fingerprint}}
+
+
+def set_up(config: Config, snapshot: Path | None) -> Setup:
+    """Build every part of a run.
+
+    Args:
+        config: as the user wrote it.
+        snapshot: the run's own copy of the tokenizer; used if it is there.
+    """
+    there = snapshot if snapshot is not None and snapshot.is_dir() else None
+    tokenizer = load_tokenizer(config.data.tokenizer, there)
+    config = fit_to_tokenizer(config, tokenizer)
+    train = config.train
+    learner = build_learner(config)
+    data = open_data(
+        config.data,
+        tokenizer,
+        accum=train.grad_accum,
+        batch=train.batch_size,
+        time=train.seq_len,
+        pad_id=config.model.pad_token_id,
+        eos_id=config.model.eos_token_id,
+        evaluate=train.eval_every > 0,
+    )
+    return Setup(config, tokenizer, data, learner)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A training step ready to be called.
+
+    Attributes:
+        step: state and batch to state and metrics; the state's buffers are donated.
+        seconds: time to compile, or to load from the compile cache.
+        temp_bytes: scratch memory of the program; None where that isn't known.
+    """
+
+    step: TrainStep
+    seconds: float
+    temp_bytes: int | None
+
+
+def compile_step(setup: Setup) -> Compiled:
+    """Compile the training step once, for the shapes of every batch."""
+    learner, train = setup.learner, setup.config.train
+    step = make_train_step(learner.model, learner.optimizer, deterministic=learner.deterministic)
+    if not train.jit:
+        return Compiled(step, 0.0, None)
+    start = time.perf_counter()
+    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
+    program = jax.jit(step, donate_argnums=0).lower(learner.shapes, batch).compile()
+    memory = program.memory_analysis()
+    seconds = time.perf_counter() - start
+    return Compiled(program, seconds, memory.temp_size_in_bytes if memory else None)
+
+
+def compile_loss(setup: Setup) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
+    """Return the evaluation step: parameters and rows to summed loss and number of targets.
+
+    It is compiled at its first call, once for a run: evaluation batches have one shape.
+    """
+    model = setup.learner.model
+
+    @jax.jit
+    def loss(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        rows = jax.tree.map(lambda array: array[0], batch)
+        return model.loss(params, rows, None)
+
+    return loss
+
+
+def batch_shapes(accum: int, batch: int, time_steps: int) -> Batch:
+    """Return the shapes and dtypes of every training batch."""
+    ids = jax.ShapeDtypeStruct((accum, batch, time_steps), jnp.int32)
+    return Batch(ids, ids, ids, jax.ShapeDtypeStruct(ids.shape, jnp.bool_))
+
+
+def derived_values(setup: Setup) -> dict[str, Any]:
+    """Return what follows from the configuration, for `config_resolved.json`."""
+    train, optim = setup.config.train, setup.config.optim
+    per_step = train.grad_accum * train.batch_size * train.seq_len
+    horizon = decay_steps(train.steps, optim.warmup_steps, optim.decay_steps)
+    return {
+        "model": {
+            "parameters": setup.learner.parameters,
+            **setup.config.model.model_dump(include=FITTED),
+        },
+        "optim": {"decay_steps_effective": horizon},
+        "train": {
+            "deterministic_effective": setup.learner.deterministic,
+            "tokens_per_step": per_step,
+            "tokens_planned": per_step * train.steps,
+        },
+    }

@@ -1,0 +1,100 @@
+"""What a run says about itself at its start and end."""
+
+from pathlib import Path
+from typing import Any
+
+from chomp.optim import Group, group_table
+from chomp.parts import Compiled, Setup, derived_values
+from chomp.types import Progress
+
+GIB = 1 << 30
+
+
+def start_lines(setup: Setup, device: str) -> list[str]:
+    """Return the lines that a run begins with."""
+    config, learner = setup.config, setup.learner
+    train, data = config.train, config.data
+    shape = f"{train.grad_accum} x {train.batch_size} x {train.seq_len}"
+    tokens = train.grad_accum * train.batch_size * train.seq_len
+    sizes = dict.fromkeys(Group, 0)
+    counts = dict.fromkeys(Group, 0)
+    for row in group_table(learner.shapes.params, learner.groups):
+        sizes[row.group] += row.size
+        counts[row.group] += 1
+    groups = ", ".join(
+        f"{group} {counts[group]} ({sizes[group]:,})" for group in Group if counts[group]
+    )
+    return [
+        f"device     {device}",
+        f"model      {config.model.backend}, {learner.parameters:,} parameters, "
+        f"vocabulary {config.model.vocab_size:,}",
+        f"data       {data.backend}, {data.packing_mode} packing, {data.tokenizer.kind} tokenizer",
+        f"batch      {shape} (accum x batch x time) = {tokens:,} tokens a step",
+        f"optimizer  {config.optim.name}; parameters by update: {groups}",
+    ]
+
+
+def group_rows(setup: Setup) -> list[list[str]]:
+    """Return the parameter partition as rows of path, shape, size and update."""
+    rows = group_table(setup.learner.shapes.params, setup.learner.groups)
+    return [[row.path, " x ".join(map(str, row.shape)), f"{row.size:,}", row.group] for row in rows]
+
+
+def dry_run_lines(
+    setup: Setup, compiled: Compiled, step_seconds: float, loss: float, memory: dict[str, float]
+) -> list[str]:
+    """Return what a dry run found out."""
+    derived = derived_values(setup)["train"]
+    scratch = (
+        "" if compiled.temp_bytes is None else f", scratch {compiled.temp_bytes / GIB:.2f} GiB"
+    )
+    return [
+        f"parameters       {setup.learner.parameters:,}",
+        f"compile          {compiled.seconds:.1f} s",
+        f"first step       {step_seconds:.2f} s, loss {loss:.4f}",
+        f"memory           peak {memory.get('peak_memory_gb', float('nan')):.2f} GiB{scratch}",
+        f"tokens per step  {derived['tokens_per_step']:,}",
+        f"tokens planned   {derived['tokens_planned']:,}",
+        "dry run: nothing was written",
+    ]
+
+
+def summary_lines(
+    *,
+    last_row: dict[str, Any],
+    progress: Progress,
+    seconds: float,
+    trained: int,
+    folder: Path,
+    can_resume: bool,
+    can_generate: bool,
+    steps: int,
+) -> list[str]:
+    """Return the closing summary: results, and the commands to go on with.
+
+    Args:
+        last_row: the newest row of metrics; evaluation values from the newest that had them.
+        progress: counts at the end.
+        seconds: wall time of the whole command.
+        trained: targets of this start, without those before a resume.
+        folder: of the run.
+        can_resume: whether there is a checkpoint.
+        can_generate: whether the model can.
+        steps: of the configuration.
+    """
+    lines = [f"finished   step {progress.step} of {steps} in {seconds:.0f} s"]
+    if "loss" in last_row:
+        lines.append(f"loss       {last_row['loss']:.4f} nats per token (training)")
+    if "eval_loss" in last_row:
+        lines.append(
+            f"evaluation {last_row['eval_loss']:.4f} nats per token, "
+            f"{last_row['eval_bits_per_byte']:.4f} bits per byte"
+        )
+    lines.append(f"tokens     {progress.tokens_seen:,} seen, {trained:,} of them now")
+    lines.append(f"run folder {folder}")
+    if can_resume:
+        more = "" if progress.step < steps else f" -o train.steps={2 * steps}"
+        lines.append(f"resume     chomp train --run-dir {folder} --resume latest{more}")
+        if can_generate:
+            lines.append(f"generate   chomp generate {folder} --prompt 'def '")
+    return lines

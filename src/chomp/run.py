@@ -1,0 +1,311 @@
+"""A training run, from its configuration to its summary: the only module that knows all parts."""
+
+import functools
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from chomp.checkpoint import Checkpoints, SavedRun
+from chomp.config import Config, config_warnings
+from chomp.generation import SampleMaker, Sampling
+from chomp.identity import check_identity
+from chomp.parts import Compiled, Setup, compile_loss, compile_step, derived_values, set_up
+from chomp.report import dry_run_lines, group_rows, start_lines, summary_lines
+from chomp.run_folder import RunFolder
+from chomp.runtime import memory_readings, start_jax
+from chomp.signals import StopRequest
+from chomp.tracking import (
+    JsonLines,
+    LastValues,
+    PlainConsole,
+    Sink,
+    Tracker,
+    WandbSink,
+    keep_rows_up_to,
+    log_to_file,
+    open_console,
+)
+from chomp.training import (
+    Action,
+    DeviceCheck,
+    Evaluate,
+    Log,
+    Profile,
+    Sample,
+    Save,
+    Stopwatch,
+    run_loop,
+)
+from chomp.types import Progress, TrainState
+
+PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grain", "datasets")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        config: the validated configuration.
+        original: text of the user's file.
+        folder: where the run lives.
+        resume: `latest`, a step, or None for a new run.
+        allow_change: dotted keys that may differ from the saved run.
+        started: `time.perf_counter()` when the command began.
+    """
+
+    config: Config
+    original: str
+    folder: RunFolder
+    resume: str | None
+    allow_change: Sequence[str]
+    started: float
+
+
+def train(request: Request) -> int:
+    """Train to the last step or to a stop signal, and return the exit code.
+
+    Raises:
+        ChompError: anything the user can act on.
+    """
+    config, folder = request.config, request.folder
+    with ExitStack() as resources:
+        stop = resources.enter_context(StopRequest())
+        if request.resume:
+            folder.require_run()
+        else:
+            folder.claim()
+        log_file = config.logging.log_file
+        log_to_file(folder.inside(log_file) if log_file else None, config.logging.level)
+        console = open_console(steps=config.train.steps, use_rich=config.logging.console_use_rich)
+        checkpoints = _open_checkpoints(request, resources)
+        saved = _read_saved(request, checkpoints, console)
+        setup = _prepare(config, folder.tokenizer, console, resources)
+        if saved is None:
+            setup.tokenizer.save(folder.tokenizer)
+        else:
+            check_identity(saved.meta["identity"], setup.identity, request.allow_change)
+        resolved = config.model_dump(mode="json") | {"derived": derived_values(setup)}
+        folder.write_configs(request.original, resolved)
+        run = _Run(request, setup, checkpoints, saved)
+        tracker = resources.enter_context(run.open_tracker(console))
+        return run.go(tracker, stop)
+
+
+def dry_run(config: Config) -> None:
+    """Build everything, compile and take one step; write nothing.
+
+    Raises:
+        ChompError: what would stop the run.
+    """
+    with ExitStack() as resources:
+        log_to_file(None, config.logging.level)
+        console = open_console(steps=1, use_rich=config.logging.console_use_rich)
+        setup = _prepare(config, None, console, resources)
+        columns = ["parameter", "shape", "size", "update"]
+        console.table("Parameters by update", columns, group_rows(setup))
+        state = setup.learner.init()
+        compiled = compile_step(setup)
+        drawn = next(setup.data.train)
+        start = time.perf_counter()
+        _, metrics = compiled.step(state, drawn.batch)
+        loss = float(metrics.loss)
+        seconds = time.perf_counter() - start
+        for line in dry_run_lines(setup, compiled, seconds, loss, memory_readings()):
+            console.message(line)
+
+
+def _prepare(
+    config: Config, snapshot: Path | None, console: PlainConsole, resources: ExitStack
+) -> Setup:
+    """Start JAX, build the parts and say what they are."""
+    device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=config.runtime.compile_cache)
+    setup = set_up(config, snapshot)
+    resources.callback(setup.data.close)
+    for warning in config_warnings(setup.config):
+        console.message(f"warning: {warning}")
+    for line in start_lines(setup, device):
+        console.message(line)
+    return setup
+
+
+def _open_checkpoints(request: Request, resources: ExitStack) -> Checkpoints | None:
+    settings = request.config.checkpoint
+    if not settings.enabled:
+        return None
+    checkpoints = Checkpoints(
+        request.folder.inside(settings.root_dir or "checkpoints"),
+        max_to_keep=settings.max_to_keep,
+        async_save=settings.async_save,
+    )
+    resources.callback(checkpoints.close)
+    return checkpoints
+
+
+def _read_saved(
+    request: Request, checkpoints: Checkpoints | None, console: PlainConsole
+) -> SavedRun | None:
+    """Return the checkpoint to go on from, once its configuration is known to fit."""
+    if request.resume is None or checkpoints is None:
+        return None
+    step = checkpoints.resolve(request.resume)
+    if step is None:
+        console.message("nothing was saved yet: starting from the first step")
+        return None
+    saved = checkpoints.restore_run(step)
+    config = request.config.model_dump(mode="json")
+    for change in check_identity(saved.meta["config"], config, request.allow_change):
+        console.message(f"changed since the checkpoint: {change}")
+        if change.key == "train.steps" and request.config.optim.decay_steps is None:
+            console.message("  the learning rate decays until the new last step from here on")
+    return saved
+
+
+class _Run:
+    """A run whose parts are built: what the work in and around its loop has in common."""
+
+    def __init__(
+        self,
+        request: Request,
+        setup: Setup,
+        checkpoints: Checkpoints | None,
+        saved: SavedRun | None,
+    ):
+        self.request, self.setup, self.config = request, setup, setup.config
+        self.checkpoints, self.saved = checkpoints, saved
+        self.progress = saved.progress if saved else Progress()
+        self.stopwatch = Stopwatch()
+        self.last = LastValues()
+
+    def open_tracker(self, console: PlainConsole) -> Tracker:
+        """Open metrics, samples and Weights & Biases, next to the console."""
+        folder, settings = self.request.folder, self.config.logging
+        metrics = folder.inside(settings.metrics_file)
+        for path in (metrics, folder.samples):
+            keep_rows_up_to(self.progress.step, path)
+        sinks: list[Sink] = [console, self.last, JsonLines(metrics, folder.samples)]
+        if settings.wandb.enabled:
+            sinks.append(
+                WandbSink(
+                    settings.wandb,
+                    project=settings.project,
+                    name=folder.path.name,
+                    resolved=self.config.model_dump(mode="json"),
+                    original=folder.original_config,
+                )
+            )
+        return Tracker(sinks, self.progress.step)
+
+    def go(self, tracker: Tracker, stop: StopRequest) -> int:
+        """Compile, train, report; return the exit code."""
+        setup, steps = self.setup, self.config.train.steps
+        compiled = compile_step(setup)
+        tracker.message(f"compiled   training step in {compiled.seconds:.1f} s")
+        state = self._start_state()
+        if self.saved:
+            tracker.message(f"resumed    after step {self.progress.step}")
+        actions = self._actions(tracker, compiled)
+        tracker.progress(self.progress.step)
+        self.stopwatch.lap()
+        result = run_loop(
+            compiled.step,
+            state,
+            self.progress,
+            setup.data.train,
+            actions,
+            steps=steps,
+            should_stop=stop.requested,
+            stopwatch=self.stopwatch,
+        )
+        if stop.signal is not None:
+            tracker.message(f"stopped by {stop.signal.name} after step {result.progress.step}")
+        lines = summary_lines(
+            last_row=self.last.values,
+            progress=result.progress,
+            seconds=time.perf_counter() - self.request.started,
+            trained=result.progress.tokens_seen - self.progress.tokens_seen,
+            folder=self.request.folder.path,
+            can_resume=self.checkpoints is not None,
+            can_generate=self.config.model.backend == "megalodon",
+            steps=steps,
+        )
+        for line in lines:
+            tracker.message(line)
+        return stop.exit_code if result.stopped else 0
+
+    def _start_state(self) -> TrainState:
+        if self.saved is None or self.checkpoints is None:
+            return self.setup.learner.init()
+        self.setup.data.set_state(self.saved.data_state)
+        return self.checkpoints.restore_state(self.saved.progress.step, self.setup.learner.shapes)
+
+    def _actions(self, tracker: Tracker, compiled: Compiled) -> list[Action]:
+        """Return the periodic work in its order: a row comes after what adds to it."""
+        train, debug = self.config.train, self.config.debug
+        actions = []
+        if train.eval_every:
+            evaluate = Evaluate(
+                self.setup.data.evaluation, compile_loss(self.setup), self.stopwatch
+            )
+            actions.append(Action("evaluate", evaluate, train.eval_every, at_end=True))
+        actions.append(Action("log", self._log(tracker, compiled), 1))
+        if train.generate_every and self.config.model.backend == "megalodon":
+            sample = Sample(self._sample_maker(tracker), self.stopwatch)
+            actions.append(Action("sample", sample, train.generate_every, at_end=True))
+        if self.checkpoints:
+            save = Save(
+                functools.partial(self._save, self.checkpoints),
+                self.stopwatch,
+                nan_check=debug.nan_check,
+            )
+            every = self.config.checkpoint.save_every
+            actions.append(Action("save", save, every, at_end=True, at_stop=True))
+        actions.append(Action("device check", DeviceCheck(), debug.check_device_every))
+        if train.profile:
+            folder = self.request.folder.inside(train.profile_dir or "profile")
+            actions.append(Action("profile", Profile(folder, self.progress.step), 1))
+        return actions
+
+    def _log(self, tracker: Tracker, compiled: Compiled) -> Log:
+        train = self.config.train
+        return Log(
+            tracker,
+            self.stopwatch,
+            every=train.log_every,
+            steps=train.steps,
+            progress=self.progress,
+            rates=self.setup.learner.schedules,
+            constants={"packing_mode": self.config.data.packing_mode},
+            first_row={"first_step_compile_time_s": compiled.seconds},
+            row_tokens=train.grad_accum * train.batch_size * train.seq_len,
+            memory=memory_readings,
+            nan_check=self.config.debug.nan_check,
+        )
+
+    def _sample_maker(self, tracker: Tracker) -> SampleMaker:
+        train, tokenizer = self.config.train, self.setup.tokenizer
+        return SampleMaker(
+            next_document=self.setup.data.samples.next_document,
+            tokenizer=tokenizer,
+            prompt_limit=train.generate_input_len or train.seq_len // 2,
+            sampling=Sampling(
+                max_tokens=train.generate_max_tokens or self.config.model.chunk_size + 16,
+                temperature=train.generate_temperature,
+                top_k=train.generate_top_k,
+                top_p=train.generate_top_p,
+                eos_id=tokenizer.eos_id,
+            ),
+            seed=train.seed,
+            report=tracker.sample,
+        )
+
+    def _save(self, checkpoints: Checkpoints, state: TrainState, progress: Progress) -> None:
+        meta = {
+            "config": self.request.config.model_dump(mode="json"),
+            "identity": self.setup.identity,
+            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        }
+        checkpoints.save(state, progress, self.setup.data.get_state(), meta)

@@ -1,0 +1,19 @@
+"""Where metrics, samples and messages go: metrics.jsonl, the console, Weights & Biases."""
+
+from chomp.tracking.console import PlainConsole, RichConsole, open_console
+from chomp.tracking.files import JsonLines, keep_rows_up_to, log_to_file
+from chomp.tracking.tracker import LastValues, Sink, Tracker
+from chomp.tracking.wandb_sink import WandbSink
+
+__all__ = [
+    "JsonLines",
+    "LastValues",
+    "PlainConsole",
+    "RichConsole",
+    "Sink",
+    "Tracker",
+    "WandbSink",
+    "keep_rows_up_to",
+    "log_to_file",
+    "open_console",
+]

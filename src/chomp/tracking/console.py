@@ -1,0 +1,134 @@
+"""What the user sees while a run goes on."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from chomp.tracking.tracker import Row, Silent
+
+_FIELDS: list[tuple[str, Callable[[Any], str]]] = [
+    ("loss", lambda v: f"loss {v:.4f}"),
+    ("grad_norm", lambda v: f"grad {v:.3f}"),
+    ("lr", lambda v: f"lr {v:.2e}"),
+    ("step_time_s", lambda v: f"{v * 1e3:.0f} ms/step"),
+    ("tokens_per_sec", lambda v: f"{v:,.0f} tok/s"),
+    ("eval_loss", lambda v: f"eval {v:.4f}"),
+    ("eval_bits_per_byte", lambda v: f"{v:.4f} bits/byte"),
+    ("packing_utilization", lambda v: f"packed {v:.1%}"),
+    ("device_memory_gb", lambda v: f"{v:.2f} GiB"),
+    ("error", lambda v: f"error {v}"),
+]
+
+
+def summary_line(row: Row, steps: int) -> str:
+    """Return the compact line of a row."""
+    step = str(row["step"]).rjust(len(str(steps)))
+    values = [form(row[name]) for name, form in _FIELDS if row.get(name) is not None]
+    return "  ".join([f"step {step}/{steps}", *values])
+
+
+def open_console(*, steps: int, use_rich: bool, stream: TextIO | None = None) -> "PlainConsole":
+    """Return a console with panels and a progress bar if it is wanted and `stream` is a terminal.
+
+    Args:
+        steps: the run's last step.
+        use_rich: `logging.console_use_rich`.
+        stream: standard output by default.
+    """
+    stream = sys.stdout if stream is None else stream
+    if use_rich and stream.isatty():
+        return RichConsole(steps, Console(file=stream, highlight=False))
+    return PlainConsole(steps, stream)
+
+
+class PlainConsole(Silent):
+    """Lines of text, for files, pipes and those who like them."""
+
+    def __init__(self, steps: int, stream: TextIO):
+        self._steps, self._stream = steps, stream
+
+    def log(self, row: Row) -> None:
+        """Print the row's line."""
+        self.message(summary_line(row, self._steps))
+
+    def sample(self, record: Row) -> None:
+        """Print prompt and continuation."""
+        self.message(f"--- prompt (step {record['step']})\n{record['prompt']}")
+        self.message(f"--- continuation\n{record['continuation']}\n---")
+
+    def message(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=self._stream, flush=True)
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """Print aligned columns."""
+        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        self.message(title)
+        for row in [columns, *rows]:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.message("  " + "  ".join(cells).rstrip())
+
+
+class RichConsole(PlainConsole):
+    """Panels, and a progress bar that the lines scroll above."""
+
+    def __init__(self, steps: int, console: Console):
+        super().__init__(steps, console.file)
+        self._console = console
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+        )
+        self._task: TaskID | None = None
+
+    def progress(self, step: int) -> None:
+        """Move the bar; the first call shows it."""
+        if self._task is None:
+            self._bar.start()
+            # The time left is estimated from what this start has done itself.
+            self._task = self._bar.add_task("training", total=self._steps, completed=step)
+        self._bar.update(self._task, completed=step)
+
+    def sample(self, record: Row) -> None:
+        """Show prompt and continuation as panels."""
+        # Text, not markup: a prompt may hold square brackets.
+        title = f"prompt, step {record['step']}"
+        self._console.print(Panel(Text(record["prompt"]), title=title, border_style="dim"))
+        self._console.print(
+            Panel(Text(record["continuation"]), title="continuation", border_style="green")
+        )
+
+    def message(self, text: str) -> None:
+        """Print a line above the bar, not wrapped."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """Print a table."""
+        table = Table(*columns, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        self._console.print(table)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()

@@ -1,0 +1,71 @@
+"""Files of a run: rows and samples as JSON lines, and the log."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from chomp.tracking.tracker import Row, Silent
+
+
+class JsonLines(Silent):
+    """Appends rows to `metrics` and samples to `samples`, one JSON object a line."""
+
+    def __init__(self, metrics: Path, samples: Path):
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        self._metrics = metrics.open("a", encoding="utf-8")
+        self._samples = samples.open("a", encoding="utf-8")
+
+    def log(self, row: Row) -> None:
+        """Append a row."""
+        _append(self._metrics, row)
+
+    def sample(self, record: Row) -> None:
+        """Append a sample."""
+        _append(self._samples, record)
+
+    def close(self) -> None:
+        """Close both files."""
+        self._metrics.close()
+        self._samples.close()
+
+
+def _append(file: Any, row: Row) -> None:
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def keep_rows_up_to(step: int, path: Path) -> None:
+    """Drop the rows of `path` behind `step`, and a last line that a crash cut short.
+
+    A run resumed at `step` writes them again, so that each step stands there once.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        # The row of a crash tells of an ended run, not of a step.
+        if isinstance(row, dict) and "error" not in row and row.get("step", 0) <= step:
+            kept.append(line + "\n")
+    replacement = path.with_name(path.name + ".tmp")
+    replacement.write_text("".join(kept), encoding="utf-8")
+    os.replace(replacement, path)
+
+
+def log_to_file(path: Path | None, level: str) -> None:
+    """Send all log records, third parties' included, to `path`; None: nowhere.
+
+    Warnings of the Python kind are logged as well. Nothing of it reaches the console.
+    """
+    handler: logging.Handler = (
+        logging.NullHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
+    )
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.captureWarnings(True)
+    logging.basicConfig(level=level, handlers=[handler], format=form, force=True)
+    logging.getLogger("absl").handlers.clear()

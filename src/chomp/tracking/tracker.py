@@ -1,0 +1,103 @@
+"""One place to report to; what is reported reaches every sink."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+Row = dict[str, Any]
+
+
+class Sink(Protocol):
+    """Something that takes reports."""
+
+    def log(self, row: Row) -> None:
+        """Take a row of metrics; it has `step`."""
+        ...
+
+    def sample(self, record: Row) -> None:
+        """Take a generated sample: `step`, `prompt` and `continuation`."""
+        ...
+
+    def progress(self, step: int) -> None:
+        """Take notice that `step` is finished."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Take a line for the user."""
+        ...
+
+    def close(self) -> None:
+        """Write out what is held back."""
+        ...
+
+
+class Silent:
+    """A sink that ignores everything; sinks override what they care about."""
+
+    def log(self, row: Row) -> None:
+        """Ignore a row."""
+
+    def sample(self, record: Row) -> None:
+        """Ignore a sample."""
+
+    def progress(self, step: int) -> None:
+        """Ignore progress."""
+
+    def message(self, text: str) -> None:
+        """Ignore a message."""
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+class LastValues(Silent):
+    """Keeps the newest value of every metric."""
+
+    def __init__(self):
+        self.values: Row = {}
+
+    def log(self, row: Row) -> None:
+        """Take over the row's values."""
+        self.values |= row
+
+
+class Tracker:
+    """Hands each report to all sinks, in order; an error that ends the run leaves a last row."""
+
+    def __init__(self, sinks: Sequence[Sink], step: int):
+        self._sinks, self._step = list(sinks), step
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.log({"step": self._step, "error": kind.__name__, "reason": str(error)})
+        for sink in reversed(self._sinks):
+            sink.close()
+
+    def log(self, row: Row) -> None:
+        """Report a row of metrics."""
+        for sink in self._sinks:
+            sink.log(row)
+
+    def sample(self, record: Row) -> None:
+        """Report a generated sample."""
+        for sink in self._sinks:
+            sink.sample(record)
+
+    def progress(self, step: int) -> None:
+        """Report that `step` is finished."""
+        self._step = step
+        for sink in self._sinks:
+            sink.progress(step)
+
+    def message(self, text: str) -> None:
+        """Report a line for the user."""
+        for sink in self._sinks:
+            sink.message(text)

@@ -1,0 +1,63 @@
+"""Rows to Weights & Biases."""
+
+from pathlib import Path
+from typing import Any
+
+from chomp.config import WandbConfig
+from chomp.errors import ConfigError
+from chomp.tracking.tracker import Row, Silent
+
+
+class WandbSink(Silent):
+    """A run at Weights & Biases; its own files go to `./wandb`, or to `WANDB_DIR`."""
+
+    def __init__(
+        self,
+        config: WandbConfig,
+        *,
+        project: str,
+        name: str,
+        resolved: dict[str, Any],
+        original: Path,
+    ):
+        """Start the run, or go on with it.
+
+        Args:
+            config: the `logging.wandb` section.
+            project: used where the section names none.
+            name: of the run folder; used where the section names none.
+            resolved: the configuration to show.
+            original: the user's file, uploaded as an artifact.
+
+        Raises:
+            ConfigError: the package is missing.
+        """
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigError(
+                [
+                    "logging.wandb.enabled: the package wandb is not installed; "
+                    "run pip install 'chomp[wandb]', or set it to false"
+                ]
+            ) from error
+        self._run = wandb.init(
+            project=config.project or project,
+            entity=config.entity,
+            name=config.run_name or name,
+            mode=config.mode,
+            tags=list(config.tags),
+            config=resolved,
+            settings=wandb.Settings(console="off", silent=True),
+        )
+        artifact = wandb.Artifact(f"config-{self._run.id}", type="config")
+        artifact.add_file(str(original), name="config_original.yaml")
+        self._run.log_artifact(artifact)
+
+    def log(self, row: Row) -> None:
+        """Log the row at its step."""
+        self._run.log(row, step=row["step"])
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()

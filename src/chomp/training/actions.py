@@ -1,0 +1,245 @@
+"""Periodic work around the training step: log, evaluate, sample, save, profile."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import optax
+
+from chomp.errors import ChompError, DivergedError
+from chomp.training.loop import Moment
+from chomp.training.stopwatch import Stopwatch
+from chomp.types import Batch, Progress, TrainState
+
+Row = dict[str, Any]
+
+
+class Tracker(Protocol):
+    """Where rows go."""
+
+    def log(self, row: Row) -> None:
+        """Write one row of metrics."""
+        ...
+
+    def progress(self, step: int) -> None:
+        """Show that `step` is finished."""
+        ...
+
+
+class EvaluationData(Protocol):
+    """The evaluation documents as rows."""
+
+    targets: int
+    bytes: int
+
+    def batches(self) -> Iterable[Batch]:
+        """Return batches [1, batch, time] that hold every target once."""
+        ...
+
+
+@contextmanager
+def idle(stopwatch: Stopwatch, state: TrainState) -> Iterator[None]:
+    """Leave the time inside out of the training time, once the device has finished its steps."""
+    jax.block_until_ready(state.step)
+    with stopwatch.paused():
+        yield
+
+
+class Log:
+    """Writes a row every `every` steps and wherever another action has something to say.
+
+    Only here do metrics come to the host. Runs after every step, behind the actions that add to
+    the row.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        stopwatch: Stopwatch,
+        *,
+        every: int,
+        steps: int,
+        progress: Progress,
+        rates: dict[str, optax.Schedule],
+        constants: Row,
+        first_row: Row,
+        row_tokens: int,
+        memory: Callable[[], dict[str, float]],
+        nan_check: bool,
+    ):
+        """Prepare to log.
+
+        Args:
+            tracker: takes the rows.
+            stopwatch: measures the steps.
+            every: steps between rows.
+            steps: the last step, which always has a row.
+            progress: counts at the start.
+            rates: learning rate by its name in the row.
+            constants: values that every row repeats.
+            first_row: values of the first row only.
+            row_tokens: positions of a whole batch, padding included.
+            memory: current memory readings.
+            nan_check: stop at a row once an update was rejected for not being finite.
+        """
+        self._tracker, self._stopwatch = tracker, stopwatch
+        self._every, self._steps = every, steps
+        self._last, self._rates = progress, rates
+        self._constants, self._first_row = constants, first_row
+        self._row_tokens, self._memory, self._nan_check = row_tokens, memory, nan_check
+        self._window_tokens = 0
+
+    def __call__(self, moment: Moment) -> None:
+        """Count the step, and write a row if one is due."""
+        step = moment.progress.step
+        self._tracker.progress(step)
+        self._window_tokens += moment.stats.tokens
+        if moment.row or step == self._steps or (self._every and step % self._every == 0):
+            row = self._row(moment)
+            self._tracker.log(row)
+            check_finite(moment, enabled=self._nan_check)
+
+    def _row(self, moment: Moment) -> Row:
+        loss, grad_norm, rejected = jax.device_get(
+            (moment.metrics.loss, moment.metrics.grad_norm, moment.metrics.rejected)
+        )
+        lap, now = self._stopwatch.lap(), moment.progress
+        row: Row = {"step": now.step, "loss": float(loss), "grad_norm": float(grad_norm)}
+        # The rate of the update that made this step: schedules count finished updates.
+        row |= {name: float(rate(now.step - 1)) for name, rate in self._rates.items()}
+        row |= {
+            "tokens_seen": now.tokens_seen,
+            "tokens_per_sec": (now.tokens_seen - self._last.tokens_seen) / lap.seconds,
+            "step_time_s": lap.seconds / lap.steps,
+            "data_wait_share": lap.waiting / lap.seconds,
+            "packing_utilization": self._window_tokens / (lap.steps * self._row_tokens),
+            "docs_seen": now.docs_seen,
+            "docs_truncated": now.docs_truncated,
+            "docs_skipped": now.docs_skipped,
+            "docs_repaired": now.docs_repaired,
+            "updates_rejected": int(rejected),
+        }
+        row |= self._constants | self._first_row | self._memory() | moment.row
+        self._last, self._first_row, self._window_tokens = now, {}, 0
+        return row
+
+
+def check_finite(moment: Moment, *, enabled: bool = True) -> None:
+    """Raise if an update of this run was rejected.
+
+    Raises:
+        DivergedError: says where, and that the parameters are still good.
+    """
+    rejected = int(moment.metrics.rejected)
+    if enabled and rejected:
+        raise DivergedError(
+            f"loss or gradients were not finite in {rejected} step(s) up to step "
+            f"{moment.progress.step} (loss {float(moment.metrics.loss)}, gradient norm "
+            f"{float(moment.metrics.grad_norm)}); these updates were not applied. Resume from the "
+            "last checkpoint with a lower optim.lr (--allow-change optim.lr), or set "
+            "debug.nan_check: false to go on without such updates"
+        )
+
+
+class Evaluate:
+    """A full pass over the evaluation documents."""
+
+    def __init__(
+        self,
+        data: EvaluationData,
+        loss_step: Callable[[Any, Batch], tuple[jax.Array, jax.Array]],
+        stopwatch: Stopwatch,
+    ):
+        self._data, self._loss_step, self._stopwatch = data, loss_step, stopwatch
+
+    def __call__(self, moment: Moment) -> None:
+        """Add `eval_loss`, `eval_perplexity` and `eval_bits_per_byte` to the row."""
+        with idle(self._stopwatch, moment.state):
+            moment.row.update(self.evaluate(moment.state.params))
+
+    def evaluate(self, params: Any) -> Row:
+        """Return the metrics of `params`: nats per target, its exponential, bits per byte."""
+        parts = [self._loss_step(params, batch) for batch in self._data.batches()]
+        losses, counts = zip(*jax.device_get(parts), strict=True)
+        # Summed in float64 on the host: thousands of float32 sums would lose digits.
+        nats, targets = math.fsum(map(float, losses)), sum(map(int, counts))
+        loss = nats / targets
+        return {
+            "eval_loss": loss,
+            "eval_perplexity": math.exp(min(loss, 700.0)),
+            "eval_bits_per_byte": nats / math.log(2) / self._data.bytes,
+            "eval_targets": targets,
+        }
+
+
+class Save:
+    """Saves the run; refuses to make a state with rejected updates the newest checkpoint."""
+
+    def __init__(
+        self,
+        save: Callable[[TrainState, Progress], None],
+        stopwatch: Stopwatch,
+        *,
+        nan_check: bool,
+    ):
+        self._save, self._stopwatch, self._nan_check = save, stopwatch, nan_check
+
+    def __call__(self, moment: Moment) -> None:
+        """Save the state of this step."""
+        with idle(self._stopwatch, moment.state):
+            check_finite(moment, enabled=self._nan_check)
+            self._save(moment.state, moment.progress)
+
+
+class Sample:
+    """Generates text from the next document of the sample stream."""
+
+    def __init__(self, sample: Callable[[Any, int], None], stopwatch: Stopwatch):
+        self._sample, self._stopwatch = sample, stopwatch
+
+    def __call__(self, moment: Moment) -> None:
+        """Generate with the parameters of this step."""
+        with idle(self._stopwatch, moment.state):
+            self._sample(moment.state.params, moment.progress.step)
+
+
+class DeviceCheck:
+    """Notices a state that has left the device it is trained on."""
+
+    def __call__(self, moment: Moment) -> None:
+        """Check where the state's arrays are.
+
+        Raises:
+            ChompError: some are not on the default device's platform.
+        """
+        platform = jax.default_backend()
+        found = {
+            device.platform for leaf in jax.tree.leaves(moment.state) for device in leaf.devices()
+        }
+        if found != {platform}:
+            raise ChompError(
+                f"the training state is on {sorted(found)}, not only on {platform}: "
+                "something moved it; please report this"
+            )
+
+
+class Profile:
+    """Records a JAX profiler trace of a few steps, once the first ones are over."""
+
+    FIRST, STEPS = 5, 5
+
+    def __init__(self, folder: Path, start_step: int):
+        self._folder, self._start_step = folder, start_step
+
+    def __call__(self, moment: Moment) -> None:
+        """Start or stop the trace when its step has come."""
+        done = moment.progress.step - self._start_step
+        if done == self.FIRST:
+            jax.block_until_ready(moment.state.step)
+            jax.profiler.start_trace(str(self._folder))
+        elif done == self.FIRST + self.STEPS:
+            jax.block_until_ready(moment.state.step)
+            jax.profiler.stop_trace()

@@ -1,0 +1,81 @@
+"""The training step: one pure function from state and batch to state and metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, PRNGKeyArray
+
+from chomp.types import Batch, LanguageModel, StepMetrics, TrainState
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+
+
+def init_state(
+    model: LanguageModel, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """Make the state before the first step; to be compiled (eager, it takes seconds longer)."""
+    init_key, run_key = jax.random.split(jax.random.PRNGKey(seed))
+    params = model.init(init_key)
+    # The moments are float32 whatever the parameters are stored in, as the gradients are.
+    opt_state = optimizer.init(jax.tree.map(lambda p: p.astype(jnp.float32), params))
+    step, rejected = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    return TrainState(params, opt_state, step, rejected, run_key)
+
+
+def make_train_step(
+    model: LanguageModel, optimizer: optax.GradientTransformation, *, deterministic: bool
+) -> TrainStep:
+    """Return the step function (not yet compiled).
+
+    Gradients are accumulated over the batch's first axis: each microbatch adds its *summed* loss
+    and gradient, and one division by the step's number of targets follows, so that a target
+    weighs the same wherever padding and masks put it. Exactly one optimizer update is made, or
+    none where loss or gradients are not finite (counted in `TrainState.rejected`).
+
+    Args:
+        model: makes the loss.
+        optimizer: makes the update.
+        deterministic: switches dropout off.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        key = None if deterministic else jax.random.fold_in(state.key, state.step)
+        loss, grads, targets = _accumulate(model, state.params, batch, key)
+        grad_norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params, opt_state = _where(finite, (params, opt_state), (state.params, state.opt_state))
+        rejected = state.rejected + ~finite
+        state = TrainState(params, opt_state, state.step + 1, rejected, state.key)
+        # A copy, so that reading the metrics never holds on to a buffer of the donated state.
+        return state, StepMetrics(loss, grad_norm, targets, rejected + 0)
+
+    return train_step
+
+
+def _accumulate(
+    model: LanguageModel, params: Any, batch: Batch, key: PRNGKeyArray | None
+) -> tuple[Array, Any, Array]:
+    """Return mean loss and mean gradient over all targets of the batch, and their number."""
+    grad = jax.value_and_grad(model.loss, has_aux=True)
+
+    def add_microbatch(total: tuple[Any, ...], item: tuple[Array, Batch]) -> tuple[Any, None]:
+        index, rows = item
+        row_key = None if key is None else jax.random.fold_in(key, index)
+        (loss, targets), grads = grad(params, rows, row_key)
+        return jax.tree.map(jnp.add, total, (loss, grads, targets)), None
+
+    accum = batch.input_ids.shape[0]
+    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+    total = (jnp.zeros(()), zeros, jnp.zeros((), jnp.int32))
+    (loss, grads, targets), _ = jax.lax.scan(add_microbatch, total, (jnp.arange(accum), batch))
+    weight = 1.0 / jnp.maximum(targets, 1)
+    return loss * weight, jax.tree.map(lambda g: g * weight, grads), targets
+
+
+def _where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

@@ -1,0 +1,55 @@
+"""Time per step, without the time of what isn't training."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+
+class Lap(NamedTuple):
+    """A stretch of training between two readings."""
+
+    steps: int
+    seconds: float
+    """Wall time of the stretch, pauses left out."""
+    waiting: float
+    """Of these, seconds spent waiting for data."""
+
+
+class Stopwatch:
+    """Measures laps; `paused` takes evaluation, sampling and saving out of them."""
+
+    def __init__(self):
+        self.total_waiting = 0.0
+        self._restart()
+
+    def _restart(self) -> None:
+        self._start = time.perf_counter()
+        self._paused = self._waiting = 0.0
+        self._steps = 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside as waiting for data, and one more step."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self._waiting += seconds
+        self.total_waiting += seconds
+        self._steps += 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time inside out of the lap. The device must be idle at the start."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - start
+
+    def lap(self) -> Lap:
+        """Return the lap so far and begin the next. The device must be idle."""
+        seconds = time.perf_counter() - self._start - self._paused
+        lap = Lap(self._steps, max(seconds, 1e-9), self._waiting)
+        self._restart()
+        return lap
