@@ -68,6 +68,22 @@ class Checkpoints:
             ),
         )
 
+    def set_aside_after(self, step: int) -> Path | None:
+        """Move checkpoints behind `step` out of the way; return where, or None without any.
+
+        A run resumed at an earlier step would otherwise leave them as the newest ones.
+        """
+        later = [number for number in self.steps() if number > step]
+        if not later:
+            return None
+        names = (self.folder.with_name(f"{self.folder.name}-set-aside-{i}") for i in range(1, 1000))
+        aside = next(path for path in names if not path.exists())
+        aside.mkdir()
+        for number in later:
+            (self.folder / str(number)).rename(aside / str(number))
+        self._manager.reload()
+        return aside
+
     def resolve(self, wanted: str) -> int | None:
         """Return the step that `latest` or a number names; None: nothing was saved yet.
 

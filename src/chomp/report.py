@@ -82,7 +82,8 @@ def summary_lines(
         can_generate: whether the model can.
         steps: of the configuration.
     """
-    lines = [f"finished   step {progress.step} of {steps} in {seconds:.0f} s"]
+    ended = "stopped" if progress.step < steps else "finished"
+    lines = [f"{ended:<10} after step {progress.step} of {steps}, {seconds:.0f} s"]
     if "loss" in last_row:
         lines.append(f"loss       {last_row['loss']:.4f} nats per token (training)")
     if "eval_loss" in last_row:

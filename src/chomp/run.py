@@ -31,6 +31,7 @@ from chomp.tracking import (
 from chomp.training import (
     Action,
     DeviceCheck,
+    Ending,
     Evaluate,
     Log,
     Profile,
@@ -90,6 +91,8 @@ def train(request: Request) -> int:
             check_identity(saved.meta["identity"], setup.identity, request.allow_change)
         resolved = config.model_dump(mode="json") | {"derived": derived_values(setup)}
         folder.write_configs(request.original, resolved)
+        if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
+            console.message(f"newer checkpoints set aside in {aside}")
         run = _Run(request, setup, checkpoints, saved)
         tracker = resources.enter_context(run.open_tracker(console))
         return run.go(tracker, stop)
@@ -220,8 +223,8 @@ class _Run:
             should_stop=stop.requested,
             stopwatch=self.stopwatch,
         )
-        if stop.signal is not None:
-            tracker.message(f"stopped by {stop.signal.name} after step {result.progress.step}")
+        if result.ending is Ending.OUT_OF_DATA:
+            tracker.message(f"the data ended after step {result.progress.step}")
         lines = summary_lines(
             last_row=self.last.values,
             progress=result.progress,
@@ -234,7 +237,7 @@ class _Run:
         )
         for line in lines:
             tracker.message(line)
-        return stop.exit_code if result.stopped else 0
+        return stop.exit_code if result.ending is Ending.STOPPED else 0
 
     def _start_state(self) -> TrainState:
         if self.saved is None or self.checkpoints is None:
@@ -251,7 +254,7 @@ class _Run:
                 self.setup.data.evaluation, compile_loss(self.setup), self.stopwatch
             )
             actions.append(Action("evaluate", evaluate, train.eval_every, at_end=True))
-        actions.append(Action("log", self._log(tracker, compiled), 1))
+        actions.append(Action("log", self._log(tracker, compiled), 1, at_end=True))
         if train.generate_every and self.config.model.backend == "megalodon":
             sample = Sample(self._sample_maker(tracker), self.stopwatch)
             actions.append(Action("sample", sample, train.generate_every, at_end=True))

@@ -4,21 +4,28 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from chomp.tracking.tracker import Row, Silent
 
 
 class JsonLines(Silent):
-    """Appends rows to `metrics` and samples to `samples`, one JSON object a line."""
+    """Keeps rows in `metrics` and samples in `samples`, one JSON object a line."""
 
     def __init__(self, metrics: Path, samples: Path):
         metrics.parent.mkdir(parents=True, exist_ok=True)
         self._metrics = metrics.open("a", encoding="utf-8")
         self._samples = samples.open("a", encoding="utf-8")
+        self._row_start, self._row = self._metrics.tell(), Row()
 
     def log(self, row: Row) -> None:
-        """Append a row."""
+        """Append a row; one for the newest row's step is merged into it."""
+        if row["step"] == self._row.get("step") and "error" not in row:
+            self._metrics.truncate(self._row_start)
+            row = self._row | row
+        else:
+            self._row_start = self._metrics.tell()
+        self._row = row
         _append(self._metrics, row)
 
     def sample(self, record: Row) -> None:
@@ -31,7 +38,7 @@ class JsonLines(Silent):
         self._samples.close()
 
 
-def _append(file: Any, row: Row) -> None:
+def _append(file: TextIO, row: Row) -> None:
     file.write(json.dumps(row, ensure_ascii=False) + "\n")
     file.flush()
 

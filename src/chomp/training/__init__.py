@@ -1,13 +1,14 @@
 """The training step, the loop around it and its periodic work."""
 
 from chomp.training.actions import DeviceCheck, Evaluate, Log, Profile, Row, Sample, Save
-from chomp.training.loop import Action, LoopResult, Moment, run_loop
+from chomp.training.loop import Action, Ending, LoopResult, Moment, run_loop
 from chomp.training.step import TrainStep, init_state, make_train_step
 from chomp.training.stopwatch import Stopwatch
 
 __all__ = [
     "Action",
     "DeviceCheck",
+    "Ending",
     "Evaluate",
     "Log",
     "LoopResult",

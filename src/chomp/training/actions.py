@@ -91,10 +91,15 @@ class Log:
         self._constants, self._first_row = constants, first_row
         self._row_tokens, self._memory, self._nan_check = row_tokens, memory, nan_check
         self._window_tokens = 0
+        self._last_seen = progress.step
 
     def __call__(self, moment: Moment) -> None:
         """Count the step, and write a row if one is due."""
         step = moment.progress.step
+        if step == self._last_seen:  # the data ended, and an evaluation followed
+            self._tracker.log({"step": step} | moment.row)
+            return
+        self._last_seen = step
         self._tracker.progress(step)
         self._window_tokens += moment.stats.tokens
         if moment.row or step == self._steps or (self._every and step % self._every == 0):
