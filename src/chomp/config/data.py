@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from chomp.config.section import (
     Count,
@@ -17,7 +18,11 @@ from chomp.config.section import (
 
 
 def _one_text_is_a_list_of_one(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list | tuple | None):
+        return value
+    raise PydanticCustomError("text_type", "must be text or a list of texts")
 
 
 LocalText = Annotated[

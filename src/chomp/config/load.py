@@ -26,9 +26,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     mapping = _read(path, problems)
     changes = [change for text in overrides for change in _parse_override(text, problems)]
     if mapping is None:
-        raise ConfigError(problems)
+        raise _config_error(problems)
     for keys, value in changes:
         _apply(mapping, keys, value, problems)
+    if path.suffix == ".json":
+        # What chomp itself adds to config_resolved.json, so that the file can be loaded again.
+        mapping.pop("derived", None)
     resolved = resolve_references(mapping)
     variables = resolved.mapping.pop("variables", None)
     if not isinstance(variables, dict | None):
@@ -108,9 +111,17 @@ def _validate(mapping: Mapping[str, Any], invalid: frozenset[str], problems: lis
     found, config = _check(mapping, invalid)
     lines = problems + found
     if config is None or lines:
-        # Repeated lines: several findings of one kind about one key.
-        raise ConfigError(list(dict.fromkeys(lines)))
+        raise _config_error(lines)
     return config
+
+
+def _config_error(lines: Iterable[str]) -> ConfigError:
+    # A line stays a line, whatever characters are in keys. Repeated ones: pydantic may have
+    # several findings of one kind about one key.
+    printable = (
+        "".join(char if char.isprintable() else repr(char)[1:-1] for char in line) for line in lines
+    )
+    return ConfigError(list(dict.fromkeys(printable)))
 
 
 def _check(mapping: Mapping[str, Any], invalid: frozenset[str]) -> tuple[list[str], Config | None]:
@@ -128,8 +139,18 @@ def _check(mapping: Mapping[str, Any], invalid: frozenset[str]) -> tuple[list[st
     rest = dict(mapping)
     for detail in details:
         rest = _without(rest, [str(part) for part in detail["loc"]])
-    more, _ = _check(rest, invalid | {finding.suspect for finding in found})
+    # A key that was misspelt keeps its default, which the user didn't choose: not judged either.
+    meant = {finding.meant for finding in found if not _has(mapping, finding.meant)}
+    more, _ = _check(rest, invalid | meant | {finding.invalid for finding in found})
     return lines + more, None
+
+
+def _has(mapping: object, path: str) -> bool:
+    for key in path.split("."):
+        if not isinstance(mapping, Mapping) or key not in mapping:
+            return False
+        mapping = mapping[key]
+    return True
 
 
 def _without(mapping: Values, keys: Sequence[str]) -> Values:

@@ -1,6 +1,6 @@
 """The names of all keys, and what a wrong one was probably meant to be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 
@@ -49,19 +49,24 @@ def known_paths() -> tuple[str, ...]:
     return (*values, *sorted(sections | outer))
 
 
-def nearest_path(path: str) -> str | None:
-    """Return the known path that a wrong one was probably meant to be.
+def nearest_path(path: str, others: Sequence[str] = ()) -> str | None:
+    """Return the known path (or one of `others`) that a wrong one was probably meant to be.
 
     A near name in the same section goes first, then the same name in another section, then a
     near one anywhere.
     """
+    candidates = (*known_paths(), *others)
     section, _, name = path.rpartition(".")
-    siblings = [known for known in known_paths() if known.rpartition(".")[0] == section]
-    for match in get_close_matches(name, [known.rpartition(".")[2] for known in siblings], n=1):
-        return f"{section}.{match}" if section else match
-    for known in known_paths():
+    siblings = {
+        known.rpartition(".")[2]: known
+        for known in candidates
+        if known.rpartition(".")[0] == section
+    }
+    for match in get_close_matches(name, siblings, n=1):
+        return siblings[match]
+    for known in candidates:
         if known.rpartition(".")[2] == name:
             return known
-    for match in get_close_matches(path, known_paths(), n=1, cutoff=0.8):
+    for match in get_close_matches(path, candidates, n=1, cutoff=0.85):
         return match
     return None

@@ -1,6 +1,7 @@
 """From pydantic's findings to lines that say where, what, and what to write instead."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -30,12 +31,14 @@ def shown(value: object) -> str:
             return f"a {type(value).__name__}"
 
 
-class Finding:
+class Finding(NamedTuple):
     """One line for the user, and the key whose value can't be used because of it."""
 
-    def __init__(self, path: str, message: str, *, suspect: str | None = None):
-        self.line = f"{path}: {message}" if path else message
-        self.suspect = path if suspect is None else suspect
+    line: str
+    invalid: str = ""
+    """Dotted path of the key with a wrong value, if that is the problem."""
+    meant: str = ""
+    """Dotted path that an unknown key was probably meant to be."""
 
 
 def findings(error: ValidationError) -> list[Finding]:
@@ -47,18 +50,23 @@ def _finding(detail: ErrorDetails) -> Finding:
     path = ".".join(str(part) for part in detail["loc"])
     kind = detail["type"]
     if kind == RULE_BROKEN:
-        return Finding(path, detail["msg"])
+        return Finding(f"{path}: {detail['msg']}", path)
     if kind == "extra_forbidden":
         return _unknown(path)
     if kind == "invalid_key":
-        return Finding(path, "a key must be text")
+        return Finding(f"{path}: a key must be text")
     message = _float16(detail) if _is_float16(detail) else _requirement(detail)
-    return Finding(path or "config", f"{message} (got {shown(detail['input'])}){_fix(detail)}")
+    got = f"(got {shown(detail['input'])}){_fix(detail)}"
+    return Finding(f"{path or 'config'}: {message} {got}", path)
 
 
 def _unknown(path: str) -> Finding:
     if path in RETIRED:
-        return Finding(path, f"no longer exists, leave it out: {RETIRED[path]}")
+        return Finding(f"{path}: no longer exists, leave it out: {RETIRED[path]}")
+    if path in known_paths():
+        section, _, name = path.rpartition(".")
+        hint = f"dotted names are for overrides, in a file write '{name}' inside '{section}'"
+        return Finding(f"unknown key '{path}'; {hint}", meant=path)
     nearest = nearest_path(path)
     if nearest is None:
         section = path.rpartition(".")[0]
@@ -66,8 +74,7 @@ def _unknown(path: str) -> Finding:
         hint = f"{section} has: {inside}" if section else f"the sections are: {inside}, variables"
     else:
         hint = f"did you mean '{nearest}'?"
-    # The key that was meant keeps its default, which the user didn't choose: don't judge by it.
-    return Finding("", f"unknown key '{path}'; {hint}", suspect=nearest or "")
+    return Finding(f"unknown key '{path}'; {hint}", meant=nearest or "")
 
 
 def _children(section: str) -> list[str]:
@@ -97,13 +104,13 @@ def _requirement(detail: ErrorDetails) -> str:
     limits = detail.get("ctx", {})
     match detail["type"]:
         case "greater_than":
-            return f"must be greater than {limits['gt']}"
+            return f"must be greater than {limits['gt']:.10g}"
         case "greater_than_equal":
-            return f"must be at least {limits['ge']}"
+            return f"must be at least {limits['ge']:.10g}"
         case "less_than":
-            return f"must be less than {limits['lt']}"
+            return f"must be less than {limits['lt']:.10g}"
         case "less_than_equal":
-            return f"must be at most {limits['le']}"
+            return f"must be at most {limits['le']:.10g}"
         case "finite_number":
             return "must be a finite number"
         case "int_type" | "int_from_float":

@@ -11,7 +11,7 @@ from chomp.config.section import INT32_MAX, Section
 
 _INTRODUCTION = """\
 <!-- Generated from src/chomp/config; a test compares them. To write it anew:
-python -c "import chomp.config as c; print(c.config_reference(), end='')" > docs/config-reference.md
+chomp config reference > docs/config-reference.md
 -->
 
 # Configuration reference
@@ -140,7 +140,7 @@ def _limits(schema: dict[str, Any]) -> list[str]:
 
 def _rules() -> str:
     lines = ["## Rules between keys", ""]
-    lines += ["- " + " ".join(rule.text.split()) for rule in RULES]
+    lines += ["- " + rule.text for rule in RULES]
     lines += ["", "`float16` is refused everywhere: ComplexEMA, normalisation and the long-context"]
     lines += ["state are not stable in it.", ""]
     return "\n".join(lines)

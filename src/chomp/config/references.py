@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from chomp.config.names import fields, known_paths
+from chomp.config.names import fields, nearest_path
 from chomp.config.problems import shown
 
 Path = tuple[str, ...]
@@ -101,7 +100,7 @@ class _Resolver:
         target = self.target(match[1], path)
         if isinstance(target, str):
             return target
-        if isinstance(target, dict | list):
+        if isinstance(target, dict | list | tuple):
             self.report(path, f"{match[0]} is {shown(target)}, which can't be put into text")
         return shown(target)
 
@@ -119,8 +118,8 @@ class _Resolver:
     def default(self, name: str, path: Path) -> object:
         if name in self.defaults:
             return self.defaults[name].get_default(call_default_factory=True)
-        near = get_close_matches(name, [*known_paths(), *_paths(self.root)], n=1)
-        hint = f"; did you mean ${{{near[0]}}}?" if near else ""
+        near = nearest_path(name, _paths(self.root))
+        hint = f"; did you mean ${{{near}}}?" if near else ""
         self.report(path, f"refers to ${{{name}}}, which does not exist{hint}")
 
     def old_reference(self, raw: str, path: Path) -> None:

@@ -1,14 +1,18 @@
-"""The rules between keys: each names the keys that it reads and says what is wrong with them.
+"""The rules between keys: each names the keys that it reads and says what is wrong with them."""
 
-A rule runs only where all keys that it reads are valid by themselves, so that it can report its
-problem beside theirs without repeating it.
-"""
-
-from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from chomp.config.model_rules import (
+    heads_have_even_width,
+    model_dim_divides,
+    output_covers_the_vocabulary,
+    value_dim_divides,
+)
+from chomp.config.rule import Problem, rule
 
 if TYPE_CHECKING:
     from chomp.config.schema import Config
@@ -16,70 +20,11 @@ if TYPE_CHECKING:
 RULE_BROKEN = "rule_broken"
 """The type of such problems among pydantic's."""
 
-
 _BYTE_KEYS = ("data.tokenizer.kind", "data.tokenizer.byte_offset")
 
 
-class Problem(NamedTuple):
-    """A broken rule, reported at the key that is most likely the one to change."""
-
-    path: str
-    message: str
-
-
-Check = Callable[["Config"], Iterator[Problem]]
-
-
-class Rule(NamedTuple):
-    """A check, the keys that it reads, and its text for the reference page."""
-
-    reads: frozenset[str]
-    check: Check
-    text: str
-
-
-RULES: list[Rule] = []
-
-
-def _rule(*reads: str) -> Callable[[Check], Check]:
-    def register(check: Check) -> Check:
-        RULES.append(Rule(frozenset(reads), check, (check.__doc__ or "").strip()))
-        return check
-
-    return register
-
-
-def check_rules(config: "Config", invalid: Collection[str]) -> None:
-    """Apply all rules that read none of the `invalid` keys and sections.
-
-    Raises:
-        ValidationError: with one entry for each broken rule.
-    """
-    problems = [
-        problem
-        for rule in RULES
-        if not any(
-            read == bad or read.startswith(f"{bad}.") for read in rule.reads for bad in invalid
-        )
-        for problem in rule.check(config)
-    ]
-    if problems:
-        raise ValidationError.from_exception_data(
-            "Config",
-            [
-                InitErrorDetails(
-                    # The message goes in as a value: braces in it are not placeholders.
-                    type=PydanticCustomError(RULE_BROKEN, "{text}", {"text": message}),
-                    loc=tuple(path.split(".")),
-                    input=None,
-                )
-                for path, message in problems
-            ],
-        )
-
-
-@_rule("train.seq_len", "model.chunk_size")
-def _rows_are_whole_chunks(config: "Config") -> Iterator[Problem]:
+@rule("train.seq_len", "model.chunk_size")
+def rows_are_whole_chunks(config: "Config") -> Iterator[Problem]:
     """`train.seq_len` is a multiple of `model.chunk_size`, and not smaller."""
     time, chunk = config.train.seq_len, config.model.chunk_size
     if chunk > time:
@@ -95,8 +40,8 @@ def _rows_are_whole_chunks(config: "Config") -> Iterator[Problem]:
         )
 
 
-@_rule("train.seq_len", "train.generate_input_len")
-def _prompts_fit(config: "Config") -> Iterator[Problem]:
+@rule("train.seq_len", "train.generate_input_len")
+def prompts_fit(config: "Config") -> Iterator[Problem]:
     """`train.generate_input_len` is at most `train.seq_len`."""
     prompt, time = config.train.generate_input_len, config.train.seq_len
     if prompt is not None and prompt > time:
@@ -106,8 +51,8 @@ def _prompts_fit(config: "Config") -> Iterator[Problem]:
         )
 
 
-@_rule("train.steps", "optim.warmup_steps")
-def _warmup_ends(config: "Config") -> Iterator[Problem]:
+@rule("train.steps", "optim.warmup_steps")
+def warmup_ends(config: "Config") -> Iterator[Problem]:
     """`optim.warmup_steps` is less than `train.steps`."""
     warmup, steps = config.optim.warmup_steps, config.train.steps
     if warmup >= steps:
@@ -117,8 +62,8 @@ def _warmup_ends(config: "Config") -> Iterator[Problem]:
         )
 
 
-@_rule("data.packing_mode", "data.packing_buffer_docs", "train.batch_size", "train.grad_accum")
-def _buffer_fills_a_batch(config: "Config") -> Iterator[Problem]:
+@rule("data.packing_mode", "data.packing_buffer_docs", "train.batch_size", "train.grad_accum")
+def buffer_fills_a_batch(config: "Config") -> Iterator[Problem]:
     """With `data.packing_mode: bin`, `data.packing_buffer_docs` is at least
     `train.grad_accum * train.batch_size`.
     """
@@ -134,8 +79,8 @@ def _buffer_fills_a_batch(config: "Config") -> Iterator[Problem]:
         )
 
 
-@_rule("data.backend", "data.files")
-def _files_are_named(config: "Config") -> Iterator[Problem]:
+@rule("data.backend", "data.files")
+def files_are_named(config: "Config") -> Iterator[Problem]:
     """`data.backend: files` needs `data.files`."""
     if config.data.backend == "files" and not config.data.files:
         yield Problem(
@@ -143,8 +88,8 @@ def _files_are_named(config: "Config") -> Iterator[Problem]:
         )
 
 
-@_rule("data.backend", "data.local_text")
-def _local_text_is_given(config: "Config") -> Iterator[Problem]:
+@rule("data.backend", "data.local_text")
+def local_text_is_given(config: "Config") -> Iterator[Problem]:
     """`data.backend: local_text` needs `data.local_text`, with something in it."""
     texts = config.data.local_text or ()
     if config.data.backend == "local_text" and not any(text.strip() for text in texts):
@@ -155,8 +100,8 @@ def _local_text_is_given(config: "Config") -> Iterator[Problem]:
         )
 
 
-@_rule("data.tokenizer.kind", "data.tokenizer.hf_name_or_path")
-def _hf_tokenizer_is_named(config: "Config") -> Iterator[Problem]:
+@rule("data.tokenizer.kind", "data.tokenizer.hf_name_or_path")
+def hf_tokenizer_is_named(config: "Config") -> Iterator[Problem]:
     """`data.tokenizer.kind: hf` needs `data.tokenizer.hf_name_or_path`."""
     tokenizer = config.data.tokenizer
     if tokenizer.kind == "hf" and tokenizer.hf_name_or_path is None:
@@ -166,8 +111,8 @@ def _hf_tokenizer_is_named(config: "Config") -> Iterator[Problem]:
         )
 
 
-@_rule(*_BYTE_KEYS, "model.vocab_size")
-def _bytes_fit_the_vocabulary(config: "Config") -> Iterator[Problem]:
+@rule(*_BYTE_KEYS, "model.vocab_size")
+def bytes_fit_the_vocabulary(config: "Config") -> Iterator[Problem]:
     """With the byte tokenizer, `model.vocab_size` is at least 256 + `data.tokenizer.byte_offset`
     (the ids of all bytes).
     """
@@ -180,8 +125,8 @@ def _bytes_fit_the_vocabulary(config: "Config") -> Iterator[Problem]:
         )
 
 
-@_rule(*_BYTE_KEYS, "data.tokenizer.add_bos", "model.bos_token_id")
-def _bos_is_no_byte(config: "Config") -> Iterator[Problem]:
+@rule(*_BYTE_KEYS, "data.tokenizer.add_bos", "model.bos_token_id")
+def bos_is_no_byte(config: "Config") -> Iterator[Problem]:
     """With the byte tokenizer, `data.tokenizer.add_bos` needs `data.tokenizer.byte_offset` above 0
     and `model.bos_token_id` below it.
     """
@@ -189,8 +134,8 @@ def _bos_is_no_byte(config: "Config") -> Iterator[Problem]:
         yield from _added_token(config, "add_bos", "bos_token_id", config.model.bos_token_id)
 
 
-@_rule(*_BYTE_KEYS, "data.tokenizer.add_eos", "model.eos_token_id")
-def _eos_is_no_byte(config: "Config") -> Iterator[Problem]:
+@rule(*_BYTE_KEYS, "data.tokenizer.add_eos", "model.eos_token_id")
+def eos_is_no_byte(config: "Config") -> Iterator[Problem]:
     """With the byte tokenizer, `data.tokenizer.add_eos` needs `data.tokenizer.byte_offset` above 0
     and `model.eos_token_id` below it.
     """
@@ -216,7 +161,7 @@ def _added_token(config: "Config", flag: str, name: str, token_id: int) -> Itera
         )
 
 
-@_rule(
+@rule(
     *_BYTE_KEYS,
     "data.tokenizer.vocab_size_multiple",
     "model.vocab_size",
@@ -224,12 +169,11 @@ def _added_token(config: "Config", flag: str, name: str, token_id: int) -> Itera
     "model.bos_token_id",
     "model.eos_token_id",
 )
-def _special_tokens_are_in_the_vocabulary(config: "Config") -> Iterator[Problem]:
+def special_tokens_are_in_the_vocabulary(config: "Config") -> Iterator[Problem]:
     """With the byte tokenizer, pad, BOS and EOS ids are less than the vocabulary's size."""
     if config.data.tokenizer.kind != "byte":
         return  # The tokenizer decides on the size, and usually on the ids.
-    multiple = config.data.tokenizer.vocab_size_multiple
-    vocab = -(-config.model.vocab_size // multiple) * multiple
+    vocab = _vocab(config)
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         token_id = getattr(config.model, name)
         if token_id >= vocab:
@@ -239,62 +183,63 @@ def _special_tokens_are_in_the_vocabulary(config: "Config") -> Iterator[Problem]
             )
 
 
-@_rule("model.backend", "model.model_dim", "model.num_heads", "model.norm_num_groups")
-def _model_dim_divides(config: "Config") -> Iterator[Problem]:
-    """`model.model_dim` is a multiple of `model.num_heads` and of `model.norm_num_groups`."""
-    yield from _multiple(config, "model_dim", "num_heads")
-    yield from _multiple(config, "model_dim", "norm_num_groups")
-
-
-@_rule("model.backend", "model.z_dim", "model.num_heads")
-def _heads_have_even_width(config: "Config") -> Iterator[Problem]:
-    """`model.z_dim` is a multiple of `model.num_heads`, and their quotient is even."""
-    z_dim, heads = config.model.z_dim, config.model.num_heads
-    yield from _multiple(config, "z_dim", "num_heads")
-    if config.model.backend == "megalodon" and z_dim % heads == 0 and z_dim // heads % 2:
+@rule(
+    *_BYTE_KEYS,
+    "data.tokenizer.vocab_size_multiple",
+    "model.vocab_size",
+    "train.generate_top_k",
+)
+def top_k_is_in_the_vocabulary(config: "Config") -> Iterator[Problem]:
+    """With the byte tokenizer, `train.generate_top_k` is at most the vocabulary's size."""
+    top_k = config.train.generate_top_k
+    if config.data.tokenizer.kind == "byte" and top_k is not None and top_k > _vocab(config):
         yield Problem(
-            "model.z_dim",
-            "must give each head an even width, as rotary positions rotate pairs: "
-            f"model.z_dim / model.num_heads is {z_dim // heads} (got {z_dim} and {heads})",
+            "train.generate_top_k",
+            f"must be at most the vocabulary's size, which is {_vocab(config)} (got {top_k})",
         )
 
 
-@_rule("model.backend", "model.value_dim", "model.num_heads")
-def _value_dim_divides(config: "Config") -> Iterator[Problem]:
-    """`model.value_dim` is a multiple of `model.num_heads`."""
-    yield from _multiple(config, "value_dim", "num_heads")
+def _vocab(config: "Config") -> int:
+    multiple = config.data.tokenizer.vocab_size_multiple
+    return -(-config.model.vocab_size // multiple) * multiple
 
 
-def _multiple(config: "Config", name: str, divisor_name: str) -> Iterator[Problem]:
-    value, divisor = getattr(config.model, name), getattr(config.model, divisor_name)
-    if config.model.backend == "megalodon" and value % divisor:
-        yield Problem(
-            f"model.{name}",
-            f"must be a multiple of model.{divisor_name}, which is {divisor} (got {value})",
-        )
+RULES = (
+    rows_are_whole_chunks,
+    prompts_fit,
+    warmup_ends,
+    buffer_fills_a_batch,
+    files_are_named,
+    local_text_is_given,
+    hf_tokenizer_is_named,
+    bytes_fit_the_vocabulary,
+    bos_is_no_byte,
+    eos_is_no_byte,
+    special_tokens_are_in_the_vocabulary,
+    top_k_is_in_the_vocabulary,
+    model_dim_divides,
+    heads_have_even_width,
+    value_dim_divides,
+    output_covers_the_vocabulary,
+)
 
 
-@_rule("model.backend", "model.output_size", "model.vocab_size", "model.share_emb")
-def _output_covers_the_vocabulary(config: "Config") -> Iterator[Problem]:
-    """`model.output_size` is -1 or at least `model.vocab_size`; with `model.share_emb` it is -1 or
-    equal to it.
+def check_rules(config: "Config", invalid: Collection[str]) -> None:
+    """Apply all rules that read none of the `invalid` keys and sections.
+
+    Raises:
+        ValidationError: with one entry for each broken rule.
     """
-    output, vocab, shared = (
-        config.model.output_size,
-        config.model.vocab_size,
-        config.model.share_emb,
-    )
-    if config.model.backend != "megalodon" or output == -1:
-        return
-    if output == 0 or output < vocab:
-        yield Problem(
-            "model.output_size",
-            f"must be -1 or at least model.vocab_size, which is {vocab} (got {output}): every "
-            "token can be a target",
+    problems = [
+        problem for rule in RULES if rule.applies(invalid) for problem in rule.check(config)
+    ]
+    if problems:
+        raise ValidationError.from_exception_data(
+            "Config", [_as_pydantic_has_it(problem) for problem in problems]
         )
-    elif shared and output != vocab:
-        yield Problem(
-            "model.output_size",
-            f"must be -1 or model.vocab_size, which is {vocab}, with model.share_emb "
-            f"(got {output})",
-        )
+
+
+def _as_pydantic_has_it(problem: Problem) -> InitErrorDetails:
+    # The message goes in as a value: braces in it are not placeholders.
+    error = PydanticCustomError(RULE_BROKEN, "{text}", {"text": problem.message})
+    return InitErrorDetails(type=error, loc=tuple(problem.path.split(".")), input=None)

@@ -43,9 +43,9 @@ def parse_yaml(text: str) -> Parsed:
     Raises:
         YamlError: always with the place.
     """
-    loader = _Loader(text.removeprefix("\ufeff"))
+    text = text.removeprefix("\ufeff")
     try:
-        node = loader.get_single_node()
+        node = _Loader(text).get_single_node()
         repeated: list[tuple[str, int]] = []
         return Parsed(None if node is None else _value(node, (), repeated), repeated)
     except ReaderError as error:
@@ -60,8 +60,6 @@ def parse_yaml(text: str) -> Parsed:
         raise YamlError(problem, *((mark.line + 1, mark.column + 1) if mark else ())) from error
     except RecursionError as error:
         raise YamlError("nested too deeply") from error
-    finally:
-        loader.dispose()
 
 
 class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+from megalodon_jax import MegalodonConfig
+
+from chomp.config import config_warnings, load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configs_load_without_a_warning(path: Path) -> None:
+    assert config_warnings(load_config(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("quickstart", 3.6), ("megalodon-100m", 102), ("megalodon-200m", 221)]
+)
+def test_their_comments_tell_the_right_size(name: str, millions: float) -> None:
+    path = CONFIGS / f"{name}.yaml"
+    model = load_config(path).model
+    sizes = model.model_dump(
+        include={
+            "vocab_size",
+            "model_dim",
+            "num_layers",
+            "num_heads",
+            "z_dim",
+            "value_dim",
+            "ffn_hidden_dim",
+            "cema_ndim",
+            "share_emb",
+            "swiglu",
+        }
+    )
+    total = MegalodonConfig(**sizes).parameter_count_breakdown()["total"]
+    assert round(total / 1e6, 1 if millions < 10 else 0) == millions
+    assert f"{millions}M" in path.read_text()
+
+
+@pytest.mark.parametrize("name", ["megalodon-100m", "megalodon-200m"])
+def test_activation_checkpointing_takes_effect(name: str) -> None:
+    config = load_config(CONFIGS / f"{name}.yaml")
+    assert config.model.use_checkpoint and config.train.deterministic is False
+    assert config.data.isolate_documents and config.data.packing_mode == "bin"
+
+
+def test_small_ones_run_without_network_and_gpu() -> None:
+    for name in ("quickstart", "smoke"):
+        config = load_config(CONFIGS / f"{name}.yaml")
+        assert config.train.allow_cpu
+        assert config.data.backend in ("builtin", "local_text")
+        assert config.data.tokenizer.kind == "byte"
