@@ -1,16 +1,24 @@
-"""Encoding: documents to tokens, block by block."""
+"""Encoding: documents to tokens, block by block, ahead of the packer."""
 
+import collections
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
+import grain.python as grain
 import numpy as np
 
 from chomp.data.documents import Document
-from chomp.data.packing import Encoded
+from chomp.data.packing import Block, Encoded
 from chomp.data.tokenizer import Tokenizer
 from chomp.errors import DataError
 
 BLOCK_DOCUMENTS = 64
 """Documents encoded at once: enough to keep all cores busy, few enough to keep little waiting."""
+THREADS = 2
+"""Blocks encoded at a time. A tokenizer uses all cores for one block already, but its ids become
+arrays under Python's lock, and its last long document keeps one core: the next block fills in."""
+BLOCKS_AHEAD = 4
 EMPTY_BLOCKS = 100
 NO_TOKENS = np.zeros(0, np.int32)
 
@@ -34,24 +42,98 @@ def _encoded(document: Document, ids: np.ndarray, max_tokens: int | None) -> Enc
     return Encoded(ids, document.key, cut, document.repaired, document.skipped)
 
 
-class Encoder:
-    """Encodes blocks of documents. Raises DataError if block after block gives no token."""
+class EncodedBlocks(grain.IterDataset[Block]):
+    """Blocks of up to `BLOCK_DOCUMENTS` encoded documents, some encoded ahead in threads."""
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int | None):
+    def __init__(
+        self, parent: grain.IterDataset[Document], tokenizer: Tokenizer, max_tokens: int | None
+    ):
+        super().__init__(parent)
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
+
+    def __iter__(self) -> "EncodingIterator":
+        return EncodingIterator(self._parent.__iter__(), self._tokenizer, self._max_tokens)
+
+
+class EncodingIterator(grain.DatasetIterator[Block]):
+    """Reads documents in the caller's thread and encodes them in its own, in order.
+
+    The state is the parent's after the last block given out.
+    """
+
+    def __init__(
+        self,
+        parent: grain.DatasetIterator[Document],
+        tokenizer: Tokenizer,
+        max_tokens: int | None,
+    ):
+        super().__init__(parent)
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
+        self._restart(parent.get_state())
+
+    def _restart(self, state: dict[str, Any]) -> None:
+        self._state = state
+        self._ahead: collections.deque[tuple[Future[Block], dict[str, Any]]] = collections.deque()
+        self._end: Exception | None = None
         self._empty = 0
 
-    def __call__(self, documents: Sequence[Document]) -> list[Encoded]:
-        """Encode one block."""
-        block = encode(documents, self._tokenizer, self._max_tokens)
+    def get_state(self) -> dict[str, Any]:
+        """Return the parent's state after the last block given out."""
+        return self._state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken."""
+        self._drop()
+        self._parent.set_state(state)
+        self._restart(state)
+
+    def __next__(self) -> Block:
+        while self._end is None and len(self._ahead) < BLOCKS_AHEAD:
+            self._read_block()
+        if not self._ahead:
+            assert self._end is not None
+            raise self._end
+        future, state = self._ahead.popleft()
+        block = future.result()
+        self._state = state
+        self._check(block)
+        return block
+
+    def _read_block(self) -> None:
+        """Read a block and have it encoded; an error waits until the blocks before it are gone."""
+        documents: list[Document] = []
+        try:
+            while len(documents) < BLOCK_DOCUMENTS:
+                documents.append(next(self._parent))
+        except (StopIteration, DataError) as end:
+            self._end = end
+            if isinstance(end, DataError):
+                return
+        if documents:
+            future = self._threads.submit(encode, documents, self._tokenizer, self._max_tokens)
+            self._ahead.append((future, self._parent.get_state()))
+
+    def _check(self, block: Block) -> None:
         if any(len(document.tokens) for document in block):
             self._empty = 0
-            return block
+            return
         self._empty += 1
         if self._empty == EMPTY_BLOCKS:
             raise DataError(
                 f"the tokenizer gives no token for {EMPTY_BLOCKS * BLOCK_DOCUMENTS} documents in a "
                 "row; data.tokenizer doesn't suit this corpus"
             )
-        return block
+
+    def _drop(self) -> None:
+        for future, _ in self._ahead:
+            future.cancel()
+        self._ahead.clear()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._drop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        super().close()

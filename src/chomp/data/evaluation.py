@@ -83,7 +83,7 @@ class EvaluationSet:
     def bytes(self) -> int:
         """UTF-8 bytes of the scored tokens' text."""
         decode = self._tokenizer.decode
-        return sum(len(decode(document.tokens[1:]).encode()) for document in self._encoded)
+        return sum(len(decode(document.tokens[1:].tolist()).encode()) for document in self._encoded)
 
 
 def cut_overlapping(document: Encoded, time: int) -> list[Piece]:

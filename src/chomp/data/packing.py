@@ -39,7 +39,7 @@ class Piece(NamedTuple):
     """The document's first token is here."""
 
 
-Block = Sequence[Encoded]
+Block = list[Encoded]
 Packed = list[Piece]
 
 
@@ -80,7 +80,7 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
         room = self._time
         while room:
             if self._block is None:
-                self._block = next(self._parent, ())
+                self._block = next(self._parent, [])
             if self._document < len(self._block):
                 room -= self._take(self._block[self._document], room, row)
                 continue

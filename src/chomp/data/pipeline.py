@@ -1,9 +1,10 @@
 """The data pipeline: from a config's corpus to batches, as one chain with one small state.
 
-documents -> hold out -> window shuffle -> blocks -> encode -> pack -> batch -> prefetch
+documents -> hold out -> window shuffle -> encode -> pack -> batch -> prefetch
 """
 
 import threading
+import weakref
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from grain.experimental import ThreadPrefetchIterDataset, WindowShuffleIterDatas
 from chomp.config.data import DataConfig
 from chomp.data.batching import Layout, draw
 from chomp.data.documents import Document, DocumentStream, HoldOut, Reading
-from chomp.data.encoding import BLOCK_DOCUMENTS, Encoder
+from chomp.data.encoding import EncodedBlocks
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.files import Corpus, find_files, given_texts, standard_library
 from chomp.data.fingerprint import Fingerprint
@@ -23,7 +24,6 @@ from chomp.data.tokenizer import Tokenizer
 from chomp.errors import DataError
 from chomp.types import Drawn
 
-BLOCKS_AHEAD = 2
 SAMPLE_WINDOW = 1000
 """The stream of samples shuffles in smaller windows: it is drawn from rarely."""
 SAMPLE_SEED = 0x5A17
@@ -45,11 +45,19 @@ class Data:
         fingerprint: Fingerprint,
         closing: threading.Event,
     ):
-        self.train = train
         self.samples = samples
         self.evaluation = evaluation
         self.fingerprint = fingerprint
-        self._closing = closing
+        self._open = [train]
+        # Threads and iterators must be gone before the interpreter takes itself apart.
+        self._finalizer = weakref.finalize(self, _close, self._open, samples, closing)
+
+    @property
+    def train(self) -> grain.DatasetIterator[Drawn]:
+        """The training stream. Raises ValueError when closed."""
+        if not self._open:
+            raise ValueError("the data is closed")
+        return self._open[0]
 
     def get_state(self) -> dict[str, Any]:
         """Return the place in both streams."""
@@ -62,9 +70,14 @@ class Data:
 
     def close(self) -> None:
         """Stop the background threads."""
-        self._closing.set()
-        self.train.close()
-        self.samples.close()
+        self._finalizer()
+
+
+def _close(train: list[grain.DatasetIterator[Drawn]], samples: "Samples", closing: threading.Event):
+    closing.set()
+    while train:
+        train.pop().close()
+    samples.close()
 
 
 class Samples:
@@ -242,9 +255,7 @@ def training_batches(
     layout: Layout,
 ) -> grain.IterDataset[Drawn]:
     """Chain everything from documents to prefetched batches."""
-    blocks = documents.batch(BLOCK_DOCUMENTS, batch_fn=list)
-    encoded = blocks.map(Encoder(tokenizer, config.tokenizer.max_doc_tokens))
-    encoded = ThreadPrefetchIterDataset(encoded, prefetch_buffer_size=BLOCKS_AHEAD)
+    encoded = EncodedBlocks(documents, tokenizer, config.tokenizer.max_doc_tokens)
     if config.packing_mode == "sequential":
         rows = SequentialRows(encoded, time=layout.time)
     else:
@@ -269,11 +280,19 @@ def open_corpus(config: DataConfig) -> Corpus:
         case "files":
             return find_files("data.files", config.files, config.text_key)
         case "hf":
-            raise DataError("data.backend: hf is not there yet")
+            return _open_split(config, "data.hf_split", config.hf_split)
 
 
 def open_evaluation_corpus(config: DataConfig) -> Corpus | None:
     """Open the corpus that is only for evaluation, if the config names one."""
     if config.backend == "files" and config.eval_files:
         return find_files("data.eval_files", config.eval_files, config.text_key)
+    if config.backend == "hf" and config.hf_eval_split is not None:
+        return _open_split(config, "data.hf_eval_split", config.hf_eval_split)
     return None
+
+
+def _open_split(config: DataConfig, key: str, split: str) -> Corpus:
+    from chomp.data.datasets_source import open_dataset  # heavy: only where it is needed
+
+    return open_dataset(key, config.hf_dataset, config.hf_name, split, config.text_key)

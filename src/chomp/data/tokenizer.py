@@ -139,7 +139,9 @@ def load_tokenizer(
         special = read_special_ids(snapshot)
     if config.kind == "byte":
         return ByteTokenizer(config.byte_offset, special, **add)
-    raise DataError("data.tokenizer.kind: hf is not there yet")
+    from chomp.data.hf_tokenizer import load_hf_tokenizer
+
+    return load_hf_tokenizer(config, snapshot, special)
 
 
 def read_special_ids(snapshot: Path) -> SpecialIds:

@@ -1,0 +1,145 @@
+"""Hugging Face datasets, streamed: `datasets` finds the files of a split, we read them.
+
+Its own stream can't say where it is (shuffle buffers aren't in its state) and turns mixed types
+into quoted JSON. Parquet and JSON lines, local and on the hub, are read by `formats` from an exact
+row on; other kinds of dataset go through `load_dataset(streaming=True)`, one shard at a time.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from chomp.data.documents import BrokenFileError, Row
+from chomp.data.files import Corpus, local_files
+from chomp.data.fingerprint import Fingerprint
+from chomp.data.formats import LINES_SUFFIXES, read_lines, read_parquet, value_row
+from chomp.data.hub import hub_errors, require_hub
+from chomp.errors import DataError
+
+READABLE = (*LINES_SUFFIXES, ".parquet")
+
+
+class RemoteShard(NamedTuple):
+    """A Parquet or JSON lines file behind an fsspec URL."""
+
+    name: str
+    text_key: str
+    transient: tuple[type[BaseException], ...]
+
+    def rows(self, start: int) -> Iterator[tuple[int, Row]]:
+        """Yield its rows from `start` on."""
+        import fsspec
+
+        with fsspec.open(self.name, "rb") as file:
+            if self.name.endswith(LINES_SUFFIXES):
+                yield from read_lines(file, self.name, start, self.text_key)  # pyright: ignore
+            else:
+                yield from read_parquet(file, self.name, start, self.text_key)  # pyright: ignore
+
+
+class StreamShard(NamedTuple):
+    """A shard of a `datasets.IterableDataset`."""
+
+    name: str
+    text_key: str
+    transient: tuple[type[BaseException], ...]
+    dataset: Any
+
+    def rows(self, start: int) -> Iterator[tuple[int, Row]]:
+        """Yield its rows from `start` on."""
+        import pyarrow as pa
+        from datasets.exceptions import DatasetsError
+
+        row = start
+        try:
+            for row, example in enumerate(self.dataset.skip(start), start):
+                if self.text_key in example:
+                    yield row, value_row(example[self.text_key], f"{self.name}, row {row} (from 0)")
+                else:
+                    yield row, Row(columns=tuple(example))
+        except (DatasetsError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise BrokenFileError(f"{self.name}: broken at row {row}: {error}") from error
+
+
+def open_dataset(key: str, path: str, name: str | None, split: str, text_key: str) -> Corpus:
+    """Open a split of a dataset: a hub name or a local folder.
+
+    Args:
+        key: the config key of the split, for messages.
+        path: hub name or folder.
+        name: configuration (subset) of the dataset; None for its default.
+        split: which one.
+        text_key: the column that holds the text.
+
+    Raises DataError if there is no such dataset, configuration or split, or no network.
+    """
+    path = os.path.expanduser(path)
+    local = os.path.isdir(path)
+    if not local:
+        if os.path.isabs(path) or path.startswith("."):
+            raise DataError(f"data.hf_dataset: there is no folder {path!r}")
+        require_hub("data.hf_dataset", path)
+    builder = _builder(path, name)
+    files = builder.config.data_files or {}
+    identity: Fingerprint = {"dataset": os.path.basename(os.path.normpath(path)) if local else path}
+    identity |= {"name": builder.config.name, "split": split}
+    transient = () if local else hub_errors()
+    if split in files and _readable(builder, files[split]):
+        paths = [str(file) for file in files[split]]
+        if all(os.path.exists(file) for file in paths):
+            corpus = local_files(paths, text_key)
+            return Corpus(corpus.shards, identity | corpus.fingerprint)
+        revision = str(files[split].origin_metadata)
+        shards = [RemoteShard(file, text_key, transient or hub_errors()) for file in paths]
+        return Corpus(shards, identity | {"files": len(paths), "revision": revision})
+    splits = list(files) or list(builder.info.splits or {})
+    if splits and split not in splits:
+        raise DataError(f"{key}: {path!r} has no split {split!r}; there are: {', '.join(splits)}")
+    return _streamed(path, name, split, text_key, identity, transient)
+
+
+def _builder(path: str, name: str | None) -> Any:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return datasets.load_dataset_builder(path, name)
+    except ValueError as error:
+        raise DataError(
+            f"data.hf_name: {path!r}: {error}; null takes the dataset's default"
+        ) from error
+    except (DatasetsError, RuntimeError, *hub_errors()) as error:
+        raise DataError(f"data.hf_dataset: {path!r} can't be opened: {error}") from error
+
+
+def _readable(builder: Any, files: list[str]) -> bool:
+    whole = getattr(builder.config, "field", None) is None
+    return whole and all(str(file).endswith(READABLE) for file in files)
+
+
+def _streamed(
+    path: str,
+    name: str | None,
+    split: str,
+    text_key: str,
+    identity: Fingerprint,
+    transient: tuple[type[BaseException], ...],
+) -> Corpus:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        stream = datasets.load_dataset(path, name, split=split, streaming=True)
+    except (DatasetsError, RuntimeError, ValueError, *hub_errors()) as error:
+        raise DataError(
+            f"data.hf_dataset: {path!r}, split {split!r} can't be opened: {error}"
+        ) from error
+    count = stream.num_shards
+    shards = [
+        StreamShard(f"{path} [{split}, shard {i}]", text_key, transient, stream.shard(count, i))
+        for i in range(count)
+    ]
+    files = getattr(stream, "_data_files", None) or getattr(stream.info, "download_checksums", None)
+    return Corpus(
+        shards, identity | {"shards": count, "version": str(files or stream.info.version)}
+    )
