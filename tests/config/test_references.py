@@ -129,3 +129,15 @@ def test_references_of_the_earlier_harness(
     assert problems(f"variables: {{x: {{y: 5}}}}\nlogging:\n  project: {old}") == [
         f"logging.project: references are written ${{variables.x}}: write '{new}' (got '{shown}')"
     ]
+
+
+def test_references_that_explode(problems: Callable[..., list[str]]) -> None:
+    doubling = [f"  v{i}: '${{variables.v{i + 1}}}${{variables.v{i + 1}}}'" for i in range(60)]
+    text = "\n".join(["variables:", *doubling, "  v60: '0123456789'"])
+    assert problems(text) == [
+        "variables.v43: becomes longer than 1000000 characters by its references"
+    ]
+    chain = [f"  v{i}: '${{variables.v{i + 1}}}'" for i in range(3000)]
+    assert problems("\n".join(["variables:", *chain, "  v3000: 5"])) == [
+        "config: values or references are nested too deeply"
+    ]

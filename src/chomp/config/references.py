@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 from chomp.config.names import fields, nearest_path
 from chomp.config.problems import shown
+from chomp.errors import ConfigError
 
 Path = tuple[str, ...]
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
 _OLD_NAME = r"variables(?:\.[\w-]+)+"
 _OLD_REFERENCE = re.compile(rf"\{{\$({_OLD_NAME})\}}|(?<!\$)\$({_OLD_NAME})")
+_LONGEST = 1_000_000
 
 
 class Resolved(NamedTuple):
@@ -23,9 +25,16 @@ class Resolved(NamedTuple):
 
 
 def resolve_references(mapping: Mapping[str, Any]) -> Resolved:
-    """Replace all references; a key that isn't in `mapping` gives its default."""
+    """Replace all references; a key that isn't in `mapping` gives its default.
+
+    Raises:
+        ConfigError: where Python gives up on a chain of references.
+    """
     resolver = _Resolver(mapping)
-    resolved = resolver.mapping(mapping, ())
+    try:
+        resolved = resolver.mapping(mapping, ())
+    except RecursionError as error:
+        raise ConfigError(["config: values or references are nested too deeply"]) from error
     return Resolved(resolved, resolver.problems, frozenset(resolver.left_out))
 
 
@@ -92,7 +101,11 @@ class _Resolver:
         whole = _REFERENCE.fullmatch(raw)
         if whole and whole[1] is not None:
             return self.target(whole[1], path)
-        return _REFERENCE.sub(lambda match: self.part(match, path), raw)
+        text = _REFERENCE.sub(lambda match: self.part(match, path), raw)
+        if len(text) > max(len(raw), _LONGEST):
+            # References to references that double a text each time would fill the memory.
+            self.report(path, f"becomes longer than {_LONGEST} characters by its references")
+        return text
 
     def part(self, match: re.Match[str], path: Path) -> str:
         if match[1] is None:
