@@ -1,0 +1,81 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chomp.data.batching import Layout, draw, make_batch
+from chomp.data.packing import Encoded, Packed, Piece
+from chomp.types import IGNORE_LABEL
+
+EOS = 2
+rows_of_lengths = st.lists(
+    st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any), min_size=1, max_size=6
+)
+
+
+def rows_with(sizes: list[list[int]]) -> list[Packed]:
+    rng = np.random.default_rng(0)
+    keys = iter(range(100))
+    return [
+        [
+            Piece(tokens, Encoded(tokens, next(keys), True, False, 2), starts=True)
+            for tokens in (rng.integers(0, 6, size, dtype=np.int32) for size in row)
+        ]
+        for row in sizes
+    ]
+
+
+@given(rows_of_lengths, st.booleans(), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_layout_labels_and_counts_against_a_plain_recount(sizes, mask_boundaries, train_on_eos):
+    time = 16
+    rows = rows_with(sizes)
+    layout = Layout(2, 3, time, 5, EOS, mask_boundaries, train_on_eos)
+    batch, stats = draw(rows, layout)
+    targets = 0
+    for number, (a, b) in enumerate(np.ndindex(2, 3)):
+        row = [piece.tokens for piece in rows[number]] if number < len(rows) else []
+        row = [tokens for tokens in row if len(tokens)]
+        ids = [int(token) for tokens in row for token in tokens]
+        segments = [i + 1 for i, tokens in enumerate(row) for _ in tokens]
+        first = [j == 0 for tokens in row for j in range(len(tokens))]
+        padding = time - len(ids)
+        assert batch.input_ids[a, b].tolist() == ids + [5] * padding
+        assert batch.segment_ids[a, b].tolist() == segments + [0] * padding
+        assert batch.attention_mask[a, b].tolist() == [True] * len(ids) + [False] * padding
+        for i in range(time):
+            label = int(batch.labels[a, b, i])
+            if i >= len(ids):
+                assert label == IGNORE_LABEL
+                continue
+            masked = (mask_boundaries and first[i]) or (not train_on_eos and ids[i] == EOS)
+            assert label == (IGNORE_LABEL if masked else ids[i])
+            targets += i > 0 and not masked
+    assert stats.targets == targets
+    assert stats.tokens == sum(map(sum, sizes))
+    good = sum(size > 0 for row in sizes for size in row)
+    everything = sum(len(row) for row in sizes)
+    assert (stats.documents, stats.skipped) == (good, 2 * everything)
+    assert len(stats.keys) == good
+
+
+def test_shapes_and_dtypes_are_always_the_same():
+    for sizes in ([[3]], [[1, 2], [4]]):
+        batch = make_batch(rows_with(sizes), Layout(2, 3, 16, 0, EOS, True, True))
+        assert [x.shape for x in batch] == [(2, 3, 16)] * 4
+        assert [str(x.dtype) for x in batch] == ["int32", "int32", "int32", "bool"]
+
+
+def test_padding_with_the_eos_id_is_told_apart_by_the_mask():
+    batch = make_batch(rows_with([[3]]), Layout(1, 1, 8, EOS, EOS, True, True))
+    assert batch.labels[0, 0, 3:].tolist() == [IGNORE_LABEL] * 5
+    assert not batch.attention_mask[0, 0, 3:].any()
+
+
+def test_pieces_of_one_document_are_one_key_and_one_document():
+    document = Encoded(np.arange(12, dtype=np.int32), 7, skipped=1)
+    rows = [
+        [Piece(document.tokens[:8], document, starts=True)],
+        [Piece(document.tokens[8:], document, starts=False)],
+    ]
+    stats = draw(rows, Layout(1, 2, 8, 0, EOS, True, True)).stats
+    assert (stats.documents, stats.skipped, stats.keys) == (1, 1, (7,))

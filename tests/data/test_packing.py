@@ -1,0 +1,120 @@
+import itertools
+
+import grain.python as grain
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chomp.data.packing import (
+    BinRows,
+    Encoded,
+    Packed,
+    Piece,
+    SequentialRows,
+    cut,
+    pack_best_fit,
+)
+
+lengths = st.lists(st.integers(0, 70), min_size=1, max_size=60)
+
+
+def documents_of(sizes: list[int]) -> list[Encoded]:
+    ends = itertools.accumulate(sizes)
+    return [
+        Encoded(np.arange(end - size, end, dtype=np.int32), key=i, skipped=i)
+        for i, (size, end) in enumerate(zip(sizes, ends, strict=True))
+    ]
+
+
+def blocks_of(sizes: list[int], block: int) -> grain.IterDataset:
+    documents = documents_of(sizes)
+    groups = [documents[i : i + block] for i in range(0, len(documents), block)]
+    return grain.MapDataset.source(groups).to_iter_dataset()
+
+
+def tokens_of(rows: list[Packed]) -> list[int]:
+    return [int(token) for row in rows for piece in row for token in piece.tokens]
+
+
+def starts_of(rows: list[Packed]) -> list[int]:
+    return [p.document.key for row in rows for p in row if p.starts and len(p.tokens)]
+
+
+@given(lengths, st.integers(1, 32), st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_sequential_keeps_every_token_in_order(sizes, time, block):
+    rows = list(SequentialRows(blocks_of(sizes, block), time=time))
+    assert tokens_of(rows) == list(range(sum(sizes)))
+    assert all(sum(len(piece.tokens) for piece in row) == time for row in rows[:-1])
+    assert starts_of(rows) == [i for i, size in enumerate(sizes) if size]
+
+
+@given(lengths, st.integers(1, 32), st.integers(1, 9), st.integers(0, 30))
+@settings(max_examples=100, deadline=None)
+def test_sequential_goes_on_exactly_from_any_row(sizes, time, block, stop):
+    iterator = SequentialRows(blocks_of(sizes, block), time=time).__iter__()
+    before = list(itertools.islice(iterator, stop))
+    again = SequentialRows(blocks_of(sizes, block), time=time).__iter__()
+    again.set_state(iterator.get_state())
+    assert tokens_of(before) + tokens_of(list(again)) == list(range(sum(sizes)))
+
+
+@given(
+    lengths,
+    st.integers(1, 32),
+    st.one_of(st.none(), st.integers(1, 4)),
+    st.integers(1, 40),
+    st.one_of(st.none(), st.integers(0, 9)),
+)
+@settings(max_examples=150, deadline=None)
+def test_bins_hold_every_token_once_and_pieces_whole(sizes, time, most, buffer, seed):
+    rows = list(BinRows(blocks_of(sizes, 7), time=time, buffer=buffer, max_pieces=most, seed=seed))
+    assert sorted(tokens_of(rows)) == list(range(sum(sizes)))
+    assert sorted(starts_of(rows)) == [i for i, size in enumerate(sizes) if size]
+    for row in rows:
+        pieces = [piece for piece in row if len(piece.tokens)]
+        assert 1 <= len(pieces) <= (most or len(pieces))
+        assert sum(len(piece.tokens) for piece in pieces) <= time
+        for piece in pieces:
+            # Whole, or a full row, or what is left of a longer document after full rows.
+            size = len(piece.document.tokens)
+            assert len(piece.tokens) in (size, time, size % time)
+
+
+@given(lengths, st.integers(1, 32), st.integers(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_bins_go_on_exactly_from_any_row(sizes, time, stop):
+    def rows() -> grain.DatasetIterator:
+        packed = BinRows(blocks_of(sizes, 5), time=time, buffer=9, max_pieces=None, seed=3)
+        return packed.__iter__()
+
+    iterator = rows()
+    for _ in itertools.islice(iterator, stop):
+        pass
+    state = iterator.get_state()
+    again = rows()
+    again.set_state(state)
+    assert tokens_of(list(again)) == tokens_of(list(iterator))
+
+
+def test_counts_without_tokens_come_with_the_first_row():
+    pieces = cut(documents_of([0, 5, 0, 9]), 8)
+    rows = pack_best_fit(pieces, 8, 1)
+    assert {p.document.key for p in rows[0] if p.starts} >= {0, 2}
+    assert sorted(p.document.key for row in rows for p in row if p.starts) == [0, 1, 2, 3]
+    assert sum(p.document.skipped for row in rows for p in row if p.starts) == 6
+
+
+def test_best_fit_takes_the_tightest_room():
+    def piece(length: int, key: int) -> Piece:
+        return Piece(np.zeros(length, np.int32), Encoded(np.zeros(length, np.int32), key), True)
+
+    pieces = [piece(length, key) for key, length in enumerate([5, 7, 3, 5])]
+    rows = pack_best_fit(pieces, 10, None)
+    assert [[p.document.key for p in row] for row in rows] == [[0, 3], [1, 2]]
+
+
+def test_few_rows_are_half_empty_also_when_documents_are_short():
+    sizes = np.random.default_rng(0).integers(1, 60, 20_000).tolist()
+    rows = list(BinRows(blocks_of(sizes, 64), time=512, buffer=8, max_pieces=None, seed=0))
+    assert sum(sizes) / (512 * len(rows)) > 0.97
