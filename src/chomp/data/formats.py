@@ -114,16 +114,13 @@ def read_parquet(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
                 f"the columns there are: {', '.join(columns)}"
             )
         group, row = _row_group(parquet.metadata, start)
-        groups = range(group, parquet.metadata.num_row_groups)
-        batches = parquet.iter_batches(
-            batch_size=PARQUET_ROWS, row_groups=list(groups), columns=[text_key]
-        )
-        for batch in batches:
-            skip = max(0, min(start - row, len(batch)))
-            row += skip
-            for found in _column_rows(batch.column(0).slice(skip), name, row):
-                yield row, found
-                row += 1
+        for number in range(group, parquet.metadata.num_row_groups):
+            for batch in parquet.iter_batches(PARQUET_ROWS, [number], [text_key]):
+                skip = max(0, min(start - row, len(batch)))
+                row += skip
+                for found in _column_rows(batch.column(0).slice(skip), name, row):
+                    yield row, found
+                    row += 1
     except pa.ArrowException as error:
         raise BrokenFileError(f"{name}: broken Parquet at row {row}: {error}") from error
     except OSError as error:
