@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
-from megalodon_jax import MegalodonForCausalLM, generate
+from megalodon_jax import GenerationState, MegalodonForCausalLM, generate
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,14 @@ def stream_ids(
 ) -> Iterator[int]:
     """Yield a continuation of `prompt` token by token, without the end token."""
     ids = jnp.asarray([prompt], jnp.int32)
-    state = None
+    state: GenerationState | None = None
     for _ in range(sampling.max_tokens):
-        ids, state, key = generate(
+        ids, kept, next_key = generate(
             params, ids, 1, key, state=state, return_state=True, **sampling.options()
         )
+        # With `return_state` and a key these are what the library returns.
+        assert isinstance(kept, GenerationState) and next_key is not None
+        state, key = kept, next_key
         token = int(ids[0, -1])
         if token == sampling.eos_id:
             return

@@ -201,8 +201,12 @@ def compile_loss(setup: Setup) -> Callable[[Any, Batch], tuple[jax.Array, jax.Ar
 
 def batch_shapes(accum: int, batch: int, time_steps: int) -> Batch:
     """Return the shapes and dtypes of every training batch."""
-    ids = jax.ShapeDtypeStruct((accum, batch, time_steps), jnp.int32)
-    return Batch(ids, ids, ids, jax.ShapeDtypeStruct(ids.shape, jnp.bool_))
+
+    def example() -> Batch:
+        ids = jnp.zeros((accum, batch, time_steps), jnp.int32)
+        return Batch(ids, ids, ids, ids > 0)
+
+    return jax.eval_shape(example)
 
 
 def derived_values(setup: Setup) -> dict[str, Any]:

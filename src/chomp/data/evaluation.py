@@ -69,9 +69,19 @@ class EvaluationSet:
         """Documents in the set, those too short to be scored included."""
         return len(self._encoded)
 
-    @cached_property
+    # Plain properties over the cached values: a checker doesn't match cached ones with protocols.
+    @property
     def targets(self) -> int:
         """Tokens that are scored in one pass. Raises DataError if there are none."""
+        return self._targets
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of the scored tokens' text."""
+        return self._bytes
+
+    @cached_property
+    def _targets(self) -> int:
         targets = sum(count_targets(np.asarray(batch.labels)) for batch in self.batches())
         if targets == 0:
             raise DataError(
@@ -80,8 +90,7 @@ class EvaluationSet:
         return targets
 
     @cached_property
-    def bytes(self) -> int:
-        """UTF-8 bytes of the scored tokens' text."""
+    def _bytes(self) -> int:
         decode = self._tokenizer.decode
         return sum(len(decode(document.tokens[1:].tolist()).encode()) for document in self._encoded)
 

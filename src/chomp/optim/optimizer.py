@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
@@ -18,7 +19,7 @@ def _matrices_output_first(updates: Any) -> Any:
 def _scale_to_rms(rms: float) -> optax.GradientTransformation:
     """Give orthogonal updates the same root mean square at every shape (arXiv:2502.16982)."""
     return optax.stateless_with_tree_map(
-        lambda update, _: update * (rms * max(update.shape) ** 0.5)
+        lambda update, _: update * (rms * max(jnp.shape(update)) ** 0.5)
     )
 
 

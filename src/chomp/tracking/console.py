@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.panel import Panel
@@ -41,7 +41,7 @@ def summary_line(row: Row, steps: int) -> str:
     return "  ".join([f"step {step}/{steps}", *values])
 
 
-def open_console(*, steps: int, use_rich: bool, stream: TextIO | None = None) -> "PlainConsole":
+def open_console(*, steps: int, use_rich: bool, stream: IO[str] | None = None) -> "PlainConsole":
     """Return a console with panels and a progress bar if it is wanted and `stream` is a terminal.
 
     Args:
@@ -49,16 +49,16 @@ def open_console(*, steps: int, use_rich: bool, stream: TextIO | None = None) ->
         use_rich: `logging.console_use_rich`.
         stream: standard output by default.
     """
-    stream = sys.stdout if stream is None else stream
-    if use_rich and stream.isatty():
-        return RichConsole(steps, Console(file=stream, highlight=False))
-    return PlainConsole(steps, stream)
+    out = sys.stdout if stream is None else stream
+    if use_rich and out.isatty():
+        return RichConsole(steps, Console(file=out, highlight=False))
+    return PlainConsole(steps, out)
 
 
 class PlainConsole(Silent):
     """Lines of text, for files, pipes and those who like them."""
 
-    def __init__(self, steps: int, stream: TextIO):
+    def __init__(self, steps: int, stream: IO[str]):
         self._steps, self._stream = steps, stream
 
     def log(self, row: Row) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 import optax
 
 from chomp.errors import ChompError, DivergedError
@@ -32,8 +33,15 @@ class Tracker(Protocol):
 class EvaluationData(Protocol):
     """The evaluation documents as rows."""
 
-    targets: int
-    bytes: int
+    @property
+    def targets(self) -> int:
+        """Labels that count in one pass."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of the text that they stand for."""
+        ...
 
     def batches(self) -> Iterable[Batch]:
         """Return batches [1, batch, time] that hold every target once."""
@@ -114,7 +122,7 @@ class Log:
         lap, now = self._stopwatch.lap(), moment.progress
         row: Row = {"step": now.step, "loss": float(loss), "grad_norm": float(grad_norm)}
         # The rate of the update that made this step: schedules count finished updates.
-        row |= {name: float(rate(now.step - 1)) for name, rate in self._rates.items()}
+        row |= {name: np.asarray(rate(now.step - 1)).item() for name, rate in self._rates.items()}
         row |= {
             "tokens_seen": now.tokens_seen,
             "tokens_per_sec": (now.tokens_seen - self._last.tokens_seen) / lap.seconds,
