@@ -59,7 +59,10 @@ def build_optimizer(
         Group.ADAMW: optax.chain(adam, optax.add_decayed_weights(config.weight_decay), rate),
         Group.ADAM: optax.chain(adam, rate),
     }
-    present = set(jax.tree.leaves(groups))
+    # In the order of definition: a set's changes from process to process, and with it the program,
+    # which the compile cache would then not know again.
+    found = set(jax.tree.leaves(groups))
+    present = [group for group in Group if group in found]
     clip = (
         optax.clip_by_global_norm(config.grad_clip_norm)
         if config.grad_clip_norm
