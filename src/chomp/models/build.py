@@ -15,4 +15,4 @@ def build_model(config: ModelConfig, *, isolate_documents: bool) -> LanguageMode
     """
     if config.backend == "dummy":
         return Dummy(vocab_size=config.vocab_size, dim=config.d_model)
-    return Megalodon(megalodon_config(config), isolate_documents)
+    return Megalodon(megalodon_config(config), isolate_documents, config.fast_ops)

@@ -5,14 +5,12 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from megalodon_jax import MegalodonConfig, MegalodonForCausalLM
+from megalodon_jax.ops import dot_precision
 
 from chomp.config import ModelConfig
-from chomp.types import Batch
-
-# Above this many logits (1 GiB in float32) the library's bounded loss head is used: it projects
-# a chunk of tokens at a time and computes the projection again in the backward pass.
-LOGITS_AT_ONCE = 1 << 28
-LOSS_CHUNK = 1024
+from chomp.models.fast_layers import with_fast_layers
+from chomp.ops import linear_cross_entropy
+from chomp.types import IGNORE_LABEL, Batch
 
 
 def megalodon_config(config: ModelConfig) -> MegalodonConfig:
@@ -26,10 +24,17 @@ def megalodon_config(config: ModelConfig) -> MegalodonConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Megalodon:
-    """The library's model; its parameters are the library's own module, paths included."""
+    """The library's model; its parameters are the library's own module, paths included.
+
+    Attributes:
+        config: the library's configuration.
+        isolate_documents: restart attention, averages and norms at each document of a row.
+        fast_ops: compute with `chomp.ops` where the library is slow; False: as the library does.
+    """
 
     config: MegalodonConfig
     isolate_documents: bool
+    fast_ops: bool = True
 
     def init(self, key: PRNGKeyArray) -> MegalodonForCausalLM:
         """Make fresh parameters."""
@@ -43,16 +48,43 @@ class Megalodon:
         `attention_mask` isn't passed on: rows are padded at their end only, where nothing that
         is scored can see the padding, and the unmasked path of the library is the faster one.
         """
-        batch, time = rows.input_ids.shape
-        bounded = batch * time * self.config.effective_output_size > LOGITS_AT_ONCE
-        loss, targets = params.compute_loss(
-            jnp.asarray(rows.input_ids),
-            jnp.asarray(rows.labels),
-            segment_ids=jnp.asarray(rows.segment_ids) if self.isolate_documents else None,
-            deterministic=key is None,
-            key=key,
-            reduction="sum",
-            return_valid_count=True,
-            loss_chunk_size=LOSS_CHUNK if bounded else None,
+        ids, labels = jnp.asarray(rows.input_ids), jnp.asarray(rows.labels)
+        segments = jnp.asarray(rows.segment_ids) if self.isolate_documents else None
+        if not self.fast_ops:
+            loss, targets = params.compute_loss(
+                ids,
+                labels,
+                segment_ids=segments,
+                deterministic=key is None,
+                key=key,
+                reduction="sum",
+                return_valid_count=True,
+            )
+            return loss, targets
+        hidden, _ = with_fast_layers(params).model(
+            ids, segment_ids=segments, deterministic=key is None, key=key
         )
-        return loss, targets
+        return self._head_loss(params, hidden, labels, segments)
+
+    def _head_loss(
+        self,
+        params: MegalodonForCausalLM,
+        hidden: Float[Array, "batch time dim"],
+        labels: Int[Array, "batch time"],
+        segments: Int[Array, "batch time"] | None,
+    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """Score each position's prediction of the next; the last one of a row has none."""
+        labels = jnp.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORE_LABEL)
+        is_target = labels != IGNORE_LABEL
+        if segments is not None:
+            following = jnp.pad(segments[:, 1:], ((0, 0), (0, 1)))
+            is_target &= (segments == following) & (following > 0)
+        weight = params.model.embed.weight if params.lm_head is None else params.lm_head.weight
+        loss = linear_cross_entropy(
+            hidden.reshape(-1, hidden.shape[-1]).astype(self.config.compute_dtype),
+            weight,
+            jnp.where(is_target, labels, 0).reshape(-1),
+            is_target.reshape(-1),
+            dot_precision(self.config.compute_dtype),
+        )
+        return loss, is_target.sum()

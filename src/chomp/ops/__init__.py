@@ -1,0 +1,7 @@
+"""Fast model operations: pure functions of arrays, with derivative rules of their own."""
+
+from chomp.ops.complex_ema import Coefficients, complex_ema
+from chomp.ops.linear_cross_entropy import linear_cross_entropy
+from chomp.ops.timestep_norm import timestep_norm
+
+__all__ = ["Coefficients", "complex_ema", "linear_cross_entropy", "timestep_norm"]
