@@ -2,6 +2,7 @@ import glob
 import json
 import os
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from chomp.config import DataConfig, TokenizerConfig
 from chomp.data import Data, load_tokenizer, open_data
+from chomp.data.reading import Reading
 from chomp.types import Drawn
 
 Open = Callable[..., Data]
@@ -110,3 +112,8 @@ def assert_same() -> Callable[[list[Drawn], list[Drawn]], None]:
                 assert x.dtype == y.dtype
 
     return compare
+
+
+@pytest.fixture
+def reading() -> Reading:
+    return Reading("text", False, 2, 0.0, threading.Event())

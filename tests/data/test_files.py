@@ -69,3 +69,13 @@ def test_the_standard_library_is_large_sorted_and_without_tests():
     assert corpus.fingerprint["bytes"] > 5_000_000
     assert not any("/test/" in name or "site-packages" in name for name in names)
     assert standard_library().fingerprint == corpus.fingerprint
+
+
+def test_keys_name_file_and_row(opened, write_lines):
+    paths = [write_lines(f"{i}.jsonl", {"text": f"a{i}"}, {"text": f"b{i}"}) for i in range(3)]
+    data = opened((1, 1, 4), backend="files", files=[str(p) for p in paths], repeat=False)
+    for drawn in data.train:
+        for key in drawn.stats.keys:
+            name, row = data.place(key)
+            text = f"{'ab'[row]}{name[-7]}"
+            assert text.encode() in drawn.batch.input_ids.astype("uint8").tobytes()

@@ -27,7 +27,7 @@ def tokens_of(drawn):
 def test_resuming_many_times_gives_the_batches_of_an_undisturbed_run(
     opened, assert_same, paragraphs, packing_mode, shuffle
 ):
-    """State to JSON to a new pipeline, at random places, windows turning over, three epochs."""
+    """State to JSON to a new pipeline, at random places, windows turning over."""
     keys = {
         "local_text": paragraphs,
         "packing_mode": packing_mode,
@@ -37,9 +37,9 @@ def test_resuming_many_times_gives_the_batches_of_an_undisturbed_run(
         "max_eval_samples": 20,
     }
     straight = opened(evaluate=True, **keys)
-    expected = take(straight, 900)
-    # Epochs: a document is drawn about three times in all.
-    assert 2.5 < sum(d.stats.documents for d in expected) / 480 < 6
+    expected = take(straight, 600)
+    # Several epochs.
+    assert 2 < sum(d.stats.documents for d in expected) / 480 < 6
     rng = random.Random(packing_mode)
     got, state = [], None
     while len(got) < len(expected):

@@ -5,6 +5,7 @@ into quoted JSON. Parquet and JSON lines, local and on the hub, are read by `for
 row on; other kinds of dataset go through `load_dataset(streaming=True)`, one shard at a time.
 """
 
+import io
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from chomp.data.files import Corpus, local_files
 from chomp.data.fingerprint import Fingerprint
 from chomp.data.formats import LINES_SUFFIXES, read_lines, read_parquet, value_row
 from chomp.data.hub import hub_errors, require_hub
+from chomp.data.reading import Reading
+from chomp.data.retrying import BUFFER_BYTES, RetryingFile
 from chomp.errors import DataError
 
 READABLE = (*LINES_SUFFIXES, ".parquet")
@@ -23,18 +26,23 @@ class RemoteShard(NamedTuple):
     """A Parquet or JSON lines file behind an fsspec URL."""
 
     name: str
-    text_key: str
+    reading: Reading
     transient: tuple[type[BaseException], ...]
 
     def rows(self, start: int) -> Iterator[tuple[int, Row]]:
         """Yield its rows from `start` on."""
         import fsspec
 
-        with fsspec.open(self.name, "rb") as file:
+        def open_file():
+            filesystem, path = fsspec.url_to_fs(self.name)
+            return filesystem.open(path, "rb")
+
+        raw = RetryingFile(open_file, self.name, self.transient, self.reading)
+        with io.BufferedReader(raw, BUFFER_BYTES) as file:
             if self.name.endswith(LINES_SUFFIXES):
-                yield from read_lines(file, self.name, start, self.text_key)  # pyright: ignore
+                yield from read_lines(file, self.name, start, self.reading.text_key)
             else:
-                yield from read_parquet(file, self.name, start, self.text_key)  # pyright: ignore
+                yield from read_parquet(file, self.name, start, self.reading.text_key)
 
 
 class StreamShard(NamedTuple):
@@ -61,7 +69,7 @@ class StreamShard(NamedTuple):
             raise BrokenFileError(f"{self.name}: broken at row {row}: {error}") from error
 
 
-def open_dataset(key: str, path: str, name: str | None, split: str, text_key: str) -> Corpus:
+def open_dataset(key: str, path: str, name: str | None, split: str, reading: Reading) -> Corpus:
     """Open a split of a dataset: a hub name or a local folder.
 
     Args:
@@ -69,7 +77,7 @@ def open_dataset(key: str, path: str, name: str | None, split: str, text_key: st
         path: hub name or folder.
         name: configuration (subset) of the dataset; None for its default.
         split: which one.
-        text_key: the column that holds the text.
+        reading: how its files are read.
 
     Raises DataError if there is no such dataset, configuration or split, or no network.
     """
@@ -87,15 +95,15 @@ def open_dataset(key: str, path: str, name: str | None, split: str, text_key: st
     if split in files and _readable(builder, files[split]):
         paths = [str(file) for file in files[split]]
         if all(os.path.exists(file) for file in paths):
-            corpus = local_files(paths, text_key)
+            corpus = local_files(paths, reading.text_key)
             return Corpus(corpus.shards, identity | corpus.fingerprint)
-        revision = str(files[split].origin_metadata)
-        shards = [RemoteShard(file, text_key, transient or hub_errors()) for file in paths]
+        revision = ", ".join(sorted({"@".join(map(str, m)) for m in files[split].origin_metadata}))
+        shards = [RemoteShard(file, reading, transient or hub_errors()) for file in paths]
         return Corpus(shards, identity | {"files": len(paths), "revision": revision})
     splits = list(files) or list(builder.info.splits or {})
     if splits and split not in splits:
         raise DataError(f"{key}: {path!r} has no split {split!r}; there are: {', '.join(splits)}")
-    return _streamed(path, name, split, text_key, identity, transient)
+    return _streamed(path, name, split, reading.text_key, identity, transient)
 
 
 def _builder(path: str, name: str | None) -> Any:

@@ -1,13 +1,13 @@
 """Documents, and the Grain source that streams them shard by shard from an exact position."""
 
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import grain.python as grain
 import numpy as np
 
+from chomp.data.reading import Reading, retry_or_raise
 from chomp.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -63,18 +63,6 @@ class Shard(Protocol):
         Raises BrokenFileError, OSError or one of `transient`.
         """
         ...
-
-
-class Reading(NamedTuple):
-    """How a corpus is read."""
-
-    text_key: str
-    skip_broken: bool
-    max_retries: int
-    retry_delay: float
-    """Seconds before the first retry; doubled for each further one."""
-    closing: threading.Event
-    """Set when nobody wants the documents any more: ends waiting for a retry."""
 
 
 def document_key(shard: int, row: int) -> int:
@@ -165,37 +153,21 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         attempt = 0
         while True:
             try:
-                if self._rows is None:
-                    self._rows = shard.rows(self._row)
-                return next(self._rows, None)
+                # A generator that raised is finished: it must not be taken for the shard's end.
+                rows, self._rows = self._rows or shard.rows(self._row), None
+                found = next(rows, None)
+                self._rows = rows
+                return found
             except BrokenFileError as error:
-                self._rows = None
                 if not shard.transient or attempt >= self._reading.max_retries:
                     self._rows = iter(())  # the rest of this shard is lost
                     return self._row, Row(fault=str(error))
-                self._wait(error, attempt)
+                retry_or_raise(self._reading, attempt, shard.name, error)
             except shard.transient as error:
-                self._rows = None
-                if attempt >= self._reading.max_retries or self._reading.closing.is_set():
-                    raise DataError(
-                        f"{shard.name}: reading failed at row {self._row} and again in "
-                        f"{attempt} retries ({type(error).__name__}: {error}); "
-                        "data.max_retries and data.retry_delay_sec say how often and when to retry"
-                    ) from error
-                self._wait(error, attempt)
+                retry_or_raise(self._reading, attempt, f"{shard.name}, row {self._row}", error)
             except OSError as error:
-                self._rows = None
                 raise DataError(f"{shard.name}: can't be read: {error}") from error
             attempt += 1
-
-    def _wait(self, error: BaseException, attempt: int) -> None:
-        delay = self._reading.retry_delay * 2**attempt
-        log.warning(
-            "%s: reading failed at row %d (%s: %s); retry %d of %d in %.1f s",
-            *(self._shard().name, self._row, type(error).__name__, error),
-            *(attempt + 1, self._reading.max_retries, delay),
-        )
-        self._reading.closing.wait(delay)
 
     def _skip(self, row: Row) -> None:
         if row.fault and not self._reading.skip_broken:

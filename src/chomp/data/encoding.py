@@ -20,6 +20,7 @@ THREADS = 2
 arrays under Python's lock, and its last long document keeps one core: the next block fills in."""
 BLOCKS_AHEAD = 4
 EMPTY_BLOCKS = 100
+INTERRUPTED = RuntimeError("the stream was interrupted while it read; set its state to go on")
 NO_TOKENS = np.zeros(0, np.int32)
 
 
@@ -105,13 +106,15 @@ class EncodingIterator(grain.DatasetIterator[Block]):
     def _read_block(self) -> None:
         """Read a block and have it encoded; an error waits until the blocks before it are gone."""
         documents: list[Document] = []
+        ended, self._end = self._end, INTERRUPTED
         try:
             while len(documents) < BLOCK_DOCUMENTS:
                 documents.append(next(self._parent))
-        except (StopIteration, DataError) as end:
-            self._end = end
-            if isinstance(end, DataError):
-                return
+        except StopIteration as end:
+            ended = end
+        except DataError as end:
+            ended, documents = end, []
+        self._end = ended
         if documents:
             future = self._threads.submit(encode, documents, self._tokenizer, self._max_tokens)
             self._ahead.append((future, self._parent.get_state()))
