@@ -33,12 +33,19 @@ _FIELDS: list[tuple[str, Callable[[Any], str]]] = [
     ("error", lambda v: f"error {v}"),
 ]
 
+# A young model writes control characters as well, which a terminal would obey.
+_CONTROL = {code: "\ufffd" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
+
 
 def summary_line(row: Row, steps: int) -> str:
     """Return the compact line of a row."""
     step = str(row["step"]).rjust(len(str(steps)))
     values = [form(row[name]) for name, form in _FIELDS if row.get(name) is not None]
     return "  ".join([f"step {step}/{steps}", *values])
+
+
+def _shown(record: Row) -> tuple[str, str]:
+    return record["prompt"].translate(_CONTROL), record["continuation"].translate(_CONTROL)
 
 
 def open_console(*, steps: int, use_rich: bool, stream: IO[str] | None = None) -> "PlainConsole":
@@ -67,8 +74,9 @@ class PlainConsole(Silent):
 
     def sample(self, record: Row) -> None:
         """Print prompt and continuation."""
-        self.message(f"--- prompt (step {record['step']})\n{record['prompt']}")
-        self.message(f"--- continuation\n{record['continuation']}\n---")
+        prompt, continuation = _shown(record)
+        self.message(f"--- prompt (step {record['step']})\n{prompt}")
+        self.message(f"--- continuation\n{continuation}\n---")
 
     def message(self, text: str) -> None:
         """Print a line."""
@@ -96,7 +104,7 @@ class RichConsole(PlainConsole):
             TextColumn("elapsed"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TimeRemainingColumn(),
             console=console,
         )
         self._task: TaskID | None = None
@@ -112,11 +120,10 @@ class RichConsole(PlainConsole):
     def sample(self, record: Row) -> None:
         """Show prompt and continuation as panels."""
         # Text, not markup: a prompt may hold square brackets.
+        prompt, continuation = map(Text, _shown(record))
         title = f"prompt, step {record['step']}"
-        self._console.print(Panel(Text(record["prompt"]), title=title, border_style="dim"))
-        self._console.print(
-            Panel(Text(record["continuation"]), title="continuation", border_style="green")
-        )
+        self._console.print(Panel(prompt, title=title, border_style="dim"))
+        self._console.print(Panel(continuation, title="continuation", border_style="green"))
 
     def message(self, text: str) -> None:
         """Print a line above the bar, not wrapped."""
