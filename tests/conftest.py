@@ -1,0 +1,209 @@
+import argparse
+import ast
+import copy
+import json
+import logging
+import os
+import subprocess
+import sysconfig
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from chomp.config import Config, config_from_mapping
+from chomp.runtime import prepare_environment
+
+# As the commands do, before anything imports JAX.
+prepare_environment()
+
+import jax  # noqa: E402
+
+Values = dict[str, Any]
+
+# A model of which everything compiles in seconds. With `decay_steps` given, runs of any length
+# are the same program, which the compile cache of the session then knows.
+MEGALODON: Values = {
+    "model": {
+        "vocab_size": 384,
+        "model_dim": 32,
+        "num_layers": 1,
+        "z_dim": 16,
+        "value_dim": 32,
+        "ffn_hidden_dim": 48,
+        "cema_ndim": 4,
+        "chunk_size": 16,
+        "norm_num_groups": 4,
+        "compute_dtype": "float32",
+    },
+    "data": {
+        "backend": "files",
+        "shuffle_buffer_size": 16,
+        "max_eval_samples": 3,
+        "tokenizer": {"byte_offset": 3, "add_eos": True},
+    },
+    "train": {
+        "steps": 4,
+        "batch_size": 2,
+        "grad_accum": 2,
+        "seq_len": 64,
+        "allow_cpu": True,
+        "log_every": 1,
+        "eval_every": 0,
+        "generate_every": 0,
+    },
+    "optim": {"lr": 3e-3, "warmup_steps": 3, "decay_steps": 37},
+}
+
+# The bigram model: for all that isn't the model.
+DUMMY: Values = {
+    **MEGALODON,
+    "model": {"backend": "dummy", "vocab_size": 384, "d_model": 16, "chunk_size": 16},
+}
+
+
+def merged(base: Values, over: Values) -> Values:
+    result = copy.deepcopy(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) else copy.deepcopy(value)
+    return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled programs of this session, those of started commands included."""
+    base = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist share one.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compile_cache"
+    folder.mkdir(exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Short real documents of very uneven length: functions and classes of Python's library."""
+    sources = [Path(module.__file__).read_text("utf-8") for module in (argparse, ast, textwrap)]
+    blocks = [block for source in sources for block in source.split("\n\n")]
+    return [block for block in blocks if 20 < len(block) <= 400][:150]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
+    """These documents as a file of JSON lines."""
+    path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def values(corpus: Path, compile_cache: Path) -> Callable[..., Values]:
+    """Make the values of a small config: `values("dummy", train={"steps": 6})`."""
+    here = {"data": {"files": [str(corpus)]}, "runtime": {"compile_cache": str(compile_cache)}}
+
+    def make(backend: str = "dummy", **sections: Values) -> Values:
+        base = merged({"dummy": DUMMY, "megalodon": MEGALODON}[backend], here)
+        return merged(base, sections)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_config(values: Callable[..., Values]) -> Callable[..., Config]:
+    """Make a small config, as `values` does."""
+    return lambda *args, **sections: config_from_mapping(values(*args, **sections))
+
+
+@pytest.fixture
+def config_file(values: Callable[..., Values], tmp_path: Path) -> Callable[..., Path]:
+    """Write a small config to a file, as `values` makes it."""
+
+    def write(*args: str, **sections: Values) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(values(*args, **sections)), "utf-8")
+        return path
+
+    return write
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def in_process(*args: object, stdin: str | None = None) -> Finished:
+    """Run a command in this process: as the program does, without the start of a new Python."""
+    from chomp.cli import main
+
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        result = CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
+    finally:
+        logging.captureWarnings(False)
+        for handler in root.handlers:
+            if handler not in before[0]:
+                handler.close()
+        root.handlers[:], root.level = before
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Finished(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="session")
+def chomp() -> Callable[..., Finished]:
+    """Run `chomp ARGS` in this process."""
+    return in_process
+
+
+@pytest.fixture(scope="session")
+def start_chomp() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `chomp ARGS` as a program of its own; what still runs at the end is killed."""
+    program = Path(sysconfig.get_path("scripts")) / "chomp"
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*args: object, env: dict[str, str] | None = None, **keys: Any):
+        keys = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | keys
+        environment = {**os.environ, **(env or {})}
+        command = [program, *map(str, args)]
+        started.append(subprocess.Popen(command, env=environment, **keys))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def read_rows() -> Callable[[Path], list[Values]]:
+    """Read a file of JSON lines, or the metrics of a run folder."""
+
+    def read(path: Path) -> list[Values]:
+        path = path / "metrics.jsonl" if path.is_dir() else path
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, values: Callable[..., Values]) -> Path:
+    """The folder of a small Megalodon's run: 4 steps, all saved. Not to be written to."""
+    folder = tmp_path_factory.mktemp("small")
+    config = folder / "config.yaml"
+    keep = {"save_every": 1, "max_to_keep": 4}
+    config.write_text(yaml.safe_dump(values("megalodon", checkpoint=keep)), "utf-8")
+    done = in_process("train", config, "--run-dir", folder / "run")
+    assert done.code == 0, done.err
+    return folder / "run"

@@ -1,0 +1,62 @@
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chomp.config import Config, OptimConfig
+from chomp.models import build_model
+from chomp.optim import build_optimizer, parameter_groups
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def named() -> Callable[[Any], dict[str, Any]]:
+    """Turn a tree into its leaves by path."""
+
+    def flatten(tree: Any) -> dict[str, Any]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path).lstrip("."): leaf for path, leaf in leaves}
+
+    return flatten
+
+
+@pytest.fixture(scope="session")
+def params_of(make_config: Callable[..., Config]) -> Make:
+    """Make the parameters of a small Megalodon with all its optional parts."""
+
+    def make(**keys: Any) -> Any:
+        keys = {"swiglu": True, "rescale_nffn": True} | keys
+        config = make_config("megalodon", model=keys)
+        model = build_model(config.model, isolate_documents=False)
+        shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0))
+        # Any numbers will do, and to compile the model's own ones takes seconds.
+        rng = np.random.default_rng(7)
+        return jax.tree.map(lambda p: jnp.asarray(rng.normal(0, 0.1, p.shape), p.dtype), shapes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def params(params_of: Make) -> Any:
+    return params_of()
+
+
+@pytest.fixture(scope="session")
+def optimizer_for() -> Make:
+    """Build the optimizer of a config with a constant learning rate."""
+
+    def build(params: Any, rate: float = 0.1, **optim: Any) -> Any:
+        config = OptimConfig(**optim)
+        groups = parameter_groups(
+            params,
+            muon=config.name == "muon",
+            all_2d=config.muon.allow_all_2d,
+            tied_embed=config.muon.allow_tied_embed,
+        )
+        return build_optimizer(config, groups, lambda count: rate)
+
+    return build

@@ -1,0 +1,157 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+MUON_OWNERS = ("wz", "wv", "wr", "wh1", "wh2", "fc1", "fc2", "fc3", "lm_head")
+
+
+@pytest.fixture(scope="module")
+def grads(params: Any) -> Any:
+    """Random gradients, small enough not to be clipped."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda p: jnp.asarray(rng.normal(0, 1e-3, p.shape), jnp.float32), params)
+
+
+@pytest.fixture(scope="module")
+def zeros(params: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+def first_update(optimizer: optax.GradientTransformation, grads: Any, params: Any) -> Any:
+    update = jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p)[0])
+    return update(grads, params)
+
+
+def is_projection(path: str) -> bool:
+    return path.removesuffix(".weight").split(".")[-1] in MUON_OWNERS and path.endswith("weight")
+
+
+def is_orthogonal(update: Any) -> bool:
+    """Whether singular values are about 1, as Newton-Schulz leaves them (the least may lag)."""
+    values = np.linalg.svd(np.asarray(update), compute_uv=False)
+    return bool(np.median(values) > 0.6 and values.max() < 1.5)
+
+
+def adams_first(grads: Any, rate: float) -> Any:
+    return jax.tree.map(lambda g: -rate * g / (jnp.abs(g) + 1e-8), grads)
+
+
+def test_muon_updates_are_orthogonal_and_all_others_are_adams(params, grads, named, optimizer_for):
+    optimizer = optimizer_for(params, 0.1, name="muon", weight_decay=0.0)
+    updates, expected = (
+        named(first_update(optimizer, grads, params)),
+        named(adams_first(grads, 0.1)),
+    )
+    for path, update in updates.items():
+        if is_projection(path):
+            assert is_orthogonal(update / -(0.1 * 100)), path
+        else:
+            np.testing.assert_allclose(update, expected[path], rtol=1e-4, err_msg=path)
+    assert sum(map(is_projection, updates)) == 9
+
+
+def test_muon_keeps_momentum_for_projections_only(params, named, optimizer_for):
+    """The state itself: nothing but a projection has a place in Muon's part of it."""
+    state = named(optimizer_for(params, name="muon").init(params))
+    of_muon = [path for path in state if "'muon'" in path or "MUON" in path]
+    momentum = [path for path in of_muon if path.rpartition("mu.")[2].endswith("weight")]
+    assert len(momentum) == 9
+    assert all(is_projection(path.rpartition("mu.")[2]) for path in momentum)
+    of_adam = [path for path in state if path not in of_muon]
+    assert any("cema" in path for path in of_adam)
+    assert not any(is_projection(path) for path in of_adam)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weight_decay_moves_matrices_only(params, zeros, named, optimizer_for, name: str):
+    optimizer = optimizer_for(
+        params, 0.1, name=name, weight_decay=0.3, muon={"weight_decay_mult": 0.5}
+    )
+    updates, before = named(first_update(optimizer, zeros, params)), named(params)
+    for path, update in updates.items():
+        rate = 0.1 * 0.3
+        if name == "muon" and is_projection(path):
+            rate *= 100 * 0.5
+        if is_projection(path) or path == "model.embed.weight":
+            np.testing.assert_allclose(update, -rate * before[path], rtol=1e-5, err_msg=path)
+            assert np.any(np.asarray(update) != 0), path
+        else:
+            assert not np.any(np.asarray(update)), path
+
+
+def test_adamw_is_optaxs_adamw_under_a_mask_of_matrices(params, grads, named, optimizer_for):
+    """Some steps in a row, with Nesterov and other settings than the defaults."""
+    decayed = {path: is_projection(path) or "embed" in path for path in named(params)}
+    mask = jax.tree.unflatten(jax.tree.structure(params), list(decayed.values()))
+    adam = {"b1": 0.8, "b2": 0.95, "eps": 1e-6, "nesterov": True}
+    reference = optax.adamw(0.1, **adam, weight_decay=0.2, mask=lambda _: mask)
+    ours = optimizer_for(params, 0.1, weight_decay=0.2, adam=adam)
+    results = []
+    for optimizer in (ours, reference):
+
+        @jax.jit
+        def three_steps(p: Any, g: Any, optimizer=optimizer) -> Any:
+            state = optimizer.init(p)
+            for scale in (1.0, -0.3, 0.1):
+                scaled = jax.tree.map(lambda leaf, scale=scale: leaf * scale, g)
+                updates, state = optimizer.update(scaled, state, p)
+                p = optax.apply_updates(p, updates)
+            return p
+
+        results.append(named(three_steps(params, grads)))
+    for path, value in results[0].items():
+        np.testing.assert_allclose(value, results[1][path], rtol=1e-5, atol=1e-7, err_msg=path)
+
+
+def test_gradients_are_clipped_by_their_global_norm(params, grads, named, optimizer_for):
+    large = jax.tree.map(lambda g: g * 1e4, grads)
+    optimizer = optimizer_for(params, grad_clip_norm=0.5)
+    _, state = jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p))(large, params)
+    first_moments = [leaf for path, leaf in named(state).items() if ".mu." in path]
+    assert len(first_moments) == len(jax.tree.leaves(params))
+    # After one step the first moment is (1 - b1) times the gradient that the optimizer saw.
+    assert float(optax.tree.norm(first_moments)) == pytest.approx(0.1 * 0.5, rel=1e-5)
+
+
+def test_consistent_rms_gives_every_shape_the_same_size(params, grads, named, optimizer_for):
+    scaled = optimizer_for(
+        params, 1.0, name="muon", weight_decay=0, muon={"consistent_rms": 0.2, "lr_scale": 1.0}
+    )
+    plain = optimizer_for(params, 1.0, name="muon", weight_decay=0, muon={"lr_scale": 1.0})
+    with_scale = named(first_update(scaled, grads, params))
+    without = named(first_update(plain, grads, params))
+    shapes = set()
+    for path in filter(is_projection, with_scale):
+        rms = float(jnp.sqrt(jnp.mean(with_scale[path] ** 2)))
+        assert rms == pytest.approx(0.2, rel=0.25), path
+        factor = 0.2 * max(with_scale[path].shape) ** 0.5
+        np.testing.assert_allclose(with_scale[path], without[path] * factor, rtol=1e-4, atol=1e-6)
+        shapes.add(with_scale[path].shape)
+    assert len(shapes) >= 3
+    for path in set(with_scale) - set(filter(is_projection, with_scale)):
+        np.testing.assert_array_equal(with_scale[path], without[path])
+
+
+def test_all_2d_and_tied_embed_widen_what_muon_updates(params_of, named, optimizer_for):
+    """The tied embedding is widened by name, other matrices by shape."""
+    tied = params_of(share_emb=True)
+    rng = np.random.default_rng(0)
+    grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(0, 1e-3, p.shape), jnp.float32), tied)
+
+    def taken(**muon: bool) -> set[str]:
+        optimizer = optimizer_for(
+            tied, 1.0, name="muon", weight_decay=0, muon={"lr_scale": 1.0} | muon
+        )
+        updates = named(first_update(optimizer, grads, tied))
+        matrices = {path: update for path, update in updates.items() if update.ndim == 2}
+        return {path for path, update in matrices.items() if is_orthogonal(update)}
+
+    others = {path for path, leaf in named(tied).items() if leaf.ndim == 2 and "embed" not in path}
+    assert taken(allow_all_2d=True) == others
+    assert any(not is_projection(path) for path in others)
+    with_embedding = taken(allow_tied_embed=True)
+    assert with_embedding - set(filter(is_projection, others)) == {"model.embed.weight"}

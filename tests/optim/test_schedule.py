@@ -1,0 +1,44 @@
+import math
+
+import pytest
+
+from chomp.optim import decay_steps, warmup_cosine
+
+
+def by_hand(count: int, peak: float, warmup: int, decay: int, floor: float) -> float:
+    if count < warmup:
+        return peak * (count + 1) / warmup
+    # The peak itself was the warm-up's last update.
+    done = min(count - warmup + (warmup > 0), decay) / decay
+    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "decay", "floor"), [(10, 90, 0.0), (1, 20, 0.1), (0, 30, 0.5), (7, 5, 1.0)]
+)
+def test_every_update_has_the_rate_of_the_formula(warmup: int, decay: int, floor: float):
+    rate = warmup_cosine(3e-3, warmup_steps=warmup, decay_steps=decay, min_ratio=floor)
+    for count in range(warmup + decay + 20):
+        expected = by_hand(count, 3e-3, warmup, decay, floor)
+        assert float(rate(count)) == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+def test_the_first_update_has_a_positive_rate_and_the_peak_is_reached(warmup: int):
+    rate = warmup_cosine(1.0, warmup_steps=warmup, decay_steps=50, min_ratio=0.0)
+    rates = [float(rate(count)) for count in range(60)]
+    assert rates[0] > 0
+    assert rates[max(0, warmup - 1)] == max(rates) == 1.0
+    assert rates[: max(1, warmup)] == sorted(rates[: max(1, warmup)])
+    assert rates[max(0, warmup - 1) :] == sorted(rates[max(0, warmup - 1) :], reverse=True)
+
+
+def test_the_floor_is_kept():
+    rate = warmup_cosine(2.0, warmup_steps=4, decay_steps=10, min_ratio=0.25)
+    assert float(rate(13)) == float(rate(1_000_000)) == 0.5
+
+
+def test_the_decay_lasts_until_the_last_step_unless_it_is_given():
+    assert decay_steps(100, 10, None) == 90
+    assert decay_steps(100, 10, 40) == 40
+    assert decay_steps(5, 5, None) == 1
