@@ -48,7 +48,7 @@ def draw(data, count):
 def test_local_shards_over_epochs_resumed_twice_in_a_row(
     opened, assert_same, tmp_path, paragraphs, kind, packing_mode
 ):
-    folder = write_shards(tmp_path / "set", paragraphs[:200], kind)
+    folder = write_shards(tmp_path / "set", paragraphs[:150], kind)
     keys = HF | {
         "hf_dataset": str(folder),
         "packing_mode": packing_mode,
@@ -58,10 +58,10 @@ def test_local_shards_over_epochs_resumed_twice_in_a_row(
         "evaluate": True,
     }
     data = opened(**keys)
-    expected = draw(data, 400)
-    assert sum(d.stats.documents for d in expected) > 380
+    expected = draw(data, 250)
+    assert sum(d.stats.documents for d in expected) > 280  # two epochs
     got, state = [], None
-    for count in (33, 1, 100, 0, 266):
+    for count in (33, 1, 100, 0, 116):
         data = opened(**keys)
         if state:
             data.set_state(json.loads(state))
