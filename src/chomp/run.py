@@ -93,7 +93,7 @@ def train(request: Request) -> int:
         folder.write_configs(request.original, resolved)
         if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
             console.message(f"newer checkpoints set aside in {aside}")
-        run = _Run(request, setup, checkpoints, saved)
+        run = _Run(request, setup, checkpoints, saved, resources)
         tracker = resources.enter_context(run.open_tracker(console))
         return run.go(tracker, stop)
 
@@ -176,8 +176,10 @@ class _Run:
         setup: Setup,
         checkpoints: Checkpoints | None,
         saved: SavedRun | None,
+        resources: ExitStack,
     ):
         self.request, self.setup, self.config = request, setup, setup.config
+        self.resources = resources
         self.checkpoints, self.saved = checkpoints, saved
         self.progress = saved.progress if saved else Progress()
         self.stopwatch = Stopwatch()
@@ -254,7 +256,7 @@ class _Run:
                 self.setup.data.evaluation, compile_loss(self.setup), self.stopwatch
             )
             actions.append(Action("evaluate", evaluate, train.eval_every, at_end=True))
-        actions.append(Action("log", self._log(tracker, compiled), 1, at_end=True))
+        actions.append(Action("log", self._log(tracker, compiled), 1, at_end=True, reports=True))
         if train.generate_every and self.config.model.backend == "megalodon":
             sample = Sample(self._sample_maker(tracker), self.stopwatch)
             actions.append(Action("sample", sample, train.generate_every, at_end=True))
@@ -269,7 +271,9 @@ class _Run:
         actions.append(Action("device check", DeviceCheck(), debug.check_device_every))
         if train.profile:
             folder = self.request.folder.inside(train.profile_dir or "profile")
-            actions.append(Action("profile", Profile(folder, self.progress.step), 1))
+            profile = Profile(folder, self.progress.step)
+            self.resources.callback(profile.close)
+            actions.append(Action("profile", profile, 1))
         return actions
 
     def _log(self, tracker: Tracker, compiled: Compiled) -> Log:

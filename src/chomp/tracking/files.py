@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from math import isfinite
 from pathlib import Path
 from typing import TextIO
 
@@ -39,7 +40,9 @@ class JsonLines(Silent):
 
 
 def _append(file: TextIO, row: Row) -> None:
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    # JSON has no NaN: many readers would refuse the whole line.
+    values = {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in row.items()}
+    file.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
     file.flush()
 
 

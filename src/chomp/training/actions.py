@@ -100,19 +100,21 @@ class Log:
         self._row_tokens, self._memory, self._nan_check = row_tokens, memory, nan_check
         self._window_tokens = 0
         self._last_seen = progress.step
+        self._reported: Row = {}
 
     def __call__(self, moment: Moment) -> None:
         """Count the step, and write a row if one is due."""
         step = moment.progress.step
-        if step == self._last_seen:  # the data ended, and an evaluation followed
-            self._tracker.log({"step": step} | moment.row)
-            return
-        self._last_seen = step
-        self._tracker.progress(step)
-        self._window_tokens += moment.stats.tokens
-        if moment.row or step == self._steps or (self._every and step % self._every == 0):
-            row = self._row(moment)
-            self._tracker.log(row)
+        data_ended = step == self._last_seen
+        if not data_ended:
+            self._last_seen = step
+            self._tracker.progress(step)
+            self._window_tokens += moment.stats.tokens
+        if data_ended and step == self._last.step:  # the row is there; an evaluation may be new
+            if moment.row != self._reported:
+                self._tracker.log({"step": step} | moment.row)
+        elif moment.row or data_ended or step == self._steps or step % self._every == 0:
+            self._tracker.log(self._row(moment))
             check_finite(moment, enabled=self._nan_check)
 
     def _row(self, moment: Moment) -> Row:
@@ -137,6 +139,7 @@ class Log:
         }
         row |= self._constants | self._first_row | self._memory() | moment.row
         self._last, self._first_row, self._window_tokens = now, {}, 0
+        self._reported = dict(moment.row)
         return row
 
 
@@ -246,6 +249,7 @@ class Profile:
 
     def __init__(self, folder: Path, start_step: int):
         self._folder, self._start_step = folder, start_step
+        self._recording = False
 
     def __call__(self, moment: Moment) -> None:
         """Start or stop the trace when its step has come."""
@@ -253,6 +257,13 @@ class Profile:
         if done == self.FIRST:
             jax.block_until_ready(moment.state.step)
             jax.profiler.start_trace(str(self._folder))
+            self._recording = True
         elif done == self.FIRST + self.STEPS:
             jax.block_until_ready(moment.state.step)
+            self.close()
+
+    def close(self) -> None:
+        """Write the trace, if the run ended while it was being recorded."""
+        if self._recording:
+            self._recording = False
             jax.profiler.stop_trace()

@@ -39,6 +39,7 @@ class Action:
         every: steps between runs; 0: never.
         at_end: also after the last step, unless it ran there anyway.
         at_stop: also when the run stops before its last step.
+        reports: tells of what others did, so at an early end it runs again behind them.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Action:
     every: int
     at_end: bool = False
     at_stop: bool = False
+    reports: bool = False
 
     def is_due(self, step: int) -> bool:
         """Whether `step` is one of those that the work follows."""
@@ -127,5 +129,5 @@ def _run_remaining(actions: Sequence[Action], moment: Moment | None, ending: End
         return
     for action in actions:
         wanted = action.at_stop if ending is Ending.STOPPED else action.at_end
-        if wanted and not action.is_due(moment.progress.step):
+        if wanted and (action.reports or not action.is_due(moment.progress.step)):
             action.run(moment)
