@@ -74,6 +74,8 @@ def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
     """
     import jax
 
+    # When `prepare_environment` set it there was no log file yet.
+    log.debug("XLA_FLAGS: %s", os.environ.get("XLA_FLAGS", "not set"))
     if compile_cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(Path(compile_cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

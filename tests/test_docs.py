@@ -1,0 +1,145 @@
+"""The documents: links, names of config keys, and what the README promises."""
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from chomp.config import Config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Pages that the user's document names.
+NAMED = [
+    "training",
+    "config-reference",
+    "optimization",
+    "data_pipeline",
+    "packing",
+    "checkpointing",
+]
+
+LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)")
+CODE = re.compile(r"`([^`\n]+)`")
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+# The keys of an earlier harness are named in order to be refused.
+EARLIER = "## Keys of the earlier harness"
+
+
+def keys_of(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{prefix}{name}.")
+
+
+KEYS = frozenset(keys_of(Config().model_dump()))
+SECTIONS = frozenset(key for key in KEYS if "." not in key)
+
+
+def prose(page: Path) -> str:
+    return COMMENT.sub("", page.read_text(encoding="utf-8")).split(EARLIER)[0]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.M)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def config_keys(page: Path) -> Iterator[str]:
+    """What a page writes in code style and begins with a section of the config."""
+    for code in CODE.findall(re.sub(r"^```.*?^```", "", prose(page), flags=re.DOTALL | re.M)):
+        if match := re.match(r"([a-z_]+(?:\.[a-z_0-9*]+)+)(?![\w(/])", code):
+            section, _, rest = match.group(1).partition(".")
+            if section in SECTIONS and rest not in {"py", "md", "log"}:
+                yield match.group(1)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in LINK.findall(prose(page)):
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(path), f"{page.name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_config_keys_exist(page: Path) -> None:
+    unknown = []
+    for key in config_keys(page):
+        prefix = key.removesuffix(".*")
+        if prefix not in KEYS and not (
+            key.endswith("*") and any(known.startswith(key[:-1]) for known in KEYS)
+        ):
+            unknown.append(key)
+    assert unknown == []
+
+
+def test_the_keys_are_found_at_all() -> None:
+    found = {key for page in PAGES for key in config_keys(page)}
+    assert {"train.deterministic", "optim.muon.lr_scale", "runtime.compile_cache"} <= found
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_pages_that_users_know_by_name(name: str) -> None:
+    assert (ROOT / "docs" / f"{name}.md").exists()
+
+
+def test_the_two_commands() -> None:
+    lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
+    fresh = [line for line in lines if line.startswith("python3 -m venv")]
+    train, test = fresh
+    assert "pip install" in train and train.endswith("chomp train configs/quickstart.yaml")
+    assert "pip install" in test and test.endswith("pytest")
+
+
+def test_the_commands_install_extras_that_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for page in PAGES:
+        for names in re.findall(r"'(?:\.|chomp)\[([\w,]+)\]'", page.read_text(encoding="utf-8")):
+            assert set(names.split(",")) <= set(extras), page.name
+
+
+def test_the_readme_quotes_the_quickstart() -> None:
+    (quoted,) = blocks(ROOT / "README.md", "yaml")
+    shown = yaml.safe_load(quoted)
+    real = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text())
+    assert 15 <= len(quoted.splitlines()) <= 30
+
+    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found = {}
+        for name, value in values.items():
+            nested = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+            found |= nested if nested is not None else {prefix + name: value}
+        return found
+
+    assert flat(shown).items() <= flat(real).items()
+
+
+def test_shell_lines_name_files_that_exist() -> None:
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            for name in re.findall(r"configs/[\w-]+\.yaml", block):
+                assert (ROOT / name).exists() or name == "configs/my.yaml", f"{page.name}: {name}"
+
+
+def test_the_ci_script_runs_the_readmes_command() -> None:
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    (pattern,) = re.findall(r"grep -E '([^']+)' README\.md", script)
+    found = subprocess.run(
+        ["grep", "-cE", pattern, str(ROOT / "README.md")], capture_output=True, text=True
+    )
+    assert found.stdout.strip() == "1"
