@@ -38,6 +38,7 @@ class Document(NamedTuple):
     repaired: bool = False
     skipped: int = 0
     """Documents left out since the last good one."""
+    epoch: int = 0
 
 
 class BrokenFileError(Exception):
@@ -132,11 +133,11 @@ class DocumentIterator(grain.DatasetIterator[Document]):
                 self._found = True
                 skipped, self._skipped = self._skipped, 0
                 key = document_key(self._order[self._place], number)
-                return Document(row.text, key, row.repaired, skipped)
+                return Document(row.text, key, row.repaired, skipped, self._epoch)
             self._skip(row)
         if self._skipped:
             skipped, self._skipped = self._skipped, 0
-            return Document("", -1, skipped=skipped)
+            return Document("", -1, skipped=skipped, epoch=self._epoch)
         raise StopIteration
 
     def _shard(self) -> Shard:
@@ -227,7 +228,7 @@ class HoldOutIterator(grain.DatasetIterator[Document]):
             if document.key not in self._keys:
                 return document
             if document.skipped:
-                return Document("", -1, skipped=document.skipped)
+                return document._replace(text="", key=-1, repaired=False)
 
     def get_state(self) -> dict[str, Any]:
         """Return the parent's state."""

@@ -5,11 +5,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import grain.python as grain
-from grain.experimental import WindowShuffleIterDataset
 
 from chomp.data.documents import Document, DocumentStream, HoldOut
 from chomp.data.files import Corpus
 from chomp.data.reading import Reading
+from chomp.data.shuffling import WindowShuffle
 from chomp.errors import DataError
 
 
@@ -66,7 +66,7 @@ class Split(NamedTuple):
             documents = HoldOut(documents, held_out)
         if not self.shuffle:
             return documents
-        return WindowShuffleIterDataset(documents, window_size=window, seed=seed)
+        return WindowShuffle(documents, size=window, seed=seed)
 
 
 class Chosen:
