@@ -35,10 +35,15 @@ def linear_cross_entropy(
     return _summed(hidden, weight, labels, is_target, chunk, precision)
 
 
-def _chunks(chunk: int, *arrays: Array) -> tuple[Array, ...]:
-    pad = -arrays[0].shape[0] % chunk
-    padded = (jnp.pad(a, ((0, pad),) + ((0, 0),) * (a.ndim - 1)) for a in arrays)
-    return tuple(a.reshape(-1, chunk, *a.shape[1:]) for a in padded)
+def _chunks(
+    chunk: int, hidden: Array, labels: Array, is_target: Array
+) -> tuple[Array, Array, Array]:
+    def split(array: Array) -> Array:
+        pad = -array.shape[0] % chunk
+        padded = jnp.pad(array, ((0, pad),) + ((0, 0),) * (array.ndim - 1))
+        return padded.reshape(-1, chunk, *array.shape[1:])
+
+    return split(hidden), split(labels), split(is_target)
 
 
 def _logits(hidden: Array, weight: Array, precision: jax.lax.Precision | None) -> Array:
