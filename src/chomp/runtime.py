@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 TRITON_GEMM_OFF = "--xla_gpu_enable_triton_gemm=false"
 GIB = 1 << 30
-_BLACKWELL = re.compile(r"\bRTX\s*50\d\d\b", re.IGNORECASE)
+# GeForce, since "Quadro RTX 5000" and "RTX 5000 Ada" are older designs.
+_BLACKWELL = re.compile(r"\bGeForce\s+RTX\s*50\d\d\b", re.IGNORECASE)
 
 
 def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list[str]:
