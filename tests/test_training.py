@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -38,6 +39,7 @@ BINS = BASE | {
         "train_on_eos": False,
         "tokenizer": {"add_bos": True},
     },
+    "model": {"dropout": 0.1},
     "optim": {"name": "muon", "lr": 3e-4},
     "checkpoint": {"save_every": 4},
 }
@@ -298,3 +300,333 @@ class TestSignals:
         for out, stop in zip(signalled.outputs, signalled.stops, strict=False):
             assert f"stopped    after step {stop} of {STEPS}" in out
         assert f"finished   after step {STEPS} of {STEPS}" in signalled.outputs[-1]
+
+
+@pytest.fixture
+def train(chomp: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Run `chomp train ARGS --run-dir tmp_path/run` in this process."""
+    return lambda *args: chomp("train", *args, "--run-dir", tmp_path / "run")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+class TestRunFolder:
+    def test_holds_what_the_run_is(self, train: Any, config_file: Any, tmp_path: Path):
+        config = config_file(train={"steps": 6, "eval_every": 3}, optim={"decay_steps": None})
+        original = config.read_text() + "# a comment of the user\n"
+        config.write_text(original)
+        assert train(config).code == 0
+        run = tmp_path / "run"
+        names = {path.name for path in run.iterdir()}
+        assert names == {
+            *("config_original.yaml", "config_resolved.json", "metrics.jsonl", "train.log"),
+            *("tokenizer", "samples.jsonl", "checkpoints"),
+        }
+        assert (run / "config_original.yaml").read_text() == original
+        resolved = json.loads((run / "config_resolved.json").read_text())
+        assert resolved["derived"]["optim"]["decay_steps_effective"] == 3
+        assert resolved["derived"]["train"]["tokens_planned"] == 6 * 2 * 2 * 64
+        assert resolved["optim"]["adam"]["b2"] == 0.999
+        assert "orbax" in (run / "train.log").read_text() + "absl"  # other libraries' lines
+
+    def test_rows_have_the_fields_that_users_read(
+        self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any
+    ):
+        sections = {"train": {"steps": 7, "log_every": 3, "eval_every": 5}}
+        assert train(config_file(**sections, optim={"name": "muon"})).code == 0
+        rows = read_rows(tmp_path / "run")
+        assert [row["step"] for row in rows] == [3, 5, 6, 7]
+        for row in rows:
+            assert MEASURED - {"first_step_compile_time_s"} <= set(row)
+            assert {"docs_seen", "docs_truncated", "packing_mode", "lr"} <= set(row)
+            assert row["lr_muon"] == pytest.approx(100 * row["lr"])
+            assert 0 < row["packing_utilization"] <= 1
+            assert 0 <= row["data_wait_share"] <= 1
+        assert ["first_step_compile_time_s" in row for row in rows] == [True, False, False, False]
+        assert ["eval_loss" in row for row in rows] == [False, True, False, True]
+        last = rows[-1]
+        assert last["eval_perplexity"] == pytest.approx(np.exp(last["eval_loss"]))
+
+    def test_a_second_run_in_it_is_refused(self, train: Any, config_file: Any, tmp_path: Path):
+        config = config_file()
+        assert train(config).code == 0
+        before = files_of(tmp_path / "run")
+        done = train(config)
+        assert done.code == 2
+        assert "--resume latest" in done.err
+        assert "another --run-dir" in done.err
+        assert "Traceback" not in done.err
+        assert files_of(tmp_path / "run") == before
+
+    def test_there_must_be_a_run_to_resume(self, train: Any, config_file: Any, tmp_path: Path):
+        done = train(config_file(), "--resume", "latest")
+        assert done.code == 2
+        assert f"{tmp_path / 'run'} holds no run" in done.err
+        assert not (tmp_path / "run").exists()
+
+    def test_without_a_name_it_is_a_dated_one(
+        self, chomp: Any, config_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        config = config_file()
+        for count in (1, 2):
+            assert chomp("train", config, "-o", "train.steps=4").code == 0
+            assert len(list((tmp_path / "runs").iterdir())) == count
+
+
+class TestResume:
+    def test_lists_every_changed_value_before_anything_is_built(
+        self, train: Any, config_file: Any, tmp_path: Path
+    ):
+        assert train(config_file()).code == 0
+        before = files_of(tmp_path / "run")
+        changed = {"model": {"d_model": 32}, "data": {"seed": 5}, "optim": {"lr": 1e-4}}
+        done = train(config_file(**changed), "--resume", "latest")
+        assert done.code == 2
+        for line in (
+            "model.d_model: was 16, now 32",
+            "data.seed: was 0, now 5",
+            "optim.lr: was 0.003, now 0.0001",
+            "--allow-change",
+        ):
+            assert line in done.err
+        assert done.out == ""
+        after = files_of(tmp_path / "run")
+        after.pop("train.log"), before.pop("train.log")
+        assert after == before
+
+    def test_a_change_that_is_allowed_by_name_is_made(
+        self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any
+    ):
+        assert train(config_file()).code == 0
+        more = ["--resume", "latest", "-o", "train.steps=6", "-o", "optim.lr=0.001"]
+        assert train(config_file(), *more, "--allow-change", "data.seed").code == 2
+        done = train(config_file(), *more, "--allow-change", "optim.lr")
+        assert done.code == 0, done.err
+        assert "optim.lr: was 0.003, now 0.001" in done.out
+        assert "train.steps: was 4, now 6" in done.out
+        rows = read_rows(tmp_path / "run")
+        assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+        assert rows[4]["lr"] < 0.001 < rows[3]["lr"]
+
+    def test_more_steps_say_what_becomes_of_the_schedule(self, train: Any, config_file: Any):
+        config = config_file(optim={"decay_steps": None})
+        assert train(config).code == 0
+        done = train(config, "--resume", "latest", "-o", "train.steps=6")
+        assert done.code == 0
+        assert "decays until the new last step" in done.out
+
+    def test_other_contents_of_the_same_files_are_refused(
+        self, train: Any, config_file: Any, corpus: Path, tmp_path: Path
+    ):
+        own = tmp_path / "own.jsonl"
+        own.write_bytes(corpus.read_bytes())
+        config = config_file(data={"files": [str(own)]})
+        assert train(config).code == 0
+        own.write_bytes(corpus.read_bytes().replace(b"def ", b"dEf "))
+        done = train(config, "--resume", "latest", "-o", "train.steps=6")
+        assert done.code == 2
+        assert "data.content" in done.err
+        assert "was" in done.err
+
+    def test_at_an_earlier_step_goes_on_exactly_and_sets_the_later_ones_aside(
+        self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any
+    ):
+        run = tmp_path / "run"
+        config = config_file(train={"steps": 6}, checkpoint={"save_every": 2})
+        assert train(config).code == 0
+        rows, last = read_rows(run), saved_items(run, 6)
+        done = train(config, "--resume", "2")
+        assert done.code == 0
+        assert "set aside" in done.out
+        assert unmeasured(read_rows(run)) == unmeasured(rows)
+        assert_same_bits(saved_items(run, 6)["train"], last["train"])
+        assert saved_steps(run) == [2, 4, 6]
+        assert {path.name for path in (run / "checkpoints-set-aside-1").iterdir()} == {"4", "6"}
+        done = train(config, "--resume", "5")
+        assert done.code == 2
+        assert "2, 4, 6" in done.err
+
+    def test_needs_no_config_file(self, chomp: Any, train: Any, config_file: Any, tmp_path: Path):
+        assert train(config_file()).code == 0
+        original = (tmp_path / "run" / "config_original.yaml").read_text()
+        done = train("--resume", "latest", "-o", "train.steps=5")
+        assert done.code == 0, done.err
+        assert "finished   after step 5 of 5" in done.out
+        assert (tmp_path / "run" / "config_original.yaml").read_text() == original
+
+    def test_a_run_killed_before_its_first_checkpoint_starts_again(
+        self,
+        start_chomp: Any,
+        train: Any,
+        chomp: Any,
+        config_file: Any,
+        tmp_path: Path,
+        read_rows: Any,
+    ):
+        # Slow enough to be caught: evaluations take their time.
+        config = config_file(train={"steps": 40, "eval_every": 1}, data={"max_eval_samples": 60})
+        run = tmp_path / "run"
+        process = start_chomp("train", config, "--run-dir", run)
+        while process.poll() is None and last_step(run) < 3:
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -9
+        done = train(config, "--resume", "latest")
+        assert done.code == 0, done.err
+        assert "nothing was saved yet" in done.out
+        assert chomp("train", config, "--run-dir", tmp_path / "straight").code == 0
+        rows = read_rows(run)
+        assert [row["step"] for row in rows] == list(range(1, 41))
+        assert unmeasured(rows) == unmeasured(read_rows(tmp_path / "straight"))
+
+
+class TestEndings:
+    def test_divergence_ends_the_run_before_it_is_saved(
+        self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any
+    ):
+        config = config_file(optim={"lr": 1e30, "warmup_steps": 0}, checkpoint={"save_every": 1})
+        done = train(config)
+        assert done.code == 1
+        assert done.err.startswith("error: loss or gradients were not finite")
+        assert "optim.lr" in done.err
+        assert "Traceback" not in done.err
+        run = tmp_path / "run"
+        row = read_rows(run)[-1]
+        assert row["error"] == "DivergedError"
+        assert "not finite" in row["reason"]
+        saved = saved_items(run, saved_steps(run)[-1])
+        assert all(np.isfinite(leaf).all() for leaf in saved["params"].values())
+        # Whatever the rows hold, each is JSON to the letter.
+        text = (run / "metrics.jsonl").read_text()
+        assert "NaN" not in text.replace('"reason"', "")
+
+    def test_without_nan_check_bad_updates_are_left_out(
+        self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any
+    ):
+        config = config_file(optim={"lr": 1e30, "warmup_steps": 0}, debug={"nan_check": False})
+        assert train(config).code == 0
+        run = tmp_path / "run"
+        assert [row["updates_rejected"] for row in read_rows(run)] == [0, 1, 2, 3]
+        assert all(np.isfinite(v).all() for v in saved_items(run, 4)["params"].values())
+
+    @pytest.mark.parametrize("log_every", [1, 1000])
+    def test_data_that_ends_ends_the_run_well(
+        self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any, log_every: int
+    ):
+        config = config_file(
+            data={"repeat": False},
+            train={"steps": 1000, "log_every": log_every, "eval_every": 1000},
+            optim={"warmup_steps": 3, "decay_steps": 30},
+        )
+        done = train(config)
+        assert done.code == 0
+        assert "the data ended after step" in done.out
+        run = tmp_path / "run"
+        rows = read_rows(run)
+        last = rows[-1]["step"]
+        assert len(rows) == (last if log_every == 1 else 1)
+        assert {"loss", "tokens_seen", "eval_loss", "lr"} <= set(rows[-1])
+        assert saved_steps(run) == [last]
+        assert "bits per byte" in done.out
+        # All documents but the three that were held out, each once.
+        documents = len((Path(config_data(config)["files"][0])).read_text().splitlines())
+        assert rows[-1]["docs_seen"] == documents - 3
+
+    def test_a_broken_document_ends_the_run_saved(
+        self, train: Any, config_file: Any, corpus: Path, tmp_path: Path, read_rows: Any
+    ):
+        lines = corpus.read_bytes().splitlines(keepends=True)
+        broken = tmp_path / "broken.jsonl"
+        # Far enough behind for some steps before it: documents are encoded in blocks, ahead.
+        whole = lines + lines
+        broken.write_bytes(b"".join([*whole[:200], b'{"text": "never closed\n', *whole[200:]]))
+        data = {"files": [str(broken)], "shuffle": False, "grain_prefetch": 1}
+        done = train(config_file(data=data, train={"steps": 200}))
+        assert done.code == 2
+        assert f"{broken}" in done.err
+        assert "201" in done.err
+        assert "Traceback" not in done.err
+        run = tmp_path / "run"
+        *_, before, last = read_rows(run)
+        assert last["error"] == "DataError"
+        assert "201" in last["reason"]
+        assert saved_steps(run) == [before["step"]]
+
+    def test_without_checkpoints_none_are_written(
+        self, train: Any, config_file: Any, tmp_path: Path
+    ):
+        done = train(config_file(checkpoint={"enabled": False}))
+        assert done.code == 0
+        assert not (tmp_path / "run" / "checkpoints").exists()
+        assert "--resume" not in done.out
+
+
+def config_data(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())["data"]
+
+
+class TestDryRun:
+    def test_writes_nothing_and_prints_the_table(
+        self, chomp: Any, config_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        here = tmp_path / "here"
+        here.mkdir()
+        monkeypatch.chdir(here)
+        wandb = {"logging": {"wandb": {"enabled": True}}, "optim": {"name": "muon"}}
+        config = config_file(**wandb)
+        for where in ([], ["--run-dir", here / "run"]):
+            done = chomp("train", config, *where, "--dry-run")
+            assert done.code == 0, done.err
+            assert list(here.iterdir()) == []
+        lines = [" ".join(line.split()) for line in done.out.splitlines()]
+        assert "parameter shape size update" in lines
+        assert "embed.weight 384 x 16 6,144 adamw" in lines
+        assert "lm_head.weight 384 x 16 6,144 muon" in lines
+        for start in ("parameters 12,288", "compile ", "first step", "memory peak"):
+            assert any(line.startswith(start) for line in lines), start
+        assert "tokens per step 256" in lines
+        assert "tokens planned 1,024" in lines
+
+    def test_refuses_what_a_run_would(self, chomp: Any, config_file: Any):
+        done = chomp("train", config_file(data={"files": ["nowhere/*.txt"]}), "--dry-run")
+        assert done.code == 2
+        assert "data.files" in done.err
+
+
+class TestOptions:
+    def test_without_jit_the_run_is_the_same(
+        self, train: Any, chomp: Any, config_file: Any, tmp_path: Path, read_rows: Any
+    ):
+        assert train(config_file()).code == 0
+        other = tmp_path / "eager"
+        done = chomp("train", config_file(), "--run-dir", other, "-o", "train.jit=false")
+        assert done.code == 0, done.err
+        pairs = zip(read_rows(tmp_path / "run"), read_rows(other), strict=True)
+        for compiled, eager in pairs:
+            assert eager["loss"] == pytest.approx(compiled["loss"], rel=1e-5)
+            assert eager["tokens_seen"] == compiled["tokens_seen"]
+
+    @pytest.mark.parametrize("steps", [7, 12])
+    def test_profile_writes_a_trace(self, train: Any, config_file: Any, tmp_path: Path, steps: int):
+        done = train(config_file(train={"steps": steps, "profile": True}))
+        assert done.code == 0, done.err
+        traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+        assert len(traces) == 1
+        assert traces[0].stat().st_size > 1000
+
+    @pytest.mark.skipif(jax.default_backend() != "cpu", reason="there is an accelerator")
+    def test_a_cpu_must_be_allowed(self, train: Any, config_file: Any, tmp_path: Path):
+        config = config_file(train={"allow_cpu": False})
+        done = train(config)
+        assert done.code == 2
+        assert "train.allow_cpu" in done.err
+        # The folder is still free for the corrected start.
+        assert train(config, "-o", "train.allow_cpu=true").code == 0
+
+    def test_only_so_many_checkpoints_are_kept(self, train: Any, config_file: Any, tmp_path: Path):
+        assert train(config_file(checkpoint={"save_every": 1, "max_to_keep": 2})).code == 0
+        assert saved_steps(tmp_path / "run") == [3, 4]

@@ -1,0 +1,137 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chomp.runtime import TRITON_GEMM_OFF, memory_readings
+
+# What the commands do first, and what it left: warnings, flags, and whether JAX was there.
+CHILD = """
+import json, logging, os, sys
+logging.basicConfig(level="DEBUG", stream=sys.stderr)
+from chomp.runtime import prepare_environment
+warnings = prepare_environment()
+print(json.dumps([warnings, os.environ.get("XLA_FLAGS"), "jax" in sys.modules]))
+"""
+
+
+@pytest.fixture
+def path_with(tmp_path: Path) -> Callable[[str | None], dict[str, str]]:
+    """Make a PATH whose nvidia-smi is a script with this body; None: there is none."""
+
+    def make(body: str | None) -> dict[str, str]:
+        tools = tmp_path / "tools"
+        tools.mkdir(exist_ok=True)
+        if body is not None:
+            script = tools / "nvidia-smi"
+            script.write_text(f"#!/bin/sh\n{body}\n")
+            script.chmod(0o755)
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("XLA_")}
+        return environ | {"PATH": f"{tools}:/nowhere"}
+
+    return make
+
+
+def prepare(environ: dict[str, str]) -> tuple[list[str], str | None, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], env=environ, capture_output=True, text=True, check=True
+    )
+    warnings, flags, has_jax = json.loads(done.stdout)
+    assert not has_jax
+    return warnings, flags, done.stderr
+
+
+def smi(name: str) -> str:
+    """A stand-in that answers the question for names, and fails at any other."""
+    return f'[ "$*" = "--query-gpu=name --format=csv,noheader" ] || exit 6\necho "{name}"'
+
+
+def test_a_5090_gets_the_flag_behind_those_that_are_set(path_with: Any):
+    environ = path_with(smi("NVIDIA GeForce RTX 5090"))
+    environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    warnings, flags, _ = prepare(environ)
+    assert flags == f"--xla_force_host_platform_device_count=2 {TRITON_GEMM_OFF}"
+    assert len(warnings) == 2
+    assert "RTX 5090" in warnings[0] and TRITON_GEMM_OFF in warnings[0]
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE=false" in warnings[1]
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 5070 Ti", "NVIDIA GeForce RTX 5060 Laptop"])
+def test_other_cards_of_the_series_get_it_too(path_with: Any, name: str):
+    assert prepare(path_with(smi(name)))[1] == TRITON_GEMM_OFF
+
+
+@pytest.mark.parametrize("value", ["false", "False", "true"])
+def test_preallocation_is_mentioned_unless_it_is_off(path_with: Any, value: str):
+    environ = path_with(smi("NVIDIA GeForce RTX 5080"))
+    environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = value
+    warnings, *_ = prepare(environ)
+    assert any("PREALLOCATE" in line for line in warnings) == (value == "true")
+
+
+def test_a_flag_that_the_user_has_set_stays(path_with: Any):
+    environ = path_with(smi("NVIDIA GeForce RTX 5090"))
+    environ["XLA_FLAGS"] = "--xla_gpu_enable_triton_gemm=true"
+    assert prepare(environ)[1] == "--xla_gpu_enable_triton_gemm=true"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        smi("NVIDIA GeForce RTX 4090"),
+        smi("NVIDIA H200"),
+        smi("NVIDIA RTX 5000 Ada Generation"),
+        smi("Quadro RTX 5000"),
+        "echo NVIDIA GeForce RTX 5090; exit 9",
+        "exit 0",
+        None,
+    ],
+    ids=["4090", "H200", "RTX 5000 Ada", "Quadro RTX 5000", "failing", "silent", "missing"],
+)
+def test_other_machines_are_left_alone(path_with: Any, body: str | None):
+    warnings, flags, log = prepare(path_with(body))
+    assert (warnings, flags) == ([], None)
+    lines = log.splitlines()
+    assert lines
+    assert all(line.startswith("DEBUG:chomp.runtime:") for line in lines)
+
+
+def test_one_of_several_cards_is_enough(path_with: Any):
+    body = smi("NVIDIA GeForce RTX 4090\nNVIDIA GeForce RTX 5090")
+    assert prepare(path_with(body))[1] == TRITON_GEMM_OFF
+
+
+def test_a_command_sets_the_flags_before_jax_is_imported(
+    path_with: Any, config_file: Any, tmp_path: Path
+):
+    """The whole command: JAX starts with the flag, and the user reads why."""
+    spy = """
+import os, sys
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        if name == "jax" and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            print("JAX COMES WITH", os.environ.get("XLA_FLAGS"), file=sys.stderr)
+sys.meta_path.insert(0, Spy())
+from chomp.cli import main
+main(sys.argv[1:])
+"""
+    environ = path_with(smi("NVIDIA GeForce RTX 5090"))
+    command = [sys.executable, "-c", spy, "train", config_file(), "--dry-run"]
+    done = subprocess.run(
+        command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert f"JAX COMES WITH {TRITON_GEMM_OFF}\n" in done.stderr
+    assert "warning: NVIDIA GeForce RTX 5090: added" in done.stderr
+    assert "dry run: nothing was written" in done.stdout
+
+
+def test_memory_is_read(tmp_path: Path):
+    readings = memory_readings()
+    assert set(readings) == {"peak_memory_gb", "device_memory_gb"}
+    assert 0.01 < readings["device_memory_gb"] <= readings["peak_memory_gb"] * 1.01 < 1000
