@@ -186,6 +186,6 @@ def test_what_is_accepted_is_accepted_by_the_library(section: dict[str, object])
         ).model
     except ConfigError:
         return
-    ours_only = {"backend", "d_model", "softmax_dtype"}
+    ours_only = {"backend", "d_model", "softmax_dtype", "fast_ops"}
     dtypes = {"param_dtype", "compute_dtype", "accum_dtype"}
     MegalodonConfig(**model.model_dump(exclude=ours_only | dtypes))

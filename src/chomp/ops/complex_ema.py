@@ -115,10 +115,11 @@ def _matrices(
     The state is h without the factor p, which is taken on the way out: real parts first.
     """
     p, magnitude, phase, gamma_real, gamma_imag = coefficients
-    real, imag, decay = _powers(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase), chunk)
+    q_real, q_imag = magnitude * jnp.cos(phase), magnitude * jnp.sin(phase)
+    real, imag, decay = _powers(q_real, q_imag, chunk)
     a, b = (gamma_real * p)[..., None], (gamma_imag * p)[..., None]
     kernel = (a * real - b * imag).sum(axis=1)
-    q_real, q_imag = real[..., 1:2], imag[..., 1:2]
+    q_real, q_imag = q_real[..., None], q_imag[..., None]
     next_real, next_imag = real * q_real - imag * q_imag, real * q_imag + imag * q_real
     outward = jnp.concatenate([a * next_real - b * next_imag, -a * next_imag - b * next_real], 1)
     inward = jnp.concatenate([real, imag], axis=1)[..., ::-1].swapaxes(1, 2)

@@ -1,0 +1,162 @@
+"""The chunked average against the recurrence itself, token by token in float64."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from megalodon_jax.layers.complex_ema import ComplexEMA
+
+from chomp.models.fast_layers import coefficients
+from chomp.ops import Coefficients, complex_ema
+
+DIM, ORDER = 3, 4
+average = jax.jit(complex_ema, static_argnums=3)
+
+
+def reference(x: np.ndarray, c: Coefficients, runs: np.ndarray | None) -> np.ndarray:
+    p, magnitude, phase, real, imag = (np.asarray(a, np.float64) for a in c)
+    q, gamma = magnitude * np.exp(1j * phase), real + 1j * imag
+    batch, dim, time = x.shape
+    y = np.zeros(x.shape)
+    state = np.zeros((batch, dim, q.shape[1]), complex)
+    for t in range(time):
+        if runs is not None and t > 0:
+            state[runs[:, t] != runs[:, t - 1]] = 0
+        state = q * state + p * x[:, :, t, None].astype(np.float64)
+        y[:, :, t] = (gamma * state).real.sum(-1)
+    return y
+
+
+def some_coefficients(rng: np.random.Generator, lowest: float = 0.2, highest: float = 0.99):
+    shape = (DIM, ORDER)
+    values = (
+        rng.uniform(0.2, 0.8, shape),
+        rng.uniform(lowest, highest, shape),
+        rng.uniform(0, np.pi, shape),
+        rng.normal(size=shape),
+        rng.normal(size=shape),
+    )
+    return Coefficients(*(jnp.asarray(v, jnp.float32) for v in values))
+
+
+def random_runs(rng: np.random.Generator, batch: int, time: int, documents: int) -> np.ndarray:
+    cuts = [rng.integers(0, time, documents - 1) for _ in range(batch)]
+    return np.stack([np.searchsorted(np.sort(c), np.arange(time), side="right") for c in cuts])
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**31),
+    time=st.sampled_from([1, 31, 90]),  # each shape is compiled once, so they are few
+    chunk=st.sampled_from([1, 8, 32]),
+    documents=st.integers(1, 60),
+)
+def test_output_is_that_of_the_recurrence(seed, time, chunk, documents):
+    rng = np.random.default_rng(seed)
+    c = some_coefficients(rng)
+    x = rng.normal(size=(2, DIM, time)).astype(np.float32)
+    for runs in (None, random_runs(rng, 2, time, documents).astype(np.int32)):
+        ours = average(x, c, runs, chunk)
+        np.testing.assert_allclose(ours, reference(x, c, runs), rtol=2e-5, atol=2e-5)
+
+
+def test_every_token_its_own_document_keeps_nothing():
+    """More runs than any block of pairs holds, in every chunk."""
+    rng = np.random.default_rng(0)
+    c, time = some_coefficients(rng), 200
+    x = rng.normal(size=(1, DIM, time)).astype(np.float32)
+    runs = np.arange(time, dtype=np.int32)[None]
+    ours = average(x, c, runs, 32)
+    weight = (np.asarray(c.gamma_real) * np.asarray(c.p)).sum(-1)
+    np.testing.assert_allclose(ours, x * weight[:, None], rtol=1e-5, atol=1e-5)
+
+
+def test_decay_of_exactly_zero():
+    rng = np.random.default_rng(2)
+    c = some_coefficients(rng)._replace(magnitude=jnp.zeros((DIM, ORDER)))
+    x = rng.normal(size=(1, DIM, 40)).astype(np.float32)
+    np.testing.assert_allclose(average(x, c, None, 32), reference(x, c, None), rtol=1e-5, atol=1e-5)
+    grads = jax.grad(lambda c: average(x, c, None, 32).sum())(c)
+    assert all(np.isfinite(g).all() for g in grads)
+
+
+def dense(x: jax.Array, c: Coefficients, runs: np.ndarray | None) -> jax.Array:
+    """The same average in float64 as one masked matrix, for its derivatives."""
+    time = x.shape[-1]
+    lag = np.arange(time)[:, None] - np.arange(time)[None, :]
+    q = c.magnitude * jnp.exp(1j * c.phase)
+    gamma = (c.gamma_real + 1j * c.gamma_imag) * c.p
+    kernel = (gamma[..., None] * q[..., None] ** np.arange(time)).real.sum(1)
+    allowed = np.broadcast_to(lag >= 0, (x.shape[0], time, time))
+    if runs is not None:
+        allowed = allowed & (runs[:, :, None] == runs[:, None, :])
+    return jnp.einsum("dij,bij,bdj->bdi", kernel[:, np.maximum(lag, 0)], allowed, x)
+
+
+@pytest.mark.parametrize("documents", [None, 1, 5, 70])
+@pytest.mark.parametrize("chunk", [8, 32])
+def test_gradients_of_input_and_all_coefficients(documents, chunk):
+    rng = np.random.default_rng(3)
+    time = 75
+    c = some_coefficients(rng)
+    x = rng.normal(size=(2, DIM, time)).astype(np.float32)
+    weights = rng.normal(size=x.shape)
+    runs = None if documents is None else random_runs(rng, 2, time, documents).astype(np.int32)
+    given_runs = None if runs is None else jnp.asarray(runs)
+    ours = jax.jit(
+        jax.grad(lambda c, x: (complex_ema(x, c, given_runs, chunk) * weights).sum(), (0, 1))
+    )(c, jnp.asarray(x))
+    with jax.enable_x64(True):
+        wide = Coefficients(*(jnp.asarray(np.asarray(a, np.float64)) for a in c))
+        x64 = jnp.asarray(x.astype(np.float64))
+        np.testing.assert_allclose(dense(x64, wide, runs), reference(x, c, runs), atol=1e-9)
+        expected = jax.grad(lambda c, x: (dense(x, c, runs) * weights).sum(), (0, 1))(wide, x64)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(("shift", "offset", "time"), [(0.0, 0.0, 700), (-5.0, 3.0, 16_384)])
+def test_error_is_no_larger_than_the_library_s(shift, offset, time):
+    """Also for |q| within 1e-4 of 1 over a long row with a large mean."""
+    layer = ComplexEMA(8, 16, key=jax.random.PRNGKey(0))
+    layer = eqx.tree_at(
+        lambda e: (e.alpha, e.delta), layer, (layer.alpha + shift, layer.delta + shift)
+    )
+    x = jax.random.normal(jax.random.PRNGKey(1), (1, 8, time)) + offset
+    c = coefficients(layer)
+    expected = reference(np.asarray(x), c, None)
+    skip = np.asarray(layer.omega, np.float64)[:, None] * np.asarray(x, np.float64)
+    theirs = np.abs(np.asarray(layer(x)[0]) - expected - skip).max()
+    ours = np.abs(np.asarray(average(x, c, None, 32)) - expected).max()
+    assert ours <= 2 * theirs
+
+
+def test_another_document_changes_no_bit():
+    rng = np.random.default_rng(4)
+    c = some_coefficients(rng)
+    runs = np.repeat([0, 1, 2], [21, 30, 49]).astype(np.int32)[None]
+    x = rng.normal(size=(1, DIM, 100)).astype(np.float32)
+    other = x.copy()
+    other[:, :, 21:51] = rng.normal(size=(1, DIM, 30)) * 1e30
+    one, two = (np.asarray(average(values, c, runs, 16)) for values in (x, other))
+    assert (one[..., :21] == two[..., :21]).all() and (one[..., 51:] == two[..., 51:]).all()
+    assert not (one[..., 21:51] == two[..., 21:51]).all()
+
+
+def test_under_vmap_scan_and_checkpoint():
+    rng = np.random.default_rng(5)
+    c = some_coefficients(rng)
+    x = jnp.asarray(rng.normal(size=(3, 2, DIM, 40)), jnp.float32)
+    runs = jnp.asarray(np.stack([random_runs(rng, 2, 40, 4) for _ in range(3)]), jnp.int32)
+
+    def loss(x, runs):
+        return jnp.square(complex_ema(x, c, runs, 16)).sum()
+
+    plain = [jax.jit(jax.grad(loss))(a, b) for a, b in zip(x, runs, strict=True)]
+    mapped = jax.jit(jax.vmap(jax.grad(loss)))(x, runs)
+    scanned = jax.lax.scan(lambda _, i: (None, jax.grad(jax.checkpoint(loss))(*i)), None, (x, runs))
+    np.testing.assert_allclose(mapped, np.stack(plain), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scanned[1], np.stack(plain), rtol=1e-5, atol=1e-5)
