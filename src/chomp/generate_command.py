@@ -10,11 +10,11 @@ import jax
 
 from chomp.checkpoint import Checkpoints
 from chomp.config import Config, config_from_mapping
-from chomp.data import Tokenizer, load_tokenizer
+from chomp.data import Tokenizer
 from chomp.errors import ResumeError
 from chomp.generation import Sampling, stream_ids
 from chomp.models import build_model
-from chomp.parts import fit_to_tokenizer
+from chomp.parts import open_tokenizer
 from chomp.run_folder import RunFolder
 from chomp.runtime import start_jax
 
@@ -63,8 +63,7 @@ def generate_text(request: GenerateRequest, write: Callable[[str], None]) -> Non
             "only model.backend megalodon can"
         )
     start_jax(allow_cpu=True, compile_cache=config.runtime.compile_cache)
-    tokenizer = load_tokenizer(config.data.tokenizer, folder.tokenizer)
-    config = fit_to_tokenizer(config, tokenizer)
+    config, tokenizer = open_tokenizer(config, folder.tokenizer)
     params = _restore_params(config, folder, request.step)
     prompt = tokenizer.encode_prompt(request.prompt)
     sampling = Sampling(

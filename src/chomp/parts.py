@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from chomp.config import Config, config_from_mapping, is_deterministic
-from chomp.data import Data, Tokenizer, load_tokenizer, open_data
+from chomp.data import Data, SpecialIds, Tokenizer, load_tokenizer, open_data
 from chomp.errors import ConfigError
 from chomp.models import build_model
 from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
@@ -45,6 +45,20 @@ def fit_to_tokenizer(config: Config, tokenizer: Tokenizer) -> Config:
             ]
         )
     return fitted
+
+
+def open_tokenizer(config: Config, snapshot: Path | None) -> tuple[Config, Tokenizer]:
+    """Load the tokenizer, and return it with the configuration fitted to it.
+
+    Args:
+        config: as the user wrote it.
+        snapshot: the run's own copy of the tokenizer; used if it is there.
+    """
+    there = snapshot if snapshot is not None and snapshot.is_dir() else None
+    model = config.model
+    special = SpecialIds(model.pad_token_id, model.bos_token_id, model.eos_token_id)
+    tokenizer = load_tokenizer(config.data.tokenizer, there, special=special)
+    return fit_to_tokenizer(config, tokenizer), tokenizer
 
 
 @dataclass(frozen=True)
@@ -137,9 +151,7 @@ def set_up(config: Config, snapshot: Path | None) -> Setup:
         config: as the user wrote it.
         snapshot: the run's own copy of the tokenizer; used if it is there.
     """
-    there = snapshot if snapshot is not None and snapshot.is_dir() else None
-    tokenizer = load_tokenizer(config.data.tokenizer, there)
-    config = fit_to_tokenizer(config, tokenizer)
+    config, tokenizer = open_tokenizer(config, snapshot)
     train = config.train
     learner = build_learner(config)
     data = open_data(

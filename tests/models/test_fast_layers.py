@@ -45,7 +45,7 @@ def compiled(isolate: bool, fast: bool):
 
     def measure(params, batch):
         (loss, targets), grads = jax.value_and_grad(model.loss, has_aux=True)(params, batch, None)
-        return loss, targets, optax.global_norm(grads)
+        return loss, targets, optax.tree.norm(grads)
 
     return jax.jit(measure), jax.jit(model.init)(jax.random.PRNGKey(0))
 
@@ -91,7 +91,7 @@ def test_checkpointed_layers_give_the_same_gradients():
         model = Megalodon(c, True)
         params = jax.jit(model.init)(jax.random.PRNGKey(0))
         grads = jax.jit(jax.grad(lambda p, model=model: model.loss(p, batch, key)[0]))(params)
-        norms.append(float(optax.global_norm(grads)))
+        norms.append(float(optax.tree.norm(grads)))
     np.testing.assert_allclose(norms[1], norms[0], rtol=1e-6)
 
 
