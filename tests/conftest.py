@@ -200,11 +200,16 @@ def read_rows() -> Callable[[Path], list[Values]]:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory, values: Callable[..., Values]) -> Path:
-    """The folder of a small Megalodon's run: 4 steps, all saved. Not to be written to."""
+    """The folder of a small Megalodon's run, saved at steps 10, 20 and 30. Not to be written to."""
     folder = tmp_path_factory.mktemp("small")
     config = folder / "config.yaml"
-    keep = {"save_every": 1, "max_to_keep": 4}
-    config.write_text(yaml.safe_dump(values("megalodon", checkpoint=keep)), "utf-8")
+    # A high rate: after some steps it writes letters, and at each step others.
+    sections = {
+        "train": {"steps": 30},
+        "optim": {"lr": 0.02},
+        "checkpoint": {"save_every": 10},
+    }
+    config.write_text(yaml.safe_dump(values("megalodon", **sections)), "utf-8")
     done = in_process("train", config, "--run-dir", folder / "run")
     assert done.code == 0, done.err
     return folder / "run"

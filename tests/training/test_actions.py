@@ -1,0 +1,191 @@
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chomp.errors import DivergedError
+from chomp.parts import compile_loss, set_up
+from chomp.training import Evaluate, Log, Moment, Save, Stopwatch
+from chomp.types import BatchStats, Progress, StepMetrics, TrainState
+
+
+class Rows:
+    """Keeps what is logged."""
+
+    def __init__(self):
+        self.rows: list[dict[str, Any]] = []
+        self.steps: list[int] = []
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def progress(self, step: int) -> None:
+        self.steps.append(step)
+
+
+def moment(step: int, tokens_seen: int = 0, rejected: int = 0, **row: Any) -> Moment:
+    value = jnp.asarray(2.0)
+    metrics = StepMetrics(value, value, jnp.asarray(3), jnp.asarray(rejected))
+    state = TrainState((), (), jnp.asarray(step), jnp.asarray(rejected), jnp.zeros(2))
+    stats = BatchStats(3, 6, 1, 0, 0, 0, ())
+    return Moment(state, metrics, Progress(step, tokens_seen), stats, row)
+
+
+@pytest.fixture
+def kept() -> Rows:
+    return Rows()
+
+
+@pytest.fixture
+def stopwatch() -> Stopwatch:
+    return Stopwatch()
+
+
+@pytest.fixture
+def log(kept: Rows, stopwatch: Stopwatch) -> Callable[..., Log]:
+    def make(every: int, *, start: int = 0, steps: int = 100, nan_check: bool = True) -> Any:
+        action = Log(
+            kept,
+            stopwatch,
+            every=every,
+            steps=steps,
+            progress=Progress(start, 10 * start),
+            rates={"lr": lambda count: jnp.asarray(0.5 * (count + 1))},
+            constants={"packing_mode": "bin"},
+            first_row={"first_step_compile_time_s": 7.0},
+            row_tokens=8,
+            memory=lambda: {"peak_memory_gb": 1.0},
+            nan_check=nan_check,
+        )
+        seen = [start]
+
+        def act(moment: Moment) -> None:
+            if moment.progress.step != seen[-1]:
+                seen.append(moment.progress.step)
+                with stopwatch.waiting():
+                    pass
+            action(moment)
+
+        return act
+
+    return make
+
+
+def test_a_row_covers_the_window_since_the_last(log: Any, kept: Rows, stopwatch: Stopwatch):
+    action = log(3, start=4)
+    for step in range(5, 10):
+        time.sleep(0.02)
+        if step == 6:
+            with stopwatch.paused():
+                time.sleep(0.5)
+        action(moment(step, tokens_seen=10 * step))
+    assert kept.steps == [5, 6, 7, 8, 9]
+    first, second = kept.rows
+    assert (first["step"], second["step"]) == (6, 9)
+    assert 0.02 <= first["step_time_s"] < 0.2
+    assert 0.02 <= second["step_time_s"] < 0.2
+    assert first["tokens_per_sec"] == pytest.approx(20 / (2 * first["step_time_s"]))
+    assert second["tokens_per_sec"] == pytest.approx(30 / (3 * second["step_time_s"]))
+    assert first["packing_utilization"] == 6 / 8
+    # The rate of the update that made the step: the ninth has count 8.
+    assert second["lr"] == 4.5
+    assert first["packing_mode"] == second["packing_mode"] == "bin"
+    assert "first_step_compile_time_s" in first
+    assert "first_step_compile_time_s" not in second
+
+
+def test_other_actions_values_make_a_row_and_so_does_the_last_step(log: Any, kept: Rows):
+    action = log(100, steps=6)
+    for step in range(1, 7):
+        action(moment(step, **({"eval_loss": 1.5} if step == 2 else {})))
+    assert [row["step"] for row in kept.rows] == [2, 6]
+    assert kept.rows[0]["eval_loss"] == 1.5
+    assert "eval_loss" not in kept.rows[1]
+
+
+def test_where_the_data_ends_there_is_a_whole_row(log: Any, kept: Rows):
+    action = log(2)
+    for step in (1, 2, 3):
+        action(moment(step))
+    ended = moment(3, eval_loss=1.5)
+    action(ended)
+    assert [row["step"] for row in kept.rows] == [2, 3]
+    assert {"loss", "eval_loss"} <= set(kept.rows[1])
+    action(ended)
+    assert len(kept.rows) == 2
+
+
+def test_where_the_data_ends_behind_a_row_only_news_are_told(log: Any, kept: Rows):
+    action = log(1)
+    action(moment(1))
+    action(moment(1))
+    assert len(kept.rows) == 1
+    action(moment(1, eval_loss=1.5))
+    assert kept.rows[1] == {"step": 1, "eval_loss": 1.5}
+
+
+def test_a_rejected_update_ends_the_run_behind_its_row(log: Any, kept: Rows):
+    with pytest.raises(DivergedError, match=r"1 step\(s\) up to step 3"):
+        log(1)(moment(3, rejected=1))
+    assert kept.rows[0]["updates_rejected"] == 1
+    log(1, nan_check=False)(moment(3, rejected=1))
+
+
+def test_a_state_with_rejected_updates_is_not_saved(stopwatch: Stopwatch):
+    saved: list[int] = []
+    save = Save(lambda state, progress: saved.append(progress.step), stopwatch, nan_check=True)
+    save(moment(1))
+    with pytest.raises(DivergedError):
+        save(moment(2, rejected=1))
+    assert saved == [1]
+
+
+@pytest.mark.parametrize("mode", ["sequential", "bin"])
+def test_evaluation_is_the_loss_of_each_document_by_itself(
+    make_config: Any, stopwatch: Stopwatch, mode: str
+):
+    """The bigram model's loss doesn't depend on rows: a plain sum over texts is the reference."""
+    data = {"packing_mode": mode, "packing_buffer_docs": 8, "max_eval_samples": 7}
+    config = make_config(data=data, train={"eval_every": 1})
+    setup = set_up(config, None)
+    params = setup.learner.init().params
+    found = Evaluate(setup.data.evaluation, compile_loss(setup), stopwatch).evaluate(params)
+    head, embed = np.asarray(params.lm_head.weight), np.asarray(params.embed.weight)
+    nats, targets, size = 0.0, 0, 0
+    documents = setup.data.evaluation._load()
+    setup.data.close()
+    assert len(documents) == 7
+    for document in documents:
+        [ids] = setup.tokenizer.encode_batch([document.text])
+        logits = embed[ids[:-1]].astype(np.float64) @ head.T
+        logits -= logits.max(-1, keepdims=True)
+        logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        nats -= logprobs[np.arange(len(ids) - 1), ids[1:]].sum()
+        targets += len(ids) - 1
+        size += len(document.text.encode()) - 1
+    assert found["eval_targets"] == targets
+    assert found["eval_loss"] == pytest.approx(nats / targets, rel=1e-5)
+    assert found["eval_perplexity"] == pytest.approx(math.exp(nats / targets), rel=1e-4)
+    assert found["eval_bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+
+
+def test_work_that_is_not_training_waits_for_the_device(stopwatch: Stopwatch):
+    """Whatever was dispatched before is training time, not the pause's."""
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda i, y: y @ x / 30.0, x))
+    x = jnp.ones((300, 300))
+    slow(x).block_until_ready()
+    stopwatch.lap()
+    with stopwatch.waiting():
+        pass
+    start = time.perf_counter()
+    state = TrainState((), (), slow(x)[0, 0], jnp.asarray(0), jnp.zeros(2))
+    held = Moment(state, moment(1).metrics, Progress(1), moment(1).stats)
+    inside: list[float] = []
+    save = Save(lambda s, p: inside.append(time.perf_counter() - start), stopwatch, nan_check=True)
+    save(held)
+    assert stopwatch.lap().seconds >= 0.9 * inside[0] - 0.01

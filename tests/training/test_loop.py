@@ -1,0 +1,131 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chomp.errors import DataError
+from chomp.training import Action, Ending, Stopwatch, run_loop
+from chomp.types import Batch, BatchStats, Drawn, Progress, StepMetrics, TrainState
+
+
+class Stream:
+    """Batches of two targets each, that are counted as they are drawn."""
+
+    def __init__(self, length: int | None = None, error: Exception | None = None):
+        self.drawn, self._length, self._error = 0, length, error
+
+    def __iter__(self) -> Iterator[Drawn]:
+        return self
+
+    def __next__(self) -> Drawn:
+        if self.drawn == self._length:
+            raise self._error or StopIteration
+        self.drawn += 1
+        ids = np.full((1, 1, 4), self.drawn, np.int32)
+        stats = BatchStats(2, 4, 1, 0, 3, 0, (self.drawn,))
+        return Drawn(Batch(ids, ids, ids, ids > 0), stats)
+
+
+def count(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    """A step that sums what it sees."""
+    total = state.params + batch.input_ids.sum()
+    metrics = StepMetrics(total, total, jnp.asarray(2), jnp.asarray(0))
+    return TrainState(total, (), state.step + 1, state.rejected, state.key), metrics
+
+
+@pytest.fixture
+def loop() -> Callable[..., Any]:
+    def run(stream: Stream, actions: Any, steps: int, start: int = 0, stop_after: int = 10**9):
+        state = TrainState(jnp.zeros(()), (), jnp.asarray(start), jnp.asarray(0), jnp.zeros(2))
+        return run_loop(
+            count,
+            state,
+            Progress(step=start, tokens_seen=2 * start),
+            stream,
+            actions,
+            steps=steps,
+            should_stop=lambda: stream.drawn >= stop_after,
+            stopwatch=Stopwatch(),
+        )
+
+    return run
+
+
+@pytest.fixture
+def calls() -> list[tuple[str, int]]:
+    return []
+
+
+@pytest.fixture
+def action(calls: list[tuple[str, int]]) -> Callable[..., Action]:
+    def make(name: str, every: int, **keys: bool) -> Action:
+        return Action(name, lambda m: calls.append((name, m.progress.step)), every, **keys)
+
+    return make
+
+
+def test_actions_run_when_due_in_their_order_and_once_at_the_end(loop, action, calls):
+    actions = [action("a", 3, at_end=True), action("b", 2), action("never", 0)]
+    result = loop(Stream(), actions, 7)
+    assert calls == [("b", 2), ("a", 3), ("b", 4), ("a", 6), ("b", 6), ("a", 7)]
+    assert result.ending is Ending.FINISHED
+    calls.clear()
+    loop(Stream(), actions, 6)
+    assert calls.count(("a", 6)) == 1
+
+
+def test_counts_follow_what_was_drawn(loop):
+    seen = []
+    record = Action("record", lambda m: seen.append((m.progress, int(m.state.params))), 1)
+    stream = Stream()
+    result = loop(stream, [record], 5, start=3)
+    assert stream.drawn == 2
+    assert result.progress == Progress(5, 10, docs_seen=2, docs_skipped=6)
+    assert [(p.step, p.tokens_seen, total) for p, total in seen] == [(4, 8, 4), (5, 10, 12)]
+
+
+def test_a_stop_comes_before_the_next_batch_is_drawn(loop, action, calls):
+    stream = Stream()
+    actions = [action("log", 1, at_end=True, reports=True), action("end", 5, at_end=True)]
+    result = loop(stream, [*actions, action("save", 5, at_stop=True)], 9, stop_after=3)
+    assert stream.drawn == 3
+    assert result.ending is Ending.STOPPED
+    assert result.progress.step == 3
+    assert calls == [("log", 1), ("log", 2), ("log", 3), ("save", 3)]
+
+
+def test_a_stop_at_a_step_that_was_saved_does_not_save_twice(loop, action, calls):
+    loop(Stream(), [action("save", 3, at_stop=True)], 9, stop_after=3)
+    assert calls == [("save", 3)]
+
+
+def test_a_stop_before_the_first_step_does_nothing(loop, action, calls):
+    result = loop(Stream(), [action("save", 1, at_stop=True, at_end=True)], 9, stop_after=0)
+    assert (calls, result.progress.step) == ([], 0)
+
+
+def test_the_end_of_the_data_runs_what_the_end_asks_for(loop, action, calls):
+    actions = [
+        action("evaluate", 10, at_end=True),
+        action("log", 1, at_end=True, reports=True),
+        action("save", 2, at_end=True, at_stop=True),
+    ]
+    result = loop(Stream(length=2), actions, 9)
+    assert result.ending is Ending.OUT_OF_DATA
+    assert result.progress.step == 2
+    # The log reports what the evaluation found; the save of this step is there already.
+    assert calls[2:] == [("save", 2), ("evaluate", 2), ("log", 2)]
+
+
+def test_a_data_error_saves_and_goes_on_to_the_user(loop, action, calls):
+    with pytest.raises(DataError, match="line 7"):
+        loop(Stream(3, DataError("line 7")), [action("save", 10, at_stop=True)], 9)
+    assert calls == [("save", 3)]
+
+
+def test_a_finished_run_draws_nothing(loop, action, calls):
+    stream = Stream()
+    result = loop(stream, [action("save", 1, at_end=True)], 5, start=5)
+    assert (stream.drawn, calls, result.ending) == (0, [], Ending.FINISHED)
