@@ -24,9 +24,9 @@ for shipped in sorted(CONFIGS.glob("*.yaml")):
     assert isinstance(values, dict)
     VALID.append(values)
 
-# A name comes first: of the file with its place, of the key, or of the override.
+# A name comes first: of the file with its place, of the key (any text), or of the override.
 LINE = re.compile(
-    r"FILE(:\d+:\d+)?: \S|unknown key '.*'; \S|override ['\"].*['\"]: \S|[^:]*: \S", re.DOTALL
+    r"FILE(:\d+:\d+)?: \S|unknown key '.*'; \S|override ['\"].*['\"]: \S|.+?: \S", re.DOTALL
 )
 
 
