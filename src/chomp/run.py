@@ -27,6 +27,7 @@ from chomp.tracking import (
     keep_rows_up_to,
     log_to_file,
     open_console,
+    require_wandb,
 )
 from chomp.training import (
     Action,
@@ -75,6 +76,8 @@ def train(request: Request) -> int:
     config, folder = request.config, request.folder
     with ExitStack() as resources:
         stop = resources.enter_context(StopRequest())
+        if config.logging.wandb.enabled:
+            require_wandb()  # before the folder is taken
         if request.resume:
             folder.require_run()
         else:

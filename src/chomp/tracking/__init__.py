@@ -3,7 +3,7 @@
 from chomp.tracking.console import PlainConsole, RichConsole, open_console
 from chomp.tracking.files import JsonLines, keep_rows_up_to, log_to_file
 from chomp.tracking.tracker import LastValues, Sink, Tracker
-from chomp.tracking.wandb_sink import WandbSink
+from chomp.tracking.wandb_sink import WandbSink, require_wandb
 
 __all__ = [
     "JsonLines",
@@ -16,4 +16,5 @@ __all__ = [
     "keep_rows_up_to",
     "log_to_file",
     "open_console",
+    "require_wandb",
 ]

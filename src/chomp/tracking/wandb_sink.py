@@ -1,11 +1,30 @@
 """Rows to Weights & Biases."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from chomp.config import WandbConfig
 from chomp.errors import ConfigError
 from chomp.tracking.tracker import Row, Silent
+
+
+def require_wandb() -> ModuleType:
+    """Return the package.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(
+            [
+                "logging.wandb.enabled: the package wandb is not installed; "
+                "run pip install 'chomp[wandb]', or set it to false"
+            ]
+        ) from error
+    return wandb
 
 
 class WandbSink(Silent):
@@ -30,26 +49,26 @@ class WandbSink(Silent):
             original: the user's file, uploaded as an artifact.
 
         Raises:
-            ConfigError: the package is missing.
+            ConfigError: the package is missing, or the service refuses (no login, no network).
         """
+        wandb = require_wandb()
         try:
-            import wandb
-        except ImportError as error:
+            self._run = wandb.init(
+                project=config.project or project,
+                entity=config.entity,
+                name=config.run_name or name,
+                mode=config.mode,
+                tags=list(config.tags),
+                config=resolved,
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except wandb.Error as error:
             raise ConfigError(
                 [
-                    "logging.wandb.enabled: the package wandb is not installed; "
-                    "run pip install 'chomp[wandb]', or set it to false"
+                    f"logging.wandb: {error} (or set logging.wandb.mode: offline, "
+                    "and send the run later with wandb sync)"
                 ]
             ) from error
-        self._run = wandb.init(
-            project=config.project or project,
-            entity=config.entity,
-            name=config.run_name or name,
-            mode=config.mode,
-            tags=list(config.tags),
-            config=resolved,
-            settings=wandb.Settings(console="off", silent=True),
-        )
         artifact = wandb.Artifact(f"config-{self._run.id}", type="config")
         artifact.add_file(str(original), name="config_original.yaml")
         self._run.log_artifact(artifact)

@@ -1,0 +1,128 @@
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+BLOCK = 32768
+
+
+def records(run: Path) -> list[Any]:
+    """Every record of an offline run's file: a LevelDB log behind a header of 7 bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    [path] = run.glob("*.wandb")
+    data, at, found, parts = path.read_bytes(), 7, [], b""
+    assert data.startswith(b":W&B")
+    while at < len(data):
+        room = BLOCK - at % BLOCK
+        if room < 7:  # too little for the next header: zeros
+            at += room
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            found.append(wandb_internal_pb2.Record.FromString(parts))
+            parts = b""
+    return found
+
+
+def history(found: list[Any]) -> list[dict[str, Any]]:
+    """The logged rows by W&B's step, without its own fields."""
+    steps: dict[int, dict[str, Any]] = {}
+    for record in found:
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            row = {(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in items}
+            steps.setdefault(int(row["_step"]), {}).update(row)
+    return [{k: v for k, v in row.items() if k[0] != "_"} for row in steps.values()]
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        folder = tmp_path / name.lower()
+        folder.mkdir()
+        monkeypatch.setenv(name, str(folder))
+    yield {"wandb": {"enabled": True, "mode": "offline", "tags": ["a tag"]}}
+    wandb.teardown()  # it remembers the folders for the rest of the process
+
+
+def test_an_offline_run_has_the_rows_of_the_metrics_and_the_config(
+    chomp: Any, config_file: Any, read_rows: Any, tmp_path: Path, offline: dict[str, Any]
+):
+    config = config_file(logging=offline, train={"eval_every": 2}, optim={"name": "muon"})
+    done = chomp("train", config, "--run-dir", tmp_path / "run")
+    assert done.code == 0, done.err
+    [run] = (tmp_path / "wandb_dir" / "wandb").glob("offline-run-*")
+    found = records(run)
+    assert history(found) == read_rows(tmp_path / "run")
+    [started] = [r.run for r in found if r.WhichOneof("record_type") == "run"][:1]
+    assert (started.project, started.display_name, list(started.tags)) == (
+        "chomp",
+        "run",
+        ["a tag"],
+    )
+    values = {item.key: json.loads(item.value_json) for item in started.config.update}
+    assert values["train"]["steps"] == 4
+    artifacts = [
+        r.request.log_artifact.artifact if r.WhichOneof("record_type") == "request" else r.artifact
+        for r in found
+        if r.WhichOneof("record_type") in ("artifact", "request")
+    ]
+    [files] = [a.manifest.contents for a in artifacts if a.type == "config"]
+    [entry] = files
+    assert entry.path == "config_original.yaml"
+    assert entry.size == config.stat().st_size
+    [kept] = (tmp_path / "run").glob("config_original.yaml")
+    assert kept.read_bytes() == config.read_bytes()
+
+
+def test_without_wandb_dir_it_is_in_the_working_folder(
+    chomp: Any, config_file: Any, tmp_path: Path, offline: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("WANDB_DIR")
+    monkeypatch.chdir(tmp_path)
+    done = chomp("train", config_file(logging=offline), "--run-dir", "run")
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
+
+
+def test_a_login_that_is_missing_is_a_clear_message(
+    start_chomp: Any, config_file: Any, offline: Any, tmp_path: Path
+):
+    offline["wandb"]["mode"] = "online"
+    process = start_chomp(
+        *("train", config_file(logging=offline), "--run-dir", tmp_path / "run"),
+        env={"HOME": str(tmp_path), "WANDB_API_KEY": ""},
+        stdin=subprocess.DEVNULL,
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "wandb login" in err
+    assert "logging.wandb.mode: offline" in err
+    assert "Traceback" not in err
+
+
+def test_a_missing_package_is_a_clear_message(config_file: Any, offline: Any, tmp_path: Path):
+    script = (
+        "import sys\nsys.modules['wandb'] = None  # as if it were not installed\n"
+        "from chomp.cli import main\nmain(sys.argv[1:])"
+    )
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", script, "train", config_file(logging=offline)]
+    done = subprocess.run([*command, "--run-dir", run], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "logging.wandb.enabled: the package wandb is not installed" in done.stderr
+    assert "pip install" in done.stderr
+    assert "Traceback" not in done.stderr
+    # Corrected, the same command starts: nothing claims that a run is there.
+    again = [*command, "--run-dir", run, "-o", "logging.wandb.enabled=false"]
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
