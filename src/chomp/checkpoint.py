@@ -121,6 +121,23 @@ class Checkpoints:
         )
         return _join(like, items[PARAMS], items[TRAIN])
 
+    def check_shapes(self, step: int, like: Any) -> None:
+        """Check that the saved parameters have the paths and shapes of `like`.
+
+        Raises:
+            ResumeError: they don't; names the first difference.
+        """
+        metadata = self._manager.item_metadata(step)[PARAMS]
+        saved = {name: tuple(leaf.shape) for name, leaf in metadata.items()}
+        wanted = {name: tuple(leaf.shape) for name, leaf in _by_path(like).items()}
+        for name in sorted(saved.keys() | wanted.keys()):
+            if saved.get(name) != wanted.get(name):
+                raise ResumeError(
+                    f"the parameter {name} has shape {saved.get(name)} in the checkpoint of step "
+                    f"{step} and {wanted.get(name)} in this configuration: a changed model can't "
+                    "go on with it; put the old values back, or start a new run in another folder"
+                )
+
     def restore_params(self, step: int, like: Any) -> Any:
         """Return the saved parameters alone, shaped as in `like`."""
         items = self._manager.restore(

@@ -132,13 +132,14 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     text = sys.stdin.read() if prompt is None else prompt
     _prepare_environment()
     from chomp.generate_command import GenerateRequest, generate_text
+    from chomp.tracking.console import printable
 
-    generate_text(GenerateRequest(run_dir, step, text, **options), _write)
+    to_terminal = sys.stdout.isatty()
 
+    def write(text: str) -> None:
+        click.echo(printable(text) if to_terminal else text, nl=False)
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    generate_text(GenerateRequest(run_dir, step, text, **options), write)
 
 
 def _prepare_environment() -> None:

@@ -10,6 +10,8 @@ IDENTITY_SECTIONS = ("model", "data", "optim")
 IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
 # How data is fetched, not what it is.
 NOT_IDENTITY = ("data.max_retries", "data.retry_delay_sec", "data.grain_prefetch")
+CONTENT = "data.content"
+"""Where the fingerprints of the data stand."""
 PATHS = ("data.files", "data.eval_files", "data.hf_dataset", "data.tokenizer.hf_name_or_path")
 
 
@@ -59,6 +61,14 @@ def _matters(change: Change) -> bool:
     return section in IDENTITY_SECTIONS and change.key not in NOT_IDENTITY
 
 
+def _options(refused: Sequence[Change]) -> str:
+    """Name each change to allow; the parts of a fingerprint are allowed together."""
+    keys = dict.fromkeys(
+        CONTENT if change.key.startswith(CONTENT + ".") else change.key for change in refused
+    )
+    return " ".join(f"--allow-change {key}" for key in keys)
+
+
 def check_identity(
     old: Mapping[str, Any], new: Mapping[str, Any], allowed: Sequence[str]
 ) -> list[Change]:
@@ -83,7 +93,7 @@ def check_identity(
             "this is not the run that was saved:",
             *(f"  {change}" for change in refused),
             "put the old values back, start a new run in another folder, or allow the change "
-            f"knowingly: --allow-change {refused[0].key}",
+            f"knowingly: {_options(refused)}",
         ]
         raise ResumeError("\n".join(lines))
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from chomp.checkpoint import Checkpoints, SavedRun
 from chomp.config import Config, config_warnings
 from chomp.generation import SampleMaker, Sampling
-from chomp.identity import check_identity
+from chomp.identity import changes, check_identity
 from chomp.parts import Compiled, Setup, compile_loss, compile_step, derived_values, set_up
 from chomp.report import dry_run_lines, group_rows, start_lines, summary_lines
 from chomp.run_folder import RunFolder
@@ -91,7 +91,7 @@ def train(request: Request) -> int:
         if saved is None:
             setup.tokenizer.save(folder.tokenizer)
         else:
-            check_identity(saved.meta["identity"], setup.identity, request.allow_change)
+            _check_fit(saved, checkpoints, setup, request.allow_change)
         resolved = config.model_dump(mode="json") | {"derived": derived_values(setup)}
         folder.write_configs(request.original, resolved)
         if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
@@ -167,7 +167,22 @@ def _read_saved(
         console.message(f"changed since the checkpoint: {change}")
         if change.key == "train.steps" and request.config.optim.decay_steps is None:
             console.message("  the learning rate decays until the new last step from here on")
+    for change in changes(saved.meta["versions"], _versions()):
+        console.message(f"warning: {change}; results may differ in their last bits from here on")
     return saved
+
+
+def _check_fit(
+    saved: SavedRun, checkpoints: Checkpoints | None, setup: Setup, allowed: Sequence[str]
+) -> None:
+    """Check that data and tokenizer are what they were, and that the parameters fit."""
+    check_identity(saved.meta["identity"], setup.identity, allowed)
+    if checkpoints:
+        checkpoints.check_shapes(saved.progress.step, setup.learner.shapes.params)
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 class _Run:
@@ -316,6 +331,6 @@ class _Run:
         meta = {
             "config": self.request.config.model_dump(mode="json"),
             "identity": self.setup.identity,
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "versions": _versions(),
         }
         checkpoints.save(state, progress, self.setup.data.get_state(), meta)

@@ -42,12 +42,13 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def require_run(self) -> None:
-        """Check that there is a run to resume.
+        """Check that there is a run to resume, be it one that was killed while it started.
 
         Raises:
             ResumeError: there is none.
         """
-        if not self.holds_run():
+        traces = (self.original_config, self.path / "checkpoints", self.path / "train.log")
+        if not any(trace.exists() for trace in traces):
             raise ResumeError(
                 f"{self.path} holds no run (no {self.original_config.name} there); "
                 "check the path, or leave --resume out to start one"

@@ -72,8 +72,8 @@ class ModelConfig(Section):
     """How projection matrices are initialised."""
     use_checkpoint: bool = False
     """Activation checkpointing: recompute each block in the backward pass instead of keeping its
-    activations. megalodon-jax does it only with `train.deterministic: false` (dropout rates may
-    stay 0.0)."""
+    activations. megalodon-jax does it only in runs that are not deterministic: with
+    `train.deterministic: false`, where dropout rates may stay 0.0."""
     fast_ops: bool = True
     """Compute ComplexEMA, TimestepNorm and the loss with chomp's own operations: the same results
     in a fraction of the time. `false`: as megalodon-jax does, for comparison."""

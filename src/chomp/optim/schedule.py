@@ -13,8 +13,8 @@ def warmup_cosine(
 ) -> optax.Schedule:
     """Rise linearly to `peak`, then fall along a cosine to `peak * min_ratio` and stay there.
 
-    The first update (count 0) already has the rate `peak / warmup_steps`: a rate of zero would
-    spend a step's computation on nothing.
+    The first update (count 0) has the rate `peak / warmup_steps`, and the last one of the decay
+    is still above the floor: a rate of zero would spend a step's computation on nothing.
 
     Args:
         peak: learning rate at the end of the warm-up.
@@ -26,5 +26,4 @@ def warmup_cosine(
     if warmup_steps == 0:
         return cosine
     rise = optax.linear_schedule(peak / warmup_steps, peak, max(1, warmup_steps - 1))
-    # The cosine starts one step past its peak, which the warm-up's last update already had.
-    return optax.join_schedules([rise, lambda count: cosine(count + 1)], [warmup_steps])
+    return optax.join_schedules([rise, cosine], [warmup_steps])

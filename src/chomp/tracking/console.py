@@ -44,8 +44,13 @@ def summary_line(row: Row, steps: int) -> str:
     return "  ".join([f"step {step}/{steps}", *values])
 
 
+def printable(text: str) -> str:
+    """Return `text` with control characters replaced."""
+    return text.translate(_CONTROL)
+
+
 def _shown(record: Row) -> tuple[str, str]:
-    return record["prompt"].translate(_CONTROL), record["continuation"].translate(_CONTROL)
+    return printable(record["prompt"]), printable(record["continuation"])
 
 
 def open_console(*, steps: int, use_rich: bool, stream: IO[str] | None = None) -> "PlainConsole":
