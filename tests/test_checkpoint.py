@@ -74,6 +74,14 @@ def test_a_state_comes_back_bit_for_bit(opened: Open, state, shapes, async_save:
     assert saved.meta == META
 
 
+def test_parameters_of_other_shapes_are_noticed(opened: Open, state, shapes):
+    opened().save(state, Progress(3), {}, META)
+    opened().check_shapes(3, shapes.params)
+    wider = jax.tree.map(lambda p: jax.ShapeDtypeStruct((*p.shape, 2), p.dtype), shapes.params)
+    with pytest.raises(ResumeError, match=r"parameter .* has shape .* in the checkpoint of step 3"):
+        opened().check_shapes(3, wider)
+
+
 def test_parameters_come_alone(opened: Open, state, shapes):
     opened().save(state, Progress(3), {}, META)
     assert_same_bits(opened().restore_params(3, shapes.params), state.params)

@@ -127,7 +127,9 @@ class Checkpoints:
         Raises:
             ResumeError: they don't; names the first difference.
         """
-        metadata = self._manager.item_metadata(step)[PARAMS]
+        # Not the manager's: it knows an item's kind only once the item was saved or restored.
+        folder = self._manager.directory / str(step) / PARAMS
+        metadata = ocp.StandardCheckpointHandler().metadata(folder).tree
         saved = {name: tuple(leaf.shape) for name, leaf in metadata.items()}
         wanted = {name: tuple(leaf.shape) for name, leaf in _by_path(like).items()}
         for name in sorted(saved.keys() | wanted.keys()):
