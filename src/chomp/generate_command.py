@@ -81,11 +81,10 @@ def generate_text(request: GenerateRequest, write: Callable[[str], None]) -> Non
 
 
 def _restore_params(config: Config, folder: RunFolder, step: str) -> Any:
-    checkpoints = Checkpoints(
-        folder.inside(config.checkpoint.root_dir or "checkpoints"),
-        max_to_keep=None,
-        async_save=False,
-    )
+    place = folder.inside(config.checkpoint.root_dir or "checkpoints")
+    if not place.is_dir():
+        raise ResumeError(f"{folder.path} has no checkpoints; train it with checkpoint.enabled")
+    checkpoints = Checkpoints(place, max_to_keep=None, async_save=False)
     found = checkpoints.resolve(step)
     if found is None:
         raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")

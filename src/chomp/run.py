@@ -216,6 +216,7 @@ class _Run:
                     settings.wandb,
                     project=settings.project,
                     name=folder.path.name,
+                    id_file=folder.wandb_id,
                     resolved=self.config.model_dump(mode="json"),
                     original=folder.original_config,
                 )

@@ -17,6 +17,7 @@ class RunFolder:
         self.resolved_config = path / "config_resolved.json"
         self.tokenizer = path / "tokenizer"
         self.samples = path / "samples.jsonl"
+        self.wandb_id = path / "wandb_id"
 
     def inside(self, name: str) -> Path:
         """Return `name` below the folder; an absolute path stays as it is."""

@@ -84,6 +84,20 @@ def test_an_offline_run_has_the_rows_of_the_metrics_and_the_config(
     assert kept.read_bytes() == config.read_bytes()
 
 
+def test_a_resume_goes_on_with_the_same_run(
+    chomp: Any, config_file: Any, read_rows: Any, tmp_path: Path, offline: dict[str, Any]
+):
+    config = config_file(logging=offline)
+    more = ["--resume", "latest", "-o", "train.steps=6"]
+    for arguments in ([], more):
+        done = chomp("train", config, "--run-dir", tmp_path / "run", *arguments)
+        assert done.code == 0, done.err
+    runs = list((tmp_path / "wandb_dir" / "wandb").glob("offline-run-*"))
+    assert len({run.name.rpartition("-")[2] for run in runs}) == 1
+    rows = [row for run in runs for row in history(records(run))]
+    assert sorted(rows, key=lambda row: row["step"]) == read_rows(tmp_path / "run")
+
+
 def test_without_wandb_dir_it_is_in_the_working_folder(
     chomp: Any, config_file: Any, tmp_path: Path, offline: Any, monkeypatch: pytest.MonkeyPatch
 ):

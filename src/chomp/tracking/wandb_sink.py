@@ -36,6 +36,7 @@ class WandbSink(Silent):
         *,
         project: str,
         name: str,
+        id_file: Path,
         resolved: dict[str, Any],
         original: Path,
     ):
@@ -45,6 +46,7 @@ class WandbSink(Silent):
             config: the `logging.wandb` section.
             project: used where the section names none.
             name: of the run folder; used where the section names none.
+            id_file: keeps the run's id, so that a resume goes on with the same run.
             resolved: the configuration to show.
             original: the user's file, uploaded as an artifact.
 
@@ -52,6 +54,7 @@ class WandbSink(Silent):
             ConfigError: the package is missing, or the service refuses (no login, no network).
         """
         wandb = require_wandb()
+        run_id = id_file.read_text().strip() if id_file.exists() else None
         try:
             self._run = wandb.init(
                 project=config.project or project,
@@ -60,6 +63,8 @@ class WandbSink(Silent):
                 mode=config.mode,
                 tags=list(config.tags),
                 config=resolved,
+                id=run_id,
+                resume="allow" if run_id else None,
                 settings=wandb.Settings(console="off", silent=True),
             )
         except wandb.Error as error:
@@ -69,6 +74,7 @@ class WandbSink(Silent):
                     "and send the run later with wandb sync)"
                 ]
             ) from error
+        id_file.write_text(self._run.id + "\n")
         artifact = wandb.Artifact(f"config-{self._run.id}", type="config")
         artifact.add_file(str(original), name="config_original.yaml")
         self._run.log_artifact(artifact)

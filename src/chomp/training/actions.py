@@ -100,6 +100,8 @@ class Log:
         self._row_tokens, self._memory, self._nan_check = row_tokens, memory, nan_check
         self._window_tokens = 0
         self._last_seen = progress.step
+        for rate in rates.values():
+            rate(0)  # compiles its few operations, which would count as time of the second row
         self._reported: Row = {}
 
     def __call__(self, moment: Moment) -> None:
