@@ -1,5 +1,8 @@
 """What a run says about itself at its start and end."""
 
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,15 @@ from chomp.parts import Compiled, Setup, derived_values
 from chomp.types import Progress
 
 GIB = 1 << 30
+
+
+def program_name() -> str:
+    """Return what the user typed to call chomp: a path, unless the bare name finds it as well."""
+    typed = sys.argv[0]
+    found = shutil.which("chomp")
+    if Path(typed).name != "chomp" or (found is not None and Path(found).samefile(typed)):
+        return "chomp"
+    return shlex.quote(typed)
 
 
 def start_lines(setup: Setup, device: str) -> list[str]:
@@ -69,6 +81,7 @@ def summary_lines(
     can_resume: bool,
     can_generate: bool,
     steps: int,
+    program: str = "chomp",
 ) -> list[str]:
     """Return the closing summary: results, and the commands to go on with.
 
@@ -81,6 +94,7 @@ def summary_lines(
         can_resume: whether there is a checkpoint.
         can_generate: whether the model can.
         steps: of the configuration.
+        program: how the user calls chomp.
     """
     ended = "stopped" if progress.step < steps else "finished"
     lines = [f"{ended:<10} after step {progress.step} of {steps}, {seconds:.0f} s"]
@@ -95,7 +109,7 @@ def summary_lines(
     lines.append(f"run folder {folder}")
     if can_resume:
         more = "" if progress.step < steps else f" -o train.steps={2 * steps}"
-        lines.append(f"resume     chomp train --run-dir {folder} --resume latest{more}")
+        lines.append(f"resume     {program} train --run-dir {folder} --resume latest{more}")
         if can_generate:
-            lines.append(f"generate   chomp generate {folder} --prompt 'def '")
+            lines.append(f"generate   {program} generate {folder} --prompt 'def '")
     return lines

@@ -13,7 +13,7 @@ from chomp.config import Config, config_warnings
 from chomp.generation import SampleMaker, Sampling
 from chomp.identity import changes, check_identity
 from chomp.parts import Compiled, Setup, compile_loss, compile_step, derived_values, set_up
-from chomp.report import dry_run_lines, group_rows, start_lines, summary_lines
+from chomp.report import dry_run_lines, group_rows, program_name, start_lines, summary_lines
 from chomp.run_folder import RunFolder
 from chomp.runtime import memory_readings, start_jax
 from chomp.signals import StopRequest
@@ -226,6 +226,9 @@ class _Run:
     def go(self, tracker: Tracker, stop: StopRequest) -> int:
         """Compile, train, report; return the exit code."""
         setup, steps = self.setup, self.config.train.steps
+        if self.saved:
+            setup.data.set_state(self.saved.data_state)
+        setup.data.start()
         compiled = compile_step(setup)
         tracker.message(f"compiled   training step in {compiled.seconds:.1f} s")
         state = self._start_state()
@@ -255,6 +258,7 @@ class _Run:
             can_resume=self.checkpoints is not None,
             can_generate=self.config.model.backend == "megalodon",
             steps=steps,
+            program=program_name(),
         )
         for line in lines:
             tracker.message(line)
@@ -263,7 +267,6 @@ class _Run:
     def _start_state(self) -> TrainState:
         if self.saved is None or self.checkpoints is None:
             return self.setup.learner.init()
-        self.setup.data.set_state(self.saved.data_state)
         return self.checkpoints.restore_state(self.saved.progress.step, self.setup.learner.shapes)
 
     def _actions(self, tracker: Tracker, compiled: Compiled) -> list[Action]:

@@ -65,6 +65,10 @@ class Data:
         shard, row = divmod(key, 1 << ROW_BITS)
         return self.corpus.shards[shard].name, row
 
+    def start(self) -> None:
+        """Begin to prepare training batches in the background."""
+        self.train.start_prefetch()
+
     def get_state(self) -> dict[str, Any]:
         """Return the place in both streams."""
         return {"train": self.train.get_state(), "samples": self.samples.get_state()}
