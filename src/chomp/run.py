@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from chomp.agenda import Agenda
 from chomp.checkpoint import Checkpoints, SavedRun
 from chomp.config import Config, config_warnings
-from chomp.generation import SampleMaker, Sampling
+from chomp.errors import ResumeError
 from chomp.identity import changes, check_identity
-from chomp.parts import Compiled, Setup, compile_loss, compile_step, derived_values, set_up
+from chomp.parts import Setup, compile_step, derived_values, set_up
 from chomp.report import dry_run_lines, group_rows, program_name, start_lines, summary_lines
 from chomp.run_folder import RunFolder
 from chomp.runtime import memory_readings, start_jax
@@ -29,18 +30,7 @@ from chomp.tracking import (
     open_console,
     require_wandb,
 )
-from chomp.training import (
-    Action,
-    DeviceCheck,
-    Ending,
-    Evaluate,
-    Log,
-    Profile,
-    Sample,
-    Save,
-    Stopwatch,
-    run_loop,
-)
+from chomp.training import Ending, Profile, Stopwatch, run_loop
 from chomp.types import Progress, TrainState
 
 PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grain", "datasets")
@@ -155,8 +145,13 @@ def _read_saved(
     request: Request, checkpoints: Checkpoints | None, console: PlainConsole
 ) -> SavedRun | None:
     """Return the checkpoint to go on from, once its configuration is known to fit."""
-    if request.resume is None or checkpoints is None:
+    if request.resume is None:
         return None
+    if checkpoints is None:
+        raise ResumeError(
+            "checkpoint.enabled is false: there is nothing to resume from; set it to true, "
+            "or start a new run in another folder"
+        )
     step = checkpoints.resolve(request.resume)
     if step is None:
         console.message("nothing was saved yet: starting from the first step")
@@ -234,7 +229,9 @@ class _Run:
         state = self._start_state()
         if self.saved:
             tracker.message(f"resumed    after step {self.progress.step}")
-        actions = self._actions(tracker, compiled)
+        agenda = Agenda(setup, tracker, self.stopwatch, self.progress)
+        save = functools.partial(self._save, self.checkpoints) if self.checkpoints else None
+        actions = agenda.actions(compiled, save=save, profile=self._profile())
         tracker.progress(self.progress.step)
         self.stopwatch.lap()
         result = run_loop(
@@ -269,67 +266,14 @@ class _Run:
             return self.setup.learner.init()
         return self.checkpoints.restore_state(self.saved.progress.step, self.setup.learner.shapes)
 
-    def _actions(self, tracker: Tracker, compiled: Compiled) -> list[Action]:
-        """Return the periodic work in its order: a row comes after what adds to it."""
-        train, debug = self.config.train, self.config.debug
-        actions = []
-        if train.eval_every:
-            evaluate = Evaluate(
-                self.setup.data.evaluation, compile_loss(self.setup), self.stopwatch
-            )
-            actions.append(Action("evaluate", evaluate, train.eval_every, at_end=True))
-        actions.append(Action("log", self._log(tracker, compiled), 1, at_end=True, reports=True))
-        if train.generate_every and self.config.model.backend == "megalodon":
-            sample = Sample(self._sample_maker(tracker), self.stopwatch)
-            actions.append(Action("sample", sample, train.generate_every, at_end=True))
-        if self.checkpoints:
-            save = Save(
-                functools.partial(self._save, self.checkpoints),
-                self.stopwatch,
-                nan_check=debug.nan_check,
-            )
-            every = self.config.checkpoint.save_every
-            actions.append(Action("save", save, every, at_end=True, at_stop=True))
-        actions.append(Action("device check", DeviceCheck(), debug.check_device_every))
-        if train.profile:
-            folder = self.request.folder.inside(train.profile_dir or "profile")
-            profile = Profile(folder, self.progress.step)
-            self.resources.callback(profile.close)
-            actions.append(Action("profile", profile, 1))
-        return actions
-
-    def _log(self, tracker: Tracker, compiled: Compiled) -> Log:
+    def _profile(self) -> Profile | None:
         train = self.config.train
-        return Log(
-            tracker,
-            self.stopwatch,
-            every=train.log_every,
-            steps=train.steps,
-            progress=self.progress,
-            rates=self.setup.learner.schedules,
-            constants={"packing_mode": self.config.data.packing_mode},
-            first_row={"first_step_compile_time_s": compiled.seconds},
-            row_tokens=train.grad_accum * train.batch_size * train.seq_len,
-            memory=memory_readings,
-            nan_check=self.config.debug.nan_check,
-        )
-
-    def _sample_maker(self, tracker: Tracker) -> SampleMaker:
-        train, tokenizer = self.config.train, self.setup.tokenizer
-        return SampleMaker(
-            next_document=self.setup.data.samples.next_document,
-            tokenizer=tokenizer,
-            prompt_limit=train.generate_input_len or train.seq_len // 2,
-            sampling=Sampling(
-                max_tokens=train.generate_max_tokens or self.config.model.chunk_size + 16,
-                temperature=train.generate_temperature,
-                top_k=train.generate_top_k,
-                top_p=train.generate_top_p,
-                eos_id=tokenizer.eos_id,
-            ),
-            seed=train.seed,
-            report=tracker.sample,
-        )
+        if not train.profile:
+            return None
+        folder = self.request.folder.inside(train.profile_dir or "profile")
+        profile = Profile(folder, self.progress.step)
+        self.resources.callback(profile.close)
+        return profile
 
     def _save(self, checkpoints: Checkpoints, state: TrainState, progress: Progress) -> None:
         meta = {

@@ -76,7 +76,18 @@ def test_rows_behind_a_step_are_dropped(tmp_path: Path):
     assert rows(path) == kept[:2]
     keep_rows_up_to(0, path)
     assert path.read_text() == ""
-    assert list(tmp_path.iterdir()) == [path]
+    replaced = (tmp_path / "metrics.replaced.jsonl").read_text("utf-8").split("\n")
+    assert [json.loads(replaced[0]), replaced[1]] == [error, '{"step": 8, "lo']
+    assert [json.loads(line) for line in replaced[2:5]] == [kept[2], *kept[:2]]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_characters_that_end_lines_elsewhere_stay_in_their_row(tmp_path: Path):
+    path = tmp_path / "samples.jsonl"
+    row = json.dumps({"step": 1, "continuation": "a\u2028b\x85c"}, ensure_ascii=False) + "\n"
+    path.write_text(row + '{"step": 2}\n', encoding="utf-8")
+    keep_rows_up_to(1, path)
+    assert path.read_text(encoding="utf-8") == row
 
 
 def test_a_last_line_that_was_cut_short_is_dropped_whatever_it_says(tmp_path: Path):

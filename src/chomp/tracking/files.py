@@ -47,24 +47,34 @@ def _append(file: TextIO, row: Row) -> None:
 
 
 def keep_rows_up_to(step: int, path: Path) -> None:
-    """Drop the rows of `path` behind `step`, and a last line that a crash cut short.
+    """Take the rows behind `step` out of `path`, with any line that a crash cut short.
 
-    A run resumed at `step` writes them again, so that each step stands there once.
+    A run resumed at `step` writes them again, so that each step stands there once. What is taken
+    out is kept in a file beside it, `NAME.replaced.jsonl`.
     """
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        # The row of a crash tells of an ended run, not of a step.
-        if isinstance(row, dict) and "error" not in row and row.get("step", 0) <= step:
-            kept.append(line + "\n")
+    kept, replaced = [], []
+    # Not `splitlines`, which also splits at characters that JSON leaves inside a text.
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for line in filter(None, text.split("\n")):
+        (kept if _is_row_up_to(step, line) else replaced).append(line + "\n")
+    if "".join(kept) == text:
+        return
+    with path.with_suffix(".replaced.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(replaced)
     replacement = path.with_name(path.name + ".tmp")
     replacement.write_text("".join(kept), encoding="utf-8")
     os.replace(replacement, path)
+
+
+def _is_row_up_to(step: int, line: str) -> bool:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    # The row of a crash tells of an ended run, not of a step.
+    return isinstance(row, dict) and "error" not in row and row.get("step", 0) <= step
 
 
 def log_to_file(path: Path | None, level: str) -> None:
