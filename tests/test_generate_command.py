@@ -137,4 +137,4 @@ def test_a_run_without_checkpoints_says_so(chomp: Any, small_run: Path, tmp_path
     shutil.copytree(small_run, copy, ignore=shutil.ignore_patterns("checkpoints"))
     done = chomp("generate", copy, *COMMON)
     assert done.code == 2
-    assert "no checkpoint yet" in done.err
+    assert "has no checkpoints" in done.err and not (copy / "checkpoints").exists()
