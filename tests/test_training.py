@@ -133,7 +133,7 @@ class Runner:
     def _advice(self) -> list[str]:
         line = next(ln for ln in self.chain.outputs[-1].splitlines() if ln.startswith("resume "))
         words = shlex.split(line)
-        assert words[1:3] == ["chomp", "train"]
+        assert (Path(words[1]).name, words[2]) == ("chomp", "train")
         return words[3:]
 
 
