@@ -28,8 +28,16 @@ def test_a_run_is_not_claimed_twice(tmp_path: Path):
 def test_a_file_is_no_folder(tmp_path: Path):
     path = tmp_path / "file"
     path.write_text("")
-    with pytest.raises(ResumeError, match="is a file"):
+    with pytest.raises(ResumeError, match="can't be made a run folder"):
         RunFolder(path).claim()
+
+
+def test_one_process_at_a_time(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim()
+    with folder.lock(), pytest.raises(ResumeError, match="another process"):
+        RunFolder(tmp_path / "run").lock()
+    folder.lock().close()
 
 
 def test_no_run_to_resume(tmp_path: Path):

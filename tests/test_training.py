@@ -360,6 +360,18 @@ class TestRunFolder:
         assert "Traceback" not in done.err
         assert files_of(tmp_path / "run") == before
 
+    def test_another_run_s_checkpoints_are_not_taken_over(
+        self, chomp: Any, config_file: Any, tmp_path: Path
+    ):
+        shared = ["-o", f"checkpoint.root_dir={tmp_path / 'shared'}"]
+        config = config_file()
+        assert chomp("train", config, "--run-dir", tmp_path / "one", *shared).code == 0
+        before = files_of(tmp_path / "shared")
+        done = chomp("train", config, "--run-dir", tmp_path / "two", *shared)
+        assert done.code == 2
+        assert "already holds checkpoints" in done.err
+        assert files_of(tmp_path / "shared") == before
+
     def test_there_must_be_a_run_to_resume(self, train: Any, config_file: Any, tmp_path: Path):
         done = train(config_file(), "--resume", "latest")
         assert done.code == 2

@@ -108,8 +108,9 @@ def summary_lines(
     lines.append(f"tokens     {progress.tokens_seen:,} seen, {trained:,} of them now")
     lines.append(f"run folder {folder}")
     if can_resume:
+        quoted = shlex.quote(str(folder))
         more = "" if progress.step < steps else f" -o train.steps={2 * steps}"
-        lines.append(f"resume     {program} train --run-dir {folder} --resume latest{more}")
+        lines.append(f"resume     {program} train --run-dir {quoted} --resume latest{more}")
         if can_generate:
-            lines.append(f"generate   {program} generate {folder} --prompt 'def '")
+            lines.append(f"generate   {program} generate {quoted} --prompt 'def '")
     return lines

@@ -72,6 +72,7 @@ def train(request: Request) -> int:
             folder.require_run()
         else:
             folder.claim()
+        resources.enter_context(folder.lock())
         log_file = config.logging.log_file
         log_to_file(folder.inside(log_file) if log_file else None, config.logging.level)
         console = open_console(steps=config.train.steps, use_rich=config.logging.console_use_rich)
@@ -138,6 +139,11 @@ def _open_checkpoints(request: Request, resources: ExitStack) -> Checkpoints | N
         async_save=settings.async_save,
     )
     resources.callback(checkpoints.close)
+    if request.resume is None and checkpoints.steps():
+        raise ResumeError(
+            f"{checkpoints.folder} already holds checkpoints, of another run; "
+            "give another checkpoint.root_dir or --run-dir"
+        )
     return checkpoints
 
 

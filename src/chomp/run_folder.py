@@ -1,9 +1,10 @@
 """The folder of a run and the files in it."""
 
 import datetime
+import fcntl
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from chomp.errors import ResumeError
 
@@ -38,9 +39,33 @@ class RunFolder:
                 f"{self.path} already holds a run; add --resume latest to go on with it, "
                 "or give another --run-dir"
             )
-        if self.path.exists() and not self.path.is_dir():
-            raise ResumeError(f"{self.path} is a file; give another --run-dir")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResumeError(
+                f"{self.path} can't be made a run folder ({error.strerror}); give another --run-dir"
+            ) from error
+
+    def lock(self) -> TextIO:
+        """Keep other processes out until the file returned is closed, or this process is gone.
+
+        Raises:
+            ResumeError: another process is in the folder, or it can't be written to.
+        """
+        try:
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise ResumeError(
+                f"{self.path} can't be written to ({error.strerror}); give another --run-dir"
+            ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise ResumeError(
+                f"another process is training in {self.path}; wait for its end, or stop it"
+            ) from error
+        return file
 
     def require_run(self) -> None:
         """Check that there is a run to resume, be it one that was killed while it started.

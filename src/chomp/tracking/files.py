@@ -74,7 +74,10 @@ def _is_row_up_to(step: int, line: str) -> bool:
     except json.JSONDecodeError:
         return False
     # The row of a crash tells of an ended run, not of a step.
-    return isinstance(row, dict) and "error" not in row and row.get("step", 0) <= step
+    if not isinstance(row, dict) or "error" in row:
+        return False
+    number = row.get("step")
+    return isinstance(number, int) and number <= step
 
 
 def log_to_file(path: Path | None, level: str) -> None:
@@ -82,6 +85,8 @@ def log_to_file(path: Path | None, level: str) -> None:
 
     Warnings of the Python kind are logged as well. Nothing of it reaches the console.
     """
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     handler: logging.Handler = (
         logging.NullHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
     )
