@@ -3,6 +3,8 @@ import os
 import pty
 import re
 import select
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -100,3 +102,15 @@ def test_a_run_in_a_terminal_shows_a_bar(start_chomp: Any, config_file: Any, tmp
     for step in range(1, 5):
         assert len(re.findall(rf"step {step}/4  loss", plain)) == 1
     assert "finished   after step 4 of 4" in plain
+
+
+def test_a_reader_who_has_gone_does_not_end_the_run():
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = (
+        "import sys; from chomp.tracking import PlainConsole; c = PlainConsole(3, sys.stdout);"
+        "[c.message('a line') for _ in range(3)]; sys.exit(7)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (7, b"")

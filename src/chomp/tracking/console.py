@@ -1,5 +1,6 @@
 """What the user sees while a run goes on."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import IO, Any
@@ -84,8 +85,12 @@ class PlainConsole(Silent):
         self.message(f"--- continuation\n{continuation}\n---")
 
     def message(self, text: str) -> None:
-        """Print a line."""
-        print(text, file=self._stream, flush=True)
+        """Print a line; a reader who has gone (`| head`) doesn't end the run."""
+        try:
+            print(text, file=self._stream, flush=True)
+        except BrokenPipeError:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """Print aligned columns."""
