@@ -2,6 +2,7 @@
 
 import signal
 from types import FrameType, TracebackType
+from typing import Any
 
 
 class StopRequest:
@@ -9,11 +10,11 @@ class StopRequest:
 
     def __init__(self):
         self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, signal.Handlers | int | None] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._request)  # type: ignore[assignment]
+            self._before[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(
