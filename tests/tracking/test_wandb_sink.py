@@ -93,7 +93,9 @@ def test_a_resume_goes_on_with_the_same_run(
         done = chomp("train", config, "--run-dir", tmp_path / "run", *arguments)
         assert done.code == 0, done.err
     runs = list((tmp_path / "wandb_dir" / "wandb").glob("offline-run-*"))
-    assert len({run.name.rpartition("-")[2] for run in runs}) == 1
+    assert len(runs) == 2
+    # A folder is named after its time and the run's id, and a number if both were there before.
+    assert len({run.name.split("-")[3] for run in runs}) == 1
     rows = [row for run in runs for row in history(records(run))]
     assert sorted(rows, key=lambda row: row["step"]) == read_rows(tmp_path / "run")
 
