@@ -7,9 +7,9 @@ import jax
 import pytest
 
 from chomp.checkpoint import Checkpoints
+from chomp.commands.generate import GenerateRequest, _decoded, generate_text
 from chomp.config import config_from_mapping
 from chomp.data import load_tokenizer
-from chomp.generate_command import GenerateRequest, _decoded, generate_text
 from chomp.generation import Sampling, generate_ids
 from chomp.models import build_model
 

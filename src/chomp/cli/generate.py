@@ -1,0 +1,43 @@
+"""`chomp generate`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chomp.cli.options import start_environment
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--step", default="latest", metavar="latest|STEP", help="Checkpoint to use.")
+@click.option("--prompt", help="Text to continue. [default: standard input]")
+@click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1))
+@click.option("--temperature", default=1.0, show_default=True, type=click.FloatRange(0))
+@click.option("--top-k", type=click.IntRange(1), help="Choose among the K likeliest tokens.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Choose among the likeliest tokens of this total probability.",
+)
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same text.")
+@click.option("--samples", default=1, show_default=True, type=click.IntRange(1))
+def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> None:
+    """Continue a prompt with the model of a run, token by token.
+
+    \b
+    chomp generate runs/first --prompt 'def main(' --temperature 0.8
+    echo 'import os' | chomp generate runs/first --step 500 --samples 3
+    """
+    text = sys.stdin.read() if prompt is None else prompt
+    start_environment()
+    from chomp.commands.generate import GenerateRequest, generate_text
+    from chomp.tracking.console import printable
+
+    to_terminal = sys.stdout.isatty()
+
+    def write(text: str) -> None:
+        click.echo(printable(text) if to_terminal else text, nl=False)
+
+    generate_text(GenerateRequest(run_dir, step, text, **options), write)

@@ -1,0 +1,36 @@
+"""The program: a group of commands whose errors are clear lines and exit codes."""
+
+from typing import Any
+
+import click
+
+from chomp import __version__
+from chomp.errors import ChompError
+
+
+class _Group(click.Group):
+    """Commands whose errors end in one clear line each, and the right exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ChompError as error:
+            if ctx.params.get("debug"):
+                raise
+            for line in str(error).splitlines():
+                click.echo(f"error: {line}" if not line.startswith(" ") else line, err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, message="chomp %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Pretrain small Megalodon language models; a run resumes bit for bit.
+
+    \b
+    chomp train configs/quickstart.yaml     train on this machine's Python library
+    chomp generate runs/RUN --prompt 'def'  let the trained model write
+    """

@@ -1,0 +1,70 @@
+"""`chomp train`."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from chomp.cli.options import override_option, start_environment
+
+
+@click.command()
+@click.argument("config_path", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
+@override_option
+@click.option(
+    "--run-dir", type=click.Path(path_type=Path), help="Run folder. [default: a new one in runs/]"
+)
+@click.option("--resume", metavar="latest|STEP", help="Go on with the run in --run-dir.")
+@click.option(
+    "--allow-change",
+    multiple=True,
+    metavar="KEY",
+    help="Resume although this value of the configuration has changed.",
+)
+@click.option("--dry-run", is_flag=True, help="Compile and take one step; write nothing.")
+def train(
+    config_path: Path | None,
+    overrides: Sequence[str],
+    run_dir: Path | None,
+    resume: str | None,
+    allow_change: Sequence[str],
+    dry_run: bool,
+) -> None:
+    """Train the model that CONFIG describes, or go on with a run.
+
+    CONFIG may be left out with --resume: the run's own configuration is used then.
+
+    \b
+    chomp train configs/quickstart.yaml -o optim.lr=1e-3
+    chomp train --run-dir runs/first --resume latest -o train.steps=2000
+    """
+    started = time.perf_counter()
+    from chomp.config import load_config
+    from chomp.run_folder import RunFolder, new_run_path
+
+    if resume and run_dir is None:
+        raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with")
+    if config_path is None and not resume:
+        raise click.UsageError("give a CONFIG, for example configs/quickstart.yaml")
+    if allow_change and not resume:
+        raise click.UsageError("--allow-change goes with --resume")
+    folder = RunFolder(Path("."))
+    if resume and run_dir is not None:
+        folder = RunFolder(run_dir)
+        folder.require_run()
+    source = folder.resolved_config if config_path is None else config_path
+    config = load_config(source, overrides)
+    kept = folder.original_config if config_path is None else config_path
+    original = kept.read_text(encoding="utf-8")
+    if not resume:
+        folder = RunFolder(run_dir or Path(config.logging.run_dir or new_run_path()))
+    start_environment()
+    from chomp import run
+
+    if dry_run:
+        run.dry_run(config)
+        return
+    request = run.Request(config, original, folder, resume, allow_change, started)
+    sys.exit(run.train(request))
