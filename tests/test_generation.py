@@ -83,14 +83,11 @@ def test_a_sample_continues_a_part_of_the_next_document(
             prompt_limit=4,
             sampling=SAMPLING,
             seed=seed,
-            report=reports.append,
         )
 
     first, again, other = make(1), make(1), make(2)
     for step in (10, 20, 30):
-        first(params, step)
-        again(params, step)
-        other(params, step)
+        reports += [make_sample(params, step) for make_sample in (first, again, other)]
     for report, text in zip(reports[::3], texts, strict=False):
         # No EOS: the continuation follows the very last character of the prompt.
         assert report["prompt"] in (text[:4], text[-4:])

@@ -1,14 +1,46 @@
 """The periodic work of a run, in its order."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from chomp.generation import SampleMaker, Sampling
 from chomp.parts import Compiled, Setup, compile_loss
 from chomp.runtime import memory_readings
+from chomp.signals import Signals
 from chomp.tracking import Tracker
-from chomp.training import Action, DeviceCheck, Evaluate, Log, Profile, Sample, Save, Stopwatch
-from chomp.types import Progress, TrainState
+from chomp.training import (
+    Action,
+    DeviceCheck,
+    Evaluate,
+    Log,
+    LossWatch,
+    Moment,
+    Profile,
+    Sample,
+    Save,
+    Stopwatch,
+)
+from chomp.types import Progress
+
+
+class SaveClock:
+    """When a checkpoint is wanted for another reason than its step: minutes, or SIGUSR1."""
+
+    def __init__(self, minutes: float | None, signals: Signals):
+        self._minutes, self._signals = minutes, signals
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to count anew: a checkpoint was just made."""
+        self._start = time.monotonic()
+        self._signals.save_requested = False
+
+    def is_due(self) -> bool:
+        """Whether one is wanted now."""
+        late = self._minutes is not None and time.monotonic() - self._start >= 60 * self._minutes
+        return late or self._signals.save_requested
 
 
 @dataclass(frozen=True)
@@ -19,19 +51,23 @@ class Agenda:
         setup: the parts of the run.
         tracker: takes rows and samples.
         stopwatch: measures the steps.
+        signals: what was asked for from outside.
+        watch: of the loss.
         progress: counts at the start.
     """
 
     setup: Setup
     tracker: Tracker
     stopwatch: Stopwatch
+    signals: Signals
+    watch: LossWatch
     progress: Progress
 
     def actions(
         self,
         compiled: Compiled,
         *,
-        save: Callable[[TrainState, Progress], None] | None,
+        save: Callable[[Moment], None] | None,
         profile: Profile | None,
     ) -> list[Action]:
         """Return the work in its order: a row comes after what adds to it.
@@ -41,25 +77,42 @@ class Agenda:
             save: writes a checkpoint; None: there are none.
             profile: records a trace; None: nothing does.
         """
-        config = self.setup.config
+        config, guard = self.setup.config, self.signals.unless_stopped
         train, debug = config.train, config.debug
         actions = []
+        if debug.nan_check:
+            actions.append(Action("watch", self.watch.collect, 1))
         if train.eval_every:
-            loss_step = compile_loss(self.setup)
-            evaluate = Evaluate(self.setup.data.evaluation, loss_step, self.stopwatch)
+            evaluate = Evaluate(
+                self.setup.data.evaluation,
+                compile_loss(self.setup),
+                self.stopwatch,
+                guard=guard,
+                should_stop=self.signals.stop_requested,
+            )
             actions.append(Action("evaluate", evaluate, train.eval_every, at_end=True))
         actions.append(Action("log", self._log(compiled), 1, at_end=True, reports=True))
         if train.generate_every and config.model.backend == "megalodon":
-            sample = Sample(self._sample_maker(), self.stopwatch)
+            sample = Sample(self._sample_maker(), self._report_sample, self.stopwatch, guard=guard)
             actions.append(Action("sample", sample, train.generate_every, at_end=True))
         if save:
-            saving = Save(save, self.stopwatch, nan_check=debug.nan_check)
-            every = config.checkpoint.save_every
-            actions.append(Action("save", saving, every, at_end=True, at_stop=True))
+            actions.append(self._save(save))
         actions.append(Action("device check", DeviceCheck(), debug.check_device_every))
         if profile:
             actions.append(Action("profile", profile, 1))
         return actions
+
+    def _save(self, save: Callable[[Moment], None]) -> Action:
+        settings = self.setup.config.checkpoint
+        clock = SaveClock(settings.save_every_minutes, self.signals)
+
+        def save_and_restart(moment: Moment) -> None:
+            save(moment)
+            clock.restart()
+
+        saving = Save(save_and_restart, self.stopwatch, check=self.watch.check)
+        every = settings.save_every
+        return Action("save", saving, every, at_end=True, at_stop=True, asked=clock.is_due)
 
     def _log(self, compiled: Compiled) -> Log:
         config = self.setup.config
@@ -75,7 +128,7 @@ class Agenda:
             first_row={"first_step_compile_time_s": compiled.seconds},
             row_tokens=train.grad_accum * train.batch_size * train.seq_len,
             memory=memory_readings,
-            nan_check=config.debug.nan_check,
+            check=self.watch.check,
         )
 
     def _sample_maker(self) -> SampleMaker:
@@ -93,5 +146,8 @@ class Agenda:
                 eos_id=tokenizer.eos_id,
             ),
             seed=train.seed,
-            report=self.tracker.sample,
         )
+
+    def _report_sample(self, record: dict[str, Any]) -> None:
+        self.tracker.sample(record)
+        self.setup.data.samples.commit()

@@ -147,6 +147,10 @@ class Checkpoints:
         )
         return _like(like, items[PARAMS])
 
+    def wait(self) -> None:
+        """Wait for a save in progress."""
+        self._manager.wait_until_finished()
+
     def close(self) -> None:
         """Wait for a save in progress and release the folder."""
         self._manager.wait_until_finished()

@@ -37,3 +37,7 @@ class ResumeError(ChompError):
 
 class DivergedError(ChompError):
     """Training produced a loss or gradient that is not a finite number."""
+
+
+class Interrupted(Exception):
+    """A stop was asked for while something long was going on; what it would have given is lost."""

@@ -92,7 +92,6 @@ class SampleMaker:
         prompt_limit: int,
         sampling: Sampling,
         seed: int,
-        report: Any,
     ):
         """Prepare to sample.
 
@@ -102,22 +101,19 @@ class SampleMaker:
             prompt_limit: tokens of a prompt at most.
             sampling: how to choose tokens.
             seed: of the choice of prompts and tokens; each step has its own keys below it.
-            report: takes the finished record.
         """
         self._next_document, self._tokenizer = next_document, tokenizer
         self._prompt_limit, self._sampling = prompt_limit, sampling
-        self._seed, self._report = seed, report
+        self._seed = seed
 
-    def __call__(self, params: MegalodonForCausalLM, step: int) -> None:
-        """Generate with `params`; the same step and seed give the same text."""
+    def __call__(self, params: MegalodonForCausalLM, step: int) -> dict[str, Any]:
+        """Return a sample's record; the same document, step and seed give the same text."""
         ids = self._tokenizer.encode_prompt(self._next_document())
         prompt = choose_prompt(ids, self._prompt_limit, np.random.default_rng([self._seed, step]))
         key = jax.random.fold_in(jax.random.PRNGKey(self._seed), step)
         continuation = generate_ids(params, prompt, self._sampling, key)
-        self._report(
-            {
-                "step": step,
-                "prompt": self._tokenizer.decode(prompt),
-                "continuation": self._tokenizer.decode(continuation),
-            }
-        )
+        return {
+            "step": step,
+            "prompt": self._tokenizer.decode(prompt),
+            "continuation": self._tokenizer.decode(continuation),
+        }

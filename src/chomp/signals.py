@@ -1,20 +1,36 @@
-"""Stop requests from the outside."""
+"""Requests from the outside: SIGINT and SIGTERM to stop, SIGUSR1 to save."""
 
 import signal
+import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+from chomp.errors import Interrupted
+
+T = TypeVar("T")
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+WORK_THREAD = "chomp-work"
+POLL_SECONDS = 0.02
 
 
-class StopRequest:
-    """While entered, the first SIGINT or SIGTERM asks for a stop; a second one ends at once."""
+class Signals:
+    """While entered, the first SIGINT or SIGTERM asks for a stop and a second one ends the process
+    at once; SIGUSR1 asks for a checkpoint.
+    """
 
     def __init__(self):
-        self.signal: signal.Signals | None = None
+        self.stop: signal.Signals | None = None
+        """The signal that asked for a stop."""
+        self.save_requested = False
+        """A checkpoint was asked for; whoever makes one sets this back."""
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._request)
+    def __enter__(self) -> "Signals":
+        for number in STOPS:
+            self._before[number] = signal.signal(number, self._ask_to_stop)
+        self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_to_save)
         return self
 
     def __exit__(
@@ -26,15 +42,52 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        signal.signal(number, signal.SIG_DFL)
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop = signal.Signals(number)
+        for either in STOPS:
+            signal.signal(either, signal.SIG_DFL)
 
-    def requested(self) -> bool:
+    def _ask_to_save(self, number: int, frame: FrameType | None) -> None:
+        self.save_requested = True
+
+    def stop_requested(self) -> bool:
         """Whether a stop was asked for."""
-        return self.signal is not None
+        return self.stop is not None
 
     @property
     def exit_code(self) -> int:
         """128 + the signal's number, as shells have it; 0 without one."""
-        return 0 if self.signal is None else 128 + self.signal
+        return 0 if self.stop is None else 128 + self.stop
+
+    def unless_stopped(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns; it runs in a thread that a stop leaves behind.
+
+        A signal handler has to wait for the end of a long call outside Python (a compilation, a
+        generation) where the main thread makes it.
+
+        Raises:
+            Interrupted: a stop was asked for before the work was done.
+        """
+        result: list[T] = []
+        error: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                result.append(work())
+            except BaseException as raised:  # noqa: BLE001 - raised again by the caller's thread
+                error.append(raised)
+
+        thread = threading.Thread(target=run, name=WORK_THREAD, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            if self.stop_requested():
+                raise Interrupted
+            thread.join(POLL_SECONDS)
+        if error:
+            raise error[0]
+        return result[0]
+
+
+def work_left_behind() -> bool:
+    """Whether work that a stop interrupted still goes on."""
+    return any(thread.name == WORK_THREAD for thread in threading.enumerate())

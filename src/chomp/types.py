@@ -45,6 +45,8 @@ class BatchStats(NamedTuple):
     """Documents whose invalid UTF-8 was replaced."""
     keys: tuple[int, ...]
     """The documents drawn, in row order: shard << 32 | row."""
+    hash: int = 0
+    """Fingerprint of the batch's arrays: 64 bits."""
 
 
 class Drawn(NamedTuple):
@@ -58,6 +60,8 @@ class Progress(NamedTuple):
     """How far a run has come, in exact counts that a resume continues."""
 
     step: int = 0
+    batches: int = 0
+    """Batches drawn: more than steps where some were left out."""
     tokens_seen: int = 0
     """Targets trained on."""
     docs_seen: int = 0
@@ -69,12 +73,17 @@ class Progress(NamedTuple):
         """Return the counts after one more step, on the batch that `stats` describes."""
         return Progress(
             self.step + 1,
+            self.batches + 1,
             self.tokens_seen + stats.targets,
             self.docs_seen + stats.documents,
             self.docs_truncated + stats.truncated,
             self.docs_skipped + stats.skipped,
             self.docs_repaired + stats.repaired,
         )
+
+    def without_batch(self) -> "Progress":
+        """Return the counts after a batch that was drawn and left out."""
+        return self._replace(batches=self.batches + 1)
 
 
 class LanguageModel(Protocol):

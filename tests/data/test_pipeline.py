@@ -183,6 +183,7 @@ def test_samples_go_on_from_the_state(opened, paragraphs):
     assert json.loads(json.dumps(data.get_state()))["samples"] is None
     for _ in range(7):
         data.samples.next_document()
+    data.samples.commit()
     state = json.loads(json.dumps(data.get_state()))
     expected = [data.samples.next_document() for _ in range(600)]
     again = opened(local_text=paragraphs, shuffle_buffer_size=30)
@@ -191,6 +192,16 @@ def test_samples_go_on_from_the_state(opened, paragraphs):
     assert set(expected) == set(paragraphs)
     first = list(itertools.islice(take(opened(local_text=paragraphs), 1)[0].stats.keys, 1))
     assert paragraphs[first[0]] != expected[0]
+
+
+def test_a_sample_that_never_came_has_used_no_document(opened, paragraphs):
+    data = opened(local_text=paragraphs, shuffle_buffer_size=30)
+    used = data.samples.next_document()
+    data.samples.commit()
+    drawn = data.samples.next_document()
+    again = opened(local_text=paragraphs, shuffle_buffer_size=30)
+    again.set_state(json.loads(json.dumps(data.get_state())))
+    assert used != again.samples.next_document() == drawn
 
 
 def test_skipped_documents_are_counted_once_an_epoch(opened, paragraphs):

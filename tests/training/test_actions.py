@@ -33,7 +33,7 @@ def moment(step: int, tokens_seen: int = 0, rejected: int = 0, **row: Any) -> Mo
     metrics = StepMetrics(value, value, jnp.asarray(3), jnp.asarray(rejected))
     state = TrainState((), (), jnp.asarray(step), jnp.asarray(rejected), jnp.zeros(2))
     stats = BatchStats(3, 6, 1, 0, 0, 0, ())
-    return Moment(state, metrics, Progress(step, tokens_seen), stats, row)
+    return Moment(state, metrics, Progress(step, step, tokens_seen), stats, row)
 
 
 @pytest.fixture
@@ -48,19 +48,19 @@ def stopwatch() -> Stopwatch:
 
 @pytest.fixture
 def log(kept: Rows, stopwatch: Stopwatch) -> Callable[..., Log]:
-    def make(every: int, *, start: int = 0, steps: int = 100, nan_check: bool = True) -> Any:
+    def make(every: int, *, start: int = 0, steps: int = 100, check: Any = lambda: None) -> Any:
         action = Log(
             kept,
             stopwatch,
             every=every,
             steps=steps,
-            progress=Progress(start, 10 * start),
+            progress=Progress(start, start, 10 * start),
             rates={"lr": lambda count: jnp.asarray(0.5 * (count + 1))},
             constants={"packing_mode": "bin"},
             first_row={"first_step_compile_time_s": 7.0},
             row_tokens=8,
             memory=lambda: {"peak_memory_gb": 1.0},
-            nan_check=nan_check,
+            check=check,
         )
         seen = [start]
 
@@ -83,7 +83,7 @@ def test_a_row_covers_the_window_since_the_last(log: Any, kept: Rows, stopwatch:
     for step in moments:
         time.sleep(0.02)
         if step == 6:
-            with stopwatch.paused():
+            with stopwatch.paused("evaluating"):
                 time.sleep(0.8)
         action(moments[step])
     assert kept.steps == [5, 6, 7, 8, 9]
@@ -131,20 +131,35 @@ def test_where_the_data_ends_behind_a_row_only_news_are_told(log: Any, kept: Row
     assert kept.rows[1] == {"step": 1, "eval_loss": 1.5}
 
 
-def test_a_rejected_update_ends_the_run_behind_its_row(log: Any, kept: Rows):
-    with pytest.raises(DivergedError, match=r"1 step\(s\) up to step 3"):
-        log(1)(moment(3, rejected=1))
-    assert kept.rows[0]["updates_rejected"] == 1
-    log(1, nan_check=False)(moment(3, rejected=1))
+def test_a_row_is_written_before_its_steps_are_judged(log: Any, kept: Rows):
+    def refuse() -> None:
+        raise DivergedError("no")
 
-
-def test_a_state_with_rejected_updates_is_not_saved(stopwatch: Stopwatch):
-    saved: list[int] = []
-    save = Save(lambda state, progress: saved.append(progress.step), stopwatch, nan_check=True)
-    save(moment(1))
     with pytest.raises(DivergedError):
-        save(moment(2, rejected=1))
-    assert saved == [1]
+        log(1, check=refuse)(moment(3))
+    assert [row["step"] for row in kept.rows] == [3]
+
+
+def test_a_state_is_judged_before_it_is_saved(stopwatch: Stopwatch):
+    order: list[str] = []
+    save = Save(lambda m: order.append("save"), stopwatch, check=lambda: order.append("check"))
+    save(moment(1))
+    assert order == ["check", "save"]
+
+
+def test_a_row_that_waits_for_an_interrupted_evaluation_is_kept_whole(log: Any, kept: Rows):
+    action = log(100)
+    held = moment(2)
+    held.pending.append("evaluate")
+    action(held)
+    assert kept.rows == []
+    assert {"loss", "lr", "tokens_seen"} <= set(held.row)
+    # After the resume: the evaluation has added its value, the step is the one that it starts at.
+    resumed = log(100, start=2)
+    again = moment(2)
+    again.row.update(held.row | {"eval_loss": 1.5})
+    resumed(again)
+    assert kept.rows == [held.row | {"eval_loss": 1.5}]
 
 
 @pytest.mark.parametrize("mode", ["sequential", "bin"])
@@ -156,7 +171,14 @@ def test_evaluation_is_the_loss_of_each_document_by_itself(
     config = make_config(data=data, train={"eval_every": 1})
     setup = set_up(config, None)
     params = setup.learner.init().params
-    found = Evaluate(setup.data.evaluation, compile_loss(setup), stopwatch).evaluate(params)
+    evaluate = Evaluate(
+        setup.data.evaluation,
+        compile_loss(setup),
+        stopwatch,
+        guard=lambda work: work(),
+        should_stop=lambda: False,
+    )
+    found = evaluate.evaluate(params)
     head, embed = np.asarray(params.lm_head.weight), np.asarray(params.embed.weight)
     nats, targets, size = 0.0, 0, 0
     documents = setup.data.evaluation._load()
@@ -188,6 +210,7 @@ def test_work_that_is_not_training_waits_for_the_device(stopwatch: Stopwatch):
     state = TrainState((), (), slow(x)[0, 0], jnp.asarray(0), jnp.zeros(2))
     held = Moment(state, moment(1).metrics, Progress(1), moment(1).stats)
     inside: list[float] = []
-    save = Save(lambda s, p: inside.append(time.perf_counter() - start), stopwatch, nan_check=True)
+    note = lambda moment: inside.append(time.perf_counter() - start)  # noqa: E731
+    save = Save(note, stopwatch, check=lambda: None)
     save(held)
     assert stopwatch.lap().seconds >= 0.9 * inside[0] - 0.01

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ class Stream:
     def __init__(self, length: int | None = None, error: Exception | None = None):
         self.drawn, self._length, self._error = 0, length, error
 
-    def __iter__(self) -> Iterator[Drawn]:
-        return self
+    def wait(self, seconds: float) -> bool:
+        return True
 
     def __next__(self) -> Drawn:
         if self.drawn == self._length:
@@ -42,7 +42,7 @@ def loop() -> Callable[..., Any]:
         return run_loop(
             count,
             state,
-            Progress(step=start, tokens_seen=2 * start),
+            Progress(step=start, batches=start, tokens_seen=2 * start),
             stream,
             actions,
             steps=steps,
@@ -82,7 +82,7 @@ def test_counts_follow_what_was_drawn(loop):
     stream = Stream()
     result = loop(stream, [record], 5, start=3)
     assert stream.drawn == 2
-    assert result.progress == Progress(5, 10, docs_seen=2, docs_skipped=6)
+    assert result.progress == Progress(5, 5, 10, docs_seen=2, docs_skipped=6)
     assert [(p.step, p.tokens_seen, total) for p, total in seen] == [(4, 8, 4), (5, 10, 12)]
 
 

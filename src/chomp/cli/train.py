@@ -1,5 +1,7 @@
 """`chomp train`."""
 
+import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -67,4 +69,12 @@ def train(
         run.dry_run(config)
         return
     request = run.Request(config, original, folder, resume, allow_change, started)
-    sys.exit(run.train(request))
+    code = run.train(request)
+    if run.work_goes_on():
+        # A stop left a compilation, a generation or a read behind. All that matters is saved, and
+        # the interpreter's own end would wait for it, or crash under it.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

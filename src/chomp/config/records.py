@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from chomp.config.section import Count, CountOrZero, Name, Section, Texts
+from chomp.config.section import Count, CountOrZero, Name, Positive, Section, Texts
 
 
 class CheckpointConfig(Section):
@@ -17,6 +17,8 @@ class CheckpointConfig(Section):
     `checkpoints` in the run folder."""
     save_every: Count = 5000
     """Steps between checkpoints; the last step and a stopped run are saved as well."""
+    save_every_minutes: Positive | None = None
+    """Minutes between checkpoints, besides those by steps. `null`: by steps only."""
     max_to_keep: Count = 3
     """Newest checkpoints to keep; older ones are deleted."""
     async_save: bool = True
@@ -63,7 +65,9 @@ class DebugConfig(Section):
     """Checks while training."""
 
     nan_check: bool = True
-    """Stop when loss or gradient norm is no finite number, before such a state is saved."""
+    """Look whether loss and gradients are finite, at each row and before each checkpoint, and do
+    what `train.on_divergence` says. `false`: updates that aren't finite are left out and counted
+    (`updates_rejected`), and nothing else happens."""
     check_device_every: CountOrZero = 100
     """Steps between checks that the training state is still on its device. 0: never."""
 

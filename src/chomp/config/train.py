@@ -1,10 +1,13 @@
 """The `train` section: the length and shape of a run, and its periodic work."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from chomp.config.section import Count, CountOrZero, Name, NotNegative, Section, Seed
+from chomp.config.section import Count, CountOrZero, Name, NotNegative, Positive, Section, Seed
+
+DivergencePolicy = Literal["stop", "skip", "rewind"]
+SpikePolicy = Literal["ignore", "warn", "rewind"]
 
 
 class TrainConfig(Section):
@@ -45,6 +48,21 @@ class TrainConfig(Section):
     generate_top_p: Annotated[float, Interval(gt=0, le=1)] | None = None
     """Sample among the likeliest tokens that make up this share of the probability. `null`: among
     all."""
+    on_divergence: DivergencePolicy = "stop"
+    """What happens when loss or gradients are not finite; such an update is never applied. `stop`
+    ends the run and names the batch; the newest checkpoint is a good one. `skip` goes on. `rewind`
+    goes back to the newest checkpoint before it and leaves out the batches that did it."""
+    divergence_limit: Count = 10
+    """When to give up: with `skip`, after so many such steps in a row; with `rewind`, after so
+    many times in one run."""
+    on_spike: SpikePolicy = "warn"
+    """What happens at a step whose loss lies far above those before it: nothing, a warning, or
+    what `on_divergence: rewind` does."""
+    spike_threshold: Positive = 10.0
+    """How far: in robust standard deviations (1.4826 times the median absolute deviation) above
+    the median."""
+    spike_window: Count = 100
+    """Steps that median and deviation are taken of."""
     profile: bool = False
     """Record a JAX profiler trace of a few steps."""
     profile_dir: Name | None = None

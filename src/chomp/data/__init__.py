@@ -1,7 +1,16 @@
 """From text to batches: corpora, tokenizers, packing, evaluation sets."""
 
 from chomp.data.evaluation import EvaluationSet
+from chomp.data.feed import is_stuck
 from chomp.data.pipeline import Data, open_data
 from chomp.data.tokenizer import SpecialIds, Tokenizer, load_tokenizer
 
-__all__ = ["Data", "EvaluationSet", "SpecialIds", "Tokenizer", "load_tokenizer", "open_data"]
+__all__ = [
+    "Data",
+    "EvaluationSet",
+    "SpecialIds",
+    "Tokenizer",
+    "is_stuck",
+    "load_tokenizer",
+    "open_data",
+]

@@ -1,6 +1,6 @@
 """The data pipeline: from a config's corpus to batches, as one chain with one small state.
 
-documents -> hold out -> window shuffle -> encode -> pack -> batch -> prefetch
+documents -> hold out -> window shuffle -> encode -> pack -> batch -> feed
 """
 
 import threading
@@ -8,13 +8,13 @@ import weakref
 from typing import Any
 
 import grain.python as grain
-from grain.experimental import ThreadPrefetchIterDataset
 
 from chomp.config.data import DataConfig
 from chomp.data.batching import Layout, draw
 from chomp.data.documents import ROW_BITS, Document, DocumentStream
 from chomp.data.encoding import EncodedBlocks
 from chomp.data.evaluation import EvaluationSet
+from chomp.data.feed import Feed
 from chomp.data.files import Corpus, find_files, given_texts, standard_library
 from chomp.data.fingerprint import Fingerprint
 from chomp.data.packing import BinRows, SequentialRows
@@ -38,36 +38,25 @@ class Data:
 
     def __init__(
         self,
-        train: grain.DatasetIterator[Drawn],
+        train: Feed,
         samples: Samples,
         evaluation: EvaluationSet,
         corpus: Corpus,
         fingerprint: Fingerprint,
         closing: threading.Event,
     ):
+        self.train = train
         self.samples = samples
         self.evaluation = evaluation
         self.corpus = corpus
         self.fingerprint = fingerprint
-        self._open = [train]
         # Threads and iterators must be gone before the interpreter takes itself apart.
-        self._finalizer = weakref.finalize(self, _close, self._open, samples, closing)
-
-    @property
-    def train(self) -> grain.DatasetIterator[Drawn]:
-        """The training stream. Raises ValueError when closed."""
-        if not self._open:
-            raise ValueError("the data is closed")
-        return self._open[0]
+        self._finalizer = weakref.finalize(self, _close, train, samples, closing)
 
     def place(self, key: int) -> tuple[str, int]:
         """Return the file or shard, and the row in it, of a key in `BatchStats.keys`."""
         shard, row = divmod(key, 1 << ROW_BITS)
         return self.corpus.shards[shard].name, row
-
-    def start(self) -> None:
-        """Begin to prepare training batches in the background."""
-        self.train.start_prefetch()
 
     def get_state(self) -> dict[str, Any]:
         """Return the place in both streams."""
@@ -83,10 +72,9 @@ class Data:
         self._finalizer()
 
 
-def _close(train: list[grain.DatasetIterator[Drawn]], samples: Samples, closing: threading.Event):
+def _close(train: Feed, samples: Samples, closing: threading.Event) -> None:
     closing.set()
-    while train:
-        train.pop().close()
+    train.close()
     samples.close()
 
 
@@ -163,8 +151,10 @@ def open_data(
     fingerprint: Fingerprint = {"backend": config.backend, **corpus.fingerprint}
     if own is not None:
         fingerprint |= {f"evaluation {key}": value for key, value in own.fingerprint.items()}
-    train = training_batches(documents, config, tokenizer, layout).__iter__()
-    return Data(train, samples, evaluation, corpus, fingerprint, closing)
+    batches = training_batches(documents, config, tokenizer, layout).__iter__()
+    return Data(
+        Feed(batches, config.grain_prefetch), samples, evaluation, corpus, fingerprint, closing
+    )
 
 
 def training_batches(
@@ -173,7 +163,7 @@ def training_batches(
     tokenizer: Tokenizer,
     layout: Layout,
 ) -> grain.IterDataset[Drawn]:
-    """Chain everything from documents to prefetched batches."""
+    """Chain everything from documents to batches."""
     encoded = EncodedBlocks(documents, tokenizer, config.tokenizer.max_doc_tokens)
     if config.packing_mode == "sequential":
         rows = SequentialRows(encoded, time=layout.time)
@@ -185,8 +175,7 @@ def training_batches(
             max_pieces=config.packing_max_docs_per_bin,
             seed=config.seed if config.shuffle else None,
         )
-    batches = rows.batch(layout.accum * layout.batch, batch_fn=lambda rows: draw(rows, layout))
-    return ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.grain_prefetch)
+    return rows.batch(layout.accum * layout.batch, batch_fn=lambda rows: draw(rows, layout))
 
 
 def open_corpus(config: DataConfig, reading: Reading) -> Corpus:

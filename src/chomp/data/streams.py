@@ -14,7 +14,11 @@ from chomp.errors import DataError
 
 
 class Samples:
-    """Documents of the training split, one now and then; nothing is read before the first."""
+    """Documents of the training split, one now and then; nothing is read before the first.
+
+    A document counts as used once `commit` says so: one that was drawn for a sample that never
+    came comes again after a resume.
+    """
 
     def __init__(self, documents: grain.IterDataset[Document]):
         self._documents = documents
@@ -31,9 +35,14 @@ class Samples:
             pass
         return text
 
+    def commit(self) -> None:
+        """Count what was drawn as used."""
+        if self._iterator is not None:
+            self._state = self._iterator.get_state()
+
     def get_state(self) -> dict[str, Any] | None:
-        """Return the place in the stream; None at its start."""
-        return self._iterator.get_state() if self._iterator is not None else self._state
+        """Return the place behind the last document used; None at the start of the stream."""
+        return self._state
 
     def set_state(self, state: dict[str, Any] | None) -> None:
         """Go to where `state` was taken."""

@@ -1,7 +1,8 @@
 """The training step, the loop around it and its periodic work."""
 
 from chomp.training.actions import DeviceCheck, Evaluate, Log, Profile, Row, Sample, Save
-from chomp.training.loop import Action, Ending, LoopResult, Moment, run_loop
+from chomp.training.divergence import Incident, LossWatch, Reaction, Rewind
+from chomp.training.loop import Action, Ending, LoopResult, Moment, perform, run_loop
 from chomp.training.step import TrainStep, init_state, make_train_step
 from chomp.training.stopwatch import Stopwatch
 
@@ -10,10 +11,14 @@ __all__ = [
     "DeviceCheck",
     "Ending",
     "Evaluate",
+    "Incident",
     "Log",
     "LoopResult",
+    "LossWatch",
     "Moment",
     "Profile",
+    "Reaction",
+    "Rewind",
     "Row",
     "Sample",
     "Save",
@@ -21,5 +26,6 @@ __all__ = [
     "TrainStep",
     "init_state",
     "make_train_step",
+    "perform",
     "run_loop",
 ]

@@ -4,18 +4,21 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
 import optax
 
-from chomp.errors import ChompError, DivergedError
+from chomp.errors import ChompError, Interrupted
 from chomp.training.loop import Moment
 from chomp.training.stopwatch import Stopwatch
 from chomp.types import Batch, Progress, TrainState
 
 Row = dict[str, Any]
+T = TypeVar("T")
+Guard = Callable[[Callable[[], T]], T]
+"""Does work and returns its result, or raises Interrupted as soon as a stop is requested."""
 
 
 class Tracker(Protocol):
@@ -49,10 +52,10 @@ class EvaluationData(Protocol):
 
 
 @contextmanager
-def idle(stopwatch: Stopwatch, state: TrainState) -> Iterator[None]:
+def idle(stopwatch: Stopwatch, state: TrainState, doing: str) -> Iterator[None]:
     """Leave the time inside out of the training time, once the device has finished its steps."""
     jax.block_until_ready(state.step)
-    with stopwatch.paused():
+    with stopwatch.paused(doing):
         yield
 
 
@@ -76,7 +79,7 @@ class Log:
         first_row: Row,
         row_tokens: int,
         memory: Callable[[], dict[str, float]],
-        nan_check: bool,
+        check: Callable[[], None],
     ):
         """Prepare to log.
 
@@ -91,13 +94,13 @@ class Log:
             first_row: values of the first row only.
             row_tokens: positions of a whole batch, padding included.
             memory: current memory readings.
-            nan_check: stop at a row once an update was rejected for not being finite.
+            check: judges the steps that a row tells of; called behind each.
         """
         self._tracker, self._stopwatch = tracker, stopwatch
         self._every, self._steps = every, steps
         self._last, self._rates = progress, rates
         self._constants, self._first_row = constants, first_row
-        self._row_tokens, self._memory, self._nan_check = row_tokens, memory, nan_check
+        self._row_tokens, self._memory, self._check = row_tokens, memory, check
         self._window_tokens = 0
         self._last_seen = progress.step
         for rate in rates.values():
@@ -105,7 +108,10 @@ class Log:
         self._reported: Row = {}
 
     def __call__(self, moment: Moment) -> None:
-        """Count the step, and write a row if one is due."""
+        """Count the step, and write a row if one is due.
+
+        A row that still waits for the work of an interrupted action is left in the moment.
+        """
         step = moment.progress.step
         data_ended = step == self._last_seen
         if not data_ended:
@@ -113,11 +119,14 @@ class Log:
             self._tracker.progress(step)
             self._window_tokens += moment.stats.tokens
         if data_ended and step == self._last.step:  # the row is there; an evaluation may be new
-            if moment.row != self._reported:
+            if moment.row != self._reported and not moment.pending:
                 self._tracker.log({"step": step} | moment.row)
+        elif moment.pending:
+            moment.row = self._row(moment)
+            self._check()
         elif moment.row or data_ended or step == self._steps or step % self._every == 0:
             self._tracker.log(self._row(moment))
-            check_finite(moment, enabled=self._nan_check)
+            self._check()
 
     def _row(self, moment: Moment) -> Row:
         loss, grad_norm, rejected = jax.device_get(
@@ -145,23 +154,6 @@ class Log:
         return row
 
 
-def check_finite(moment: Moment, *, enabled: bool = True) -> None:
-    """Raise if an update of this run was rejected.
-
-    Raises:
-        DivergedError: says where, and that the parameters are still good.
-    """
-    rejected = int(moment.metrics.rejected)
-    if enabled and rejected:
-        raise DivergedError(
-            f"loss or gradients were not finite in {rejected} step(s) up to step "
-            f"{moment.progress.step} (loss {float(moment.metrics.loss)}, gradient norm "
-            f"{float(moment.metrics.grad_norm)}); these updates were not applied. Resume from the "
-            "last checkpoint with a lower optim.lr (--allow-change optim.lr), or set "
-            "debug.nan_check: false to go on without such updates"
-        )
-
-
 class Evaluate:
     """A full pass over the evaluation documents."""
 
@@ -170,17 +162,31 @@ class Evaluate:
         data: EvaluationData,
         loss_step: Callable[[Any, Batch], tuple[jax.Array, jax.Array]],
         stopwatch: Stopwatch,
+        *,
+        guard: Guard[Row],
+        should_stop: Callable[[], bool],
     ):
         self._data, self._loss_step, self._stopwatch = data, loss_step, stopwatch
+        self._guard, self._should_stop = guard, should_stop
 
     def __call__(self, moment: Moment) -> None:
-        """Add `eval_loss`, `eval_perplexity` and `eval_bits_per_byte` to the row."""
-        with idle(self._stopwatch, moment.state):
-            moment.row.update(self.evaluate(moment.state.params))
+        """Add `eval_loss`, `eval_perplexity` and `eval_bits_per_byte` to the row.
+
+        Raises:
+            Interrupted: a stop was requested; the row is as it was.
+        """
+        with idle(self._stopwatch, moment.state, "evaluating"):
+            params = moment.state.params
+            moment.row.update(self._guard(lambda: self.evaluate(params)))
 
     def evaluate(self, params: Any) -> Row:
         """Return the metrics of `params`: nats per target, its exponential, bits per byte."""
-        parts = [self._loss_step(params, batch) for batch in self._data.batches()]
+        parts = []
+        for batch in self._data.batches():
+            if self._should_stop():
+                raise Interrupted
+            parts.append(self._loss_step(params, batch))
+            jax.block_until_ready(parts[-2:-1])  # one ahead, so that a stop is heard soon
         losses, counts = zip(*jax.device_get(parts), strict=True)
         # Summed in float64 on the host: thousands of float32 sums would lose digits.
         nats, targets = math.fsum(map(float, losses)), sum(map(int, counts))
@@ -194,34 +200,47 @@ class Evaluate:
 
 
 class Save:
-    """Saves the run; refuses to make a state with rejected updates the newest checkpoint."""
+    """Saves the run, once its newest steps are known to be good."""
 
     def __init__(
         self,
-        save: Callable[[TrainState, Progress], None],
+        save: Callable[[Moment], None],
         stopwatch: Stopwatch,
         *,
-        nan_check: bool,
+        check: Callable[[], None],
     ):
-        self._save, self._stopwatch, self._nan_check = save, stopwatch, nan_check
+        self._save, self._stopwatch, self._check = save, stopwatch, check
 
     def __call__(self, moment: Moment) -> None:
         """Save the state of this step."""
-        with idle(self._stopwatch, moment.state):
-            check_finite(moment, enabled=self._nan_check)
-            self._save(moment.state, moment.progress)
+        with idle(self._stopwatch, moment.state, "saving"):
+            self._check()
+            self._save(moment)
 
 
 class Sample:
     """Generates text from the next document of the sample stream."""
 
-    def __init__(self, sample: Callable[[Any, int], None], stopwatch: Stopwatch):
-        self._sample, self._stopwatch = sample, stopwatch
+    def __init__(
+        self,
+        make: Callable[[Any, int], Row],
+        report: Callable[[Row], None],
+        stopwatch: Stopwatch,
+        *,
+        guard: Guard[Row],
+    ):
+        self._make, self._report, self._stopwatch = make, report, stopwatch
+        self._guard = guard
 
     def __call__(self, moment: Moment) -> None:
-        """Generate with the parameters of this step."""
-        with idle(self._stopwatch, moment.state):
-            self._sample(moment.state.params, moment.progress.step)
+        """Generate with the parameters of this step, and report what came out.
+
+        Raises:
+            Interrupted: a stop was requested; nothing was reported.
+        """
+        with idle(self._stopwatch, moment.state, "sampling"):
+            params, step = moment.state.params, moment.progress.step
+            self._report(self._guard(lambda: self._make(params, step)))
 
 
 class DeviceCheck:

@@ -2,20 +2,34 @@
 
 import collections
 import enum
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
-from chomp.errors import DataError
+from chomp.errors import DataError, Interrupted
 from chomp.training.step import TrainStep
 from chomp.training.stopwatch import Stopwatch
 from chomp.types import BatchStats, Drawn, Progress, StepMetrics, TrainState
 
-# Steps dispatched ahead of the one that the device is computing. Enough to keep it busy, few
-# enough that the progress shown is the progress made and a stop signal acts at once.
-STEPS_AHEAD = 2
+# Steps dispatched behind the one that the device is computing. Enough to keep it busy, few enough
+# that the progress shown is the progress made and a stop signal acts soon.
+STEPS_AHEAD = 1
+WAIT_SECONDS = 0.05
+
+
+class Stream(Protocol):
+    """Batches, and a wait for them that can be given up."""
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether `next` answers at once."""
+        ...
+
+    def __next__(self) -> Drawn:
+        """Return the next batch. Raises StopIteration at the end, DataError where it broke."""
+        ...
 
 
 @dataclass
@@ -27,6 +41,14 @@ class Moment:
     progress: Progress
     stats: BatchStats
     row: dict[str, Any] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    """Names of the actions that have run."""
+    pending: list[str] = field(default_factory=list)
+    """Names of those that a stop has kept from it: to be made up for by a resume."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -35,11 +57,12 @@ class Action:
 
     Attributes:
         name: for messages.
-        run: the work.
+        run: the work; may raise Interrupted.
         every: steps between runs; 0: never.
         at_end: also after the last step, unless it ran there anyway.
-        at_stop: also when the run stops before its last step.
+        at_stop: also when the run stops before its last step; runs whatever a stop has interrupted.
         reports: tells of what others did, so at an early end it runs again behind them.
+        asked: whether it is wanted now for another reason than the step.
     """
 
     name: str
@@ -48,10 +71,11 @@ class Action:
     at_end: bool = False
     at_stop: bool = False
     reports: bool = False
+    asked: Callable[[], bool] = _never
 
     def is_due(self, step: int) -> bool:
-        """Whether `step` is one of those that the work follows."""
-        return self.every > 0 and step % self.every == 0
+        """Whether the work follows `step`."""
+        return (self.every > 0 and step % self.every == 0) or self.asked()
 
 
 class Ending(enum.Enum):
@@ -77,18 +101,30 @@ def run_loop(
     step: TrainStep,
     state: TrainState,
     progress: Progress,
-    stream: Iterator[Drawn],
+    stream: Stream,
     actions: Sequence[Action],
     *,
     steps: int,
     should_stop: Callable[[], bool],
     stopwatch: Stopwatch,
+    skipped: Collection[int] = (),
 ) -> LoopResult:
     """Train until `steps` are finished, a stop is requested or the data ends.
 
     The stop request is looked at *before* a batch is drawn, since a drawn batch counts as
     trained on. Between actions the host never waits for a value, only for the device to have at
     most `STEPS_AHEAD` steps before it.
+
+    Args:
+        step: the compiled training step.
+        state: to start from; donated.
+        progress: counts at the start.
+        stream: of batches.
+        actions: periodic work, in its order.
+        steps: the last step.
+        should_stop: whether a stop was requested.
+        stopwatch: measures the steps.
+        skipped: numbers of batches that are drawn and left out.
 
     Raises:
         DataError: no batch could be had; the actions of a stop have run.
@@ -97,37 +133,68 @@ def run_loop(
     moment = None
     ending = Ending.FINISHED
     while progress.step < steps:
-        if should_stop():
-            ending = Ending.STOPPED
-            break
         try:
             with stopwatch.waiting():
-                drawn = next(stream)
+                drawn = _draw(stream, should_stop)
+        except Interrupted:
+            ending = Ending.STOPPED
+            break
         except StopIteration:
             ending = Ending.OUT_OF_DATA
             break
         except DataError:
-            _run_remaining(actions, moment, Ending.STOPPED)
+            _end(actions, moment, Ending.STOPPED)
             raise
+        if progress.batches + 1 in skipped:
+            progress = progress.without_batch()
+            continue
         state, metrics = step(state, drawn.batch)
         progress = progress.after(drawn.stats)
         moment = Moment(state, metrics, progress, drawn.stats)
         in_flight.append(metrics)
         if len(in_flight) > STEPS_AHEAD:
             jax.block_until_ready(in_flight.popleft())
-        for action in actions:
-            if action.is_due(progress.step) or (progress.step == steps and action.at_end):
-                action.run(moment)
-    if ending is not Ending.FINISHED:
-        _run_remaining(actions, moment, ending)
-    return LoopResult(progress, ending)
+        perform(actions, moment, functools.partial(_follows, step=progress.step, steps=steps))
+    if ending is not Ending.FINISHED or (moment and moment.pending):
+        _end(actions, moment, ending)
+    return LoopResult(progress, Ending.STOPPED if moment and moment.pending else ending)
 
 
-def _run_remaining(actions: Sequence[Action], moment: Moment | None, ending: Ending) -> None:
+def _draw(stream: Stream, should_stop: Callable[[], bool]) -> Drawn:
+    while True:
+        if should_stop():
+            raise Interrupted
+        if stream.wait(WAIT_SECONDS):
+            return next(stream)
+
+
+def _follows(action: Action, *, step: int, steps: int) -> bool:
+    return action.is_due(step) or (step == steps and action.at_end)
+
+
+def perform(actions: Sequence[Action], moment: Moment, wanted: Callable[[Action], bool]) -> None:
+    """Run the wanted actions that have not run yet, in order.
+
+    Once a stop has interrupted one, the others are only noted as pending, but for those that
+    report and those that belong to a stop.
+    """
+    for action in actions:
+        if not wanted(action) or (action.name in moment.done and not action.reports):
+            continue
+        if moment.pending and not (action.reports or action.at_stop):
+            moment.pending.append(action.name)
+            continue
+        try:
+            action.run(moment)
+        except Interrupted:
+            moment.pending.append(action.name)
+        else:
+            moment.done.add(action.name)
+
+
+def _end(actions: Sequence[Action], moment: Moment | None, ending: Ending) -> None:
     """Run what an early end asks for and the last step did not call for."""
     if moment is None:
         return
-    for action in actions:
-        wanted = action.at_stop if ending is Ending.STOPPED else action.at_end
-        if wanted and (action.reports or not action.is_due(moment.progress.step)):
-            action.run(moment)
+    stopped = ending is Ending.STOPPED or bool(moment.pending)
+    perform(actions, moment, lambda action: action.at_stop if stopped else action.at_end)

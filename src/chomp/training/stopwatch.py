@@ -1,7 +1,7 @@
 """Time per step, without the time of what isn't training."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -16,10 +16,19 @@ class Lap(NamedTuple):
     """Of these, seconds spent waiting for data."""
 
 
-class Stopwatch:
-    """Measures laps; `paused` takes evaluation, sampling and saving out of them."""
+def _ignore(doing: str) -> None:
+    pass
 
-    def __init__(self):
+
+class Stopwatch:
+    """Measures laps; `paused` takes evaluation, sampling and saving out of them.
+
+    Args:
+        tell: is told whenever what the run is doing changes.
+    """
+
+    def __init__(self, tell: Callable[[str], None] = _ignore):
+        self._tell = tell
         self.total_waiting = 0.0
         self._restart()
 
@@ -32,19 +41,23 @@ class Stopwatch:
     def waiting(self) -> Iterator[None]:
         """Count the time inside as waiting for data, and one more step."""
         start = time.perf_counter()
+        self._tell("waiting")
         yield
+        self._tell("training")
         seconds = time.perf_counter() - start
         self._waiting += seconds
         self.total_waiting += seconds
         self._steps += 1
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self, doing: str) -> Iterator[None]:
         """Leave the time inside out of the lap. The device must be idle at the start."""
         start = time.perf_counter()
+        self._tell(doing)
         try:
             yield
         finally:
+            self._tell("training")
             self._paused += time.perf_counter() - start
 
     def lap(self) -> Lap:
