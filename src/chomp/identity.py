@@ -1,11 +1,14 @@
 """What makes a run the same run: the comparison that a resume begins with."""
 
+import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from chomp.errors import ResumeError
 
+PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grain", "datasets")
+"""Those whose versions may change results."""
 IDENTITY_SECTIONS = ("model", "data", "optim")
 IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
 # How data is fetched, not what it is.
@@ -13,6 +16,11 @@ NOT_IDENTITY = ("data.max_retries", "data.retry_delay_sec", "data.grain_prefetch
 CONTENT = "data.content"
 """Where the fingerprints of the data stand."""
 PATHS = ("data.files", "data.eval_files", "data.hf_dataset", "data.tokenizer.hf_name_or_path")
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of `PACKAGES`."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 class Change(NamedTuple):

@@ -127,12 +127,14 @@ class Setup:
     """Everything that a run is made of, ready to start.
 
     Attributes:
+        given: the configuration as the user wrote it.
         config: fitted to the tokenizer.
         tokenizer: of the run.
         data: the opened streams.
         learner: model and optimizer.
     """
 
+    given: Config
     config: Config
     tokenizer: Tokenizer
     data: Data
@@ -151,7 +153,8 @@ def set_up(config: Config, snapshot: Path | None) -> Setup:
         config: as the user wrote it.
         snapshot: the run's own copy of the tokenizer; used if it is there.
     """
-    config, tokenizer = open_tokenizer(config, snapshot)
+    given = config
+    config, tokenizer = open_tokenizer(given, snapshot)
     train = config.train
     learner = build_learner(config)
     data = open_data(
@@ -164,7 +167,7 @@ def set_up(config: Config, snapshot: Path | None) -> Setup:
         eos_id=config.model.eos_token_id,
         evaluate=train.eval_every > 0,
     )
-    return Setup(config, tokenizer, data, learner)
+    return Setup(given, config, tokenizer, data, learner)
 
 
 @dataclass(frozen=True)

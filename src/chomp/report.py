@@ -81,6 +81,7 @@ def summary_lines(
     can_resume: bool,
     can_generate: bool,
     steps: int,
+    stopped: bool,
     program: str = "chomp",
 ) -> list[str]:
     """Return the closing summary: results, and the commands to go on with.
@@ -94,22 +95,25 @@ def summary_lines(
         can_resume: whether there is a checkpoint.
         can_generate: whether the model can.
         steps: of the configuration.
+        stopped: something is left to do.
         program: how the user calls chomp.
     """
-    ended = "stopped" if progress.step < steps else "finished"
+    ended = "stopped" if stopped else "finished"
     lines = [f"{ended:<10} after step {progress.step} of {steps}, {seconds:.0f} s"]
     if "loss" in last_row:
         lines.append(f"loss       {last_row['loss']:.4f} nats per token (training)")
     if "eval_loss" in last_row:
+        at = last_row["eval_step"]
         lines.append(
             f"evaluation {last_row['eval_loss']:.4f} nats per token, "
             f"{last_row['eval_bits_per_byte']:.4f} bits per byte"
+            f"{f' (after step {at})' if at != progress.step else ''}"
         )
     lines.append(f"tokens     {progress.tokens_seen:,} seen, {trained:,} of them now")
     lines.append(f"run folder {folder}")
     if can_resume:
         quoted = shlex.quote(str(folder))
-        more = "" if progress.step < steps else f" -o train.steps={2 * steps}"
+        more = "" if stopped or progress.step < steps else f" -o train.steps={2 * steps}"
         lines.append(f"resume     {program} train --run-dir {quoted} --resume latest{more}")
         if can_generate:
             lines.append(f"generate   {program} generate {quoted} --prompt 'def '")

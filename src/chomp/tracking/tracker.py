@@ -51,7 +51,7 @@ class Silent:
 
 
 class LastValues(Silent):
-    """Keeps the newest value of every metric."""
+    """Keeps the newest value of every metric, and as `eval_step` the step of the evaluation's."""
 
     def __init__(self):
         self.values: Row = {}
@@ -59,6 +59,8 @@ class LastValues(Silent):
     def log(self, row: Row) -> None:
         """Take over the row's values."""
         self.values |= row
+        if "eval_loss" in row:
+            self.values["eval_step"] = row["step"]
 
 
 class Tracker:
