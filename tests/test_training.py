@@ -525,6 +525,31 @@ class TestEndings:
         assert [row["updates_rejected"] for row in read_rows(run)] == [0, 1, 2, 3]
         assert all(np.isfinite(v).all() for v in saved_items(run, 4)["params"].values())
 
+    def test_skipping_goes_on_and_gives_up_at_its_limit(
+        self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any
+    ):
+        config = config_file(
+            optim={"lr": 1e30, "warmup_steps": 0},
+            train={"steps": 9, "on_divergence": "skip", "divergence_limit": 5},
+        )
+        done = train(config)
+        assert done.code == 1
+        assert done.out.count("warning: loss nan") == 5
+        assert "train.divergence_limit is 5" in done.err
+        assert [row["updates_rejected"] for row in read_rows(tmp_path / "run")[:-1]] == [*range(6)]
+
+    def test_rewinding_gives_up_at_its_limit(self, train: Any, config_file: Any):
+        config = config_file(
+            optim={"lr": 1e30, "warmup_steps": 0},
+            train={"steps": 9, "on_divergence": "rewind", "divergence_limit": 2},
+        )
+        done = train(config)
+        assert done.code == 1
+        assert "going back to step 0, and leaving out batch 2" in done.out
+        assert "going back to step 0, and leaving out batch 3" in done.out
+        assert "rewound 2 times already (train.divergence_limit)" in done.err
+        assert "Traceback" not in done.err
+
     @pytest.mark.parametrize("log_every", [1, 1000])
     def test_data_that_ends_ends_the_run_well(
         self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any, log_every: int
@@ -575,6 +600,78 @@ class TestEndings:
         assert done.code == 0
         assert not (tmp_path / "run" / "checkpoints").exists()
         assert "--resume" not in done.out
+
+
+class TestRewind:
+    """One batch of noise in a text that is otherwise easy to learn."""
+
+    STEPS, BAD = 30, 21
+
+    @pytest.fixture
+    def texts_with_noise(self, texts: list[str]) -> list[str]:
+        """Documents that fill a row each with their EOS: a batch is four of them."""
+        rng = np.random.default_rng(0)
+        easy = ["abc" * 21] * 4 * (self.STEPS + 1)
+        at = 4 * (self.BAD - 1)
+        easy[at : at + 4] = ["".join(map(chr, rng.integers(33, 127, 63))) for _ in range(4)]
+        return easy
+
+    @pytest.fixture
+    def config_of(self, config_file: Any) -> Callable[..., Path]:
+        def make(documents: list[str], **sections: Any) -> Path:
+            return config_file(
+                data={"backend": "local_text", "local_text": documents, "shuffle": False},
+                train={
+                    "steps": self.STEPS,
+                    "log_every": 5,
+                    "on_spike": "rewind",
+                    "spike_window": 16,
+                    "spike_threshold": 5.0,
+                },
+                optim={"lr": 0.1},
+                checkpoint={"save_every": 8},
+                **sections,
+            )
+
+        return make
+
+    def test_goes_back_and_leaves_out_just_the_batch_that_did_it(
+        self,
+        chomp: Any,
+        train: Any,
+        config_of: Callable[..., Path],
+        texts_with_noise: list[str],
+        tmp_path: Path,
+        read_rows: Any,
+    ):
+        done = train(config_of(texts_with_noise))
+        assert done.code == 0, done.err
+        assert f"at step {self.BAD} is" in done.out
+        assert f"going back to step 16, and leaving out batch {self.BAD}\n" in done.out
+        del texts_with_noise[4 * (self.BAD - 1) : 4 * self.BAD]
+        assert chomp("train", config_of(texts_with_noise), "--run-dir", tmp_path / "c").code == 0
+        run, clean = tmp_path / "run", tmp_path / "c"
+        rows = read_rows(run)
+        assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30]
+        for row, expected in zip(rows, read_rows(clean), strict=True):
+            for key in ("loss", "grad_norm", "tokens_seen"):
+                assert row[key] == expected[key]
+        left, right = saved_items(run, self.STEPS), saved_items(clean, self.STEPS)
+        for part in ("params", "train"):
+            assert_same_bits(left[part], right[part])
+        assert left["meta"]["progress"]["batches"] == self.STEPS + 1
+
+    def test_a_resume_leaves_it_out_as_well(
+        self, train: Any, config_of: Callable[..., Path], texts_with_noise: Any, tmp_path: Path
+    ):
+        assert train(config_of(texts_with_noise)).code == 0
+        last = saved_items(tmp_path / "run", self.STEPS)
+        done = train("--resume", "16")
+        assert done.code == 0, done.err
+        assert "going back" not in done.out
+        again = saved_items(tmp_path / "run", self.STEPS)
+        for part in ("params", "train"):
+            assert_same_bits(last[part], again[part])
 
 
 def config_data(path: Path) -> dict[str, Any]:
