@@ -19,6 +19,8 @@ class RunFolder:
         self.tokenizer = path / "tokenizer"
         self.samples = path / "samples.jsonl"
         self.wandb_id = path / "wandb_id"
+        self.record = path / "run.json"
+        self.heartbeat = path / "heartbeat"
 
     def inside(self, name: str) -> Path:
         """Return `name` below the folder; an absolute path stays as it is."""
