@@ -12,6 +12,9 @@ from chomp.agenda import Agenda
 from chomp.checkpoint import Checkpoints, SavedRun
 from chomp.config import Config, config_warnings
 from chomp.errors import ResumeError
+from chomp.history.goodput import goodput_line
+from chomp.history.heartbeat import Phase
+from chomp.history.history import History
 from chomp.identity import changes, check_identity
 from chomp.parts import Setup, compile_step, derived_values, set_up
 from chomp.report import dry_run_lines, group_rows, program_name, start_lines, summary_lines
@@ -30,7 +33,7 @@ from chomp.tracking import (
     open_console,
     require_wandb,
 )
-from chomp.training import Ending, Profile, Stopwatch, run_loop
+from chomp.training import Action, Ending, Moment, Profile, Stopwatch, run_loop
 from chomp.types import Progress, TrainState
 
 PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grain", "datasets")
@@ -76,6 +79,7 @@ def train(request: Request) -> int:
         log_file = config.logging.log_file
         log_to_file(folder.inside(log_file) if log_file else None, config.logging.level)
         console = open_console(steps=config.train.steps, use_rich=config.logging.console_use_rich)
+        history = resources.enter_context(_open_history(request, console))
         checkpoints = _open_checkpoints(request, resources)
         saved = _read_saved(request, checkpoints, console)
         setup = _prepare(config, folder.tokenizer, console, resources)
@@ -87,7 +91,9 @@ def train(request: Request) -> int:
         folder.write_configs(request.original, resolved)
         if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
             console.message(f"newer checkpoints set aside in {aside}")
-        run = _Run(request, setup, checkpoints, saved, resources)
+        if saved:
+            history.resumed(saved.progress.step)
+        run = _Run(request, setup, checkpoints, saved, resources, history)
         tracker = resources.enter_context(run.open_tracker(console))
         return run.go(tracker, stop)
 
@@ -127,6 +133,22 @@ def _prepare(
     for line in start_lines(setup, device):
         console.message(line)
     return setup
+
+
+def _open_history(request: Request, console: PlainConsole) -> History:
+    folder, config = request.folder, request.config
+    log_file = config.logging.log_file
+    return History(
+        record=folder.record,
+        heartbeat=folder.heartbeat,
+        log_file=folder.inside(log_file) if log_file else None,
+        watchdog_seconds=config.runtime.watchdog_seconds,
+        started=request.started,
+        versions=_versions(),
+        config=config.model_dump(mode="json"),
+        compare=changes,
+        tell=console.message,
+    )
 
 
 def _open_checkpoints(request: Request, resources: ExitStack) -> Checkpoints | None:
@@ -196,7 +218,9 @@ class _Run:
         checkpoints: Checkpoints | None,
         saved: SavedRun | None,
         resources: ExitStack,
+        history: History,
     ):
+        self.history = history
         self.request, self.setup, self.config = request, setup, setup.config
         self.resources = resources
         self.checkpoints, self.saved = checkpoints, saved
@@ -230,7 +254,8 @@ class _Run:
         if self.saved:
             setup.data.set_state(self.saved.data_state)
         setup.data.start()
-        compiled = compile_step(setup)
+        with self.history.heartbeat.during(Phase.COMPILING):
+            compiled = compile_step(setup)
         tracker.message(f"compiled   training step in {compiled.seconds:.1f} s")
         state = self._start_state()
         if self.saved:
@@ -238,8 +263,10 @@ class _Run:
         agenda = Agenda(setup, tracker, self.stopwatch, self.progress)
         save = functools.partial(self._save, self.checkpoints) if self.checkpoints else None
         actions = agenda.actions(compiled, save=save, profile=self._profile())
+        actions.insert(0, Action("heartbeat", self._beat, 1))
         tracker.progress(self.progress.step)
         self.stopwatch.lap()
+        self.history.heartbeat.enter(Phase.TRAINING, self.progress.step + 1)
         result = run_loop(
             compiled.step,
             state,
@@ -250,6 +277,7 @@ class _Run:
             should_stop=stop.requested,
             stopwatch=self.stopwatch,
         )
+        self.history.end(result.ending.value)
         if result.ending is Ending.OUT_OF_DATA:
             tracker.message(f"the data ended after step {result.progress.step}")
         lines = summary_lines(
@@ -263,9 +291,14 @@ class _Run:
             steps=steps,
             program=program_name(),
         )
-        for line in lines:
+        for line in [*lines, goodput_line(self.history.goodput())]:
             tracker.message(line)
         return stop.exit_code if result.ending is Ending.STOPPED else 0
+
+    def _beat(self, moment: Moment) -> None:
+        heartbeat = self.history.heartbeat
+        heartbeat.finished(moment.progress.step)
+        heartbeat.enter(Phase.TRAINING, moment.progress.step + 1)
 
     def _start_state(self) -> TrainState:
         if self.saved is None or self.checkpoints is None:
