@@ -75,7 +75,8 @@ class RunFolder:
         Raises:
             ResumeError: there is none.
         """
-        traces = (self.original_config, self.path / "checkpoints", self.path / "train.log")
+        names = ("checkpoints", "train.log")
+        traces = [self.original_config, self.record, *map(self.inside, names)]
         if not any(trace.exists() for trace in traces):
             raise ResumeError(
                 f"{self.path} holds no run (no {self.original_config.name} there); "

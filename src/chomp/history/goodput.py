@@ -8,7 +8,7 @@ from chomp.history.record import Start, stretches
 
 USEFUL, REPLAYED = "steps", "steps lost"
 DOWNTIME, OTHER = "downtime", "other"
-_NAMES = {
+_NAMES: dict[str, str] = {
     Phase.COMPILING: "compile",
     Phase.WAITING: "data wait",
     Phase.SAVING: "saving",
@@ -17,9 +17,8 @@ _NAMES = {
     Phase.STARTING: "starting",
     Phase.RESTORING: "starting",
     Phase.CLOSING: "closing",
-    Phase.ENDED: OTHER,
 }
-PARTS = (USEFUL, REPLAYED, *dict.fromkeys(_NAMES.values()), DOWNTIME)
+PARTS = (USEFUL, REPLAYED, *dict.fromkeys(_NAMES.values()), DOWNTIME, OTHER)
 
 
 class Goodput(NamedTuple):
@@ -60,7 +59,7 @@ def measure(starts: Sequence[Start], now: float) -> Goodput:
                 seconds[USEFUL] += value * lasting[start.number]
                 seconds[REPLAYED] += value * (1 - lasting[start.number])
             else:
-                seconds[_NAMES.get(Phase(phase), OTHER)] += value
+                seconds[_NAMES.get(phase, OTHER)] += value
         # A clock that was set back leaves less than what was measured.
         seconds[OTHER] += max(0.0, end - start.time - spent)
         previous_end = max(end, start.time + spent)
