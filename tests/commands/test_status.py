@@ -111,7 +111,7 @@ def test_a_running_process(folder: Path):
     assert (status.running, status.pid, status.phase) == (True, os.getpid(), "training")
     assert (status.step, status.steps, status.seconds_left) == (50, 100, 25.0)
     assert (status.metrics["step"], status.evaluation["step"]) == (50, 40)
-    lines = status_lines(status)
+    lines = status_lines(status, status.since)
     assert lines[1] == f"state      training since 0 s, process {os.getpid()}"
     assert "progress   step 50 of 100 (50.0%), 500 tokens seen at step 50" in lines
     assert "loss       3.5000 nats per token (step 50), 500 ms/step, 20 tok/s" in lines
@@ -126,7 +126,8 @@ def test_a_hung_process_is_told_of(folder: Path):
     _, heartbeat = begin(folder)
     heartbeat.enter(Phase.SAVING, 9)
     status = read_status(folder)
-    (line,) = (line for line in status_lines(status, time.time() + 60) if "state" in line)
+    assert status.alive is not None and status.alive == status.since
+    (line,) = (line for line in status_lines(status, status.alive + 60) if "state" in line)
     assert line == f"state      saving since 1 min 0 s, process {os.getpid()}; " + (
         "no sign of life for 1 min 0 s"
     )

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chomp.history.goodput import PARTS, Goodput, goodput_line, lasting_shares, measure
@@ -122,6 +122,7 @@ def histories(draw: st.DrawFn) -> list[Start]:
     return starts
 
 
+@settings(deadline=None)
 @given(histories(), st.floats(0, 1e7))
 def test_shares_add_up_whatever_happened(starts: list[Start], now: float):
     goodput = measure(starts, now)

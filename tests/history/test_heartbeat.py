@@ -26,7 +26,7 @@ def test_another_process_would_read_what_this_one_does(path: Path):
     assert beat is not None
     assert (beat.pid, beat.start) == (os.getpid(), 3)
     assert (beat.phase, beat.step, beat.finished) == (Phase.TRAINING, 7, 6)
-    assert before - 0.1 <= beat.started <= beat.since <= beat.alive <= time.time()
+    assert before - 0.1 <= beat.since <= beat.marked <= beat.alive <= time.time()
 
 
 def test_each_phase_gets_its_time(path: Path):
@@ -39,15 +39,16 @@ def test_each_phase_gets_its_time(path: Path):
         time.sleep(0.1)
         inside = heartbeat.now()
     time.sleep(0.02)
+    least = time.perf_counter() - begun
     beat = heartbeat.now()
-    spent = time.perf_counter() - begun
+    most = time.perf_counter() - begun
     assert (inside.phase, inside.step) == (Phase.EVALUATING, 1)
     assert beat.phase is Phase.TRAINING
     seconds = beat.seconds_until(beat.alive)
-    assert 5 <= seconds[Phase.STARTING] < 5.05
-    assert 0.1 <= seconds[Phase.EVALUATING] < 0.2
-    assert 0.07 <= seconds[Phase.TRAINING] < 0.2
-    assert sum(seconds.values()) == pytest.approx(spent, abs=0.02)
+    assert seconds[Phase.STARTING] >= 5
+    assert seconds[Phase.EVALUATING] >= 0.1
+    assert seconds[Phase.TRAINING] >= 0.07
+    assert least - 0.005 <= sum(seconds.values()) <= most + 0.005
 
 
 def test_the_phase_before_returns_after_an_error(path: Path):
@@ -148,6 +149,25 @@ def test_without_a_file_it_works_in_memory(tmp_path: Path):
         assert (heartbeat.problem is None) is (path is None)
         heartbeat.close()
     assert "No such file" in str(heartbeat.problem)
+
+
+# Writing ends after a few bytes, as on a full disk.
+NO_ROOM = """
+import resource, sys
+from pathlib import Path
+from chomp.history.heartbeat import Heartbeat, Phase
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+heartbeat = Heartbeat(Path(sys.argv[1]))
+heartbeat.enter(Phase.TRAINING, 7)
+print(heartbeat.now().step, heartbeat.problem)
+"""
+
+
+def test_without_room_on_the_disk_it_works_in_memory(path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"7 {path} can't be made (No space left on device)\n"
 
 
 def test_after_closing_it_has_ended_and_still_answers(path: Path):

@@ -30,7 +30,6 @@ def a_beat(**values: Any) -> Beat:
         turn=9,
         step=42,
         finished=41,
-        started=100.0,
         since=130.0,
         marked=131.0,
         alive=133.0,

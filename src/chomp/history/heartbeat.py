@@ -1,5 +1,6 @@
 """What a process is doing, in a small file that outlives it."""
 
+import errno
 import mmap
 import os
 import struct
@@ -34,8 +35,8 @@ _NUMBERS = {phase: number for number, phase in enumerate(PHASES)}
 SIZE = 4096
 _SLOTS = (0, 512)
 _MAGIC = b"chb1"
-# magic, pid, start, phase, turn, step, finished, started, since, marked, alive, seconds
-_RECORD = struct.Struct("<4sIIIQqqdddd16d")
+# magic, pid, start, phase, turn, step, finished, since, marked, alive, seconds
+_RECORD = struct.Struct("<4sIIIQqqddd16d")
 _CHECKSUM = struct.Struct("<I")
 _UNUSED = (0.0,) * (16 - len(PHASES))
 
@@ -53,7 +54,6 @@ class Beat(NamedTuple):
     """The step that the phase belongs to: in training the one being taken."""
     finished: int
     """The last finished step."""
-    started: float
     since: float
     """When this phase of this step began."""
     marked: float
@@ -84,6 +84,8 @@ class Heartbeat:
     killed or the file read, one of them is whole. The file is mapped rather than written to since
     a system call gives the GIL away, which costs milliseconds when another thread computes.
 
+    `enter`, `during` and `finished` are for the training thread.
+
     Without a path, or where the file can't be made, it works in memory only; `problem` says why.
     """
 
@@ -103,12 +105,11 @@ class Heartbeat:
             except OSError as error:
                 self.problem = f"{path} can't be made ({error.strerror})"
         self._lock = threading.Lock()
-        self._counter = self._alive_counter = time.perf_counter()
+        self._counter = time.perf_counter()
         begun = self._counter if started is None else started
-        now = time.time()
         self._start, self._pid = start, os.getpid()
-        self._started = self._since = now - (self._counter - begun)
-        self._marked = self._alive = now
+        self._marked = self._alive = time.time()
+        self._since = self._marked - (self._counter - begun)
         self._phase, self._step, self._finished, self._turn = Phase.STARTING, 0, 0, 0
         self._seconds = [0.0] * len(PHASES)
         self._seconds[_NUMBERS[Phase.STARTING]] = self._counter - begun
@@ -178,7 +179,6 @@ class Heartbeat:
                 self._turn,
                 self._step,
                 self._finished,
-                self._started,
                 self._since,
                 self._marked,
                 self._alive,
@@ -209,7 +209,6 @@ class Heartbeat:
             self._turn,
             self._step,
             self._finished,
-            self._started,
             self._since,
             self._marked,
             self._alive,
@@ -235,7 +234,7 @@ def _mapped(path: Path) -> mmap.mmap:
     try:
         # Real bytes: a page that a full disk can't hold would end the process with SIGBUS.
         if os.pwrite(descriptor, bytes(SIZE), 0) != SIZE:
-            raise OSError(0, "no space left")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return mmap.mmap(descriptor, SIZE)
     finally:
         os.close(descriptor)
@@ -254,8 +253,6 @@ def _slot(content: bytes | bytearray | mmap.mmap, at: int) -> Beat | None:
     magic, pid, start, phase, *counts = _RECORD.unpack(record)
     if magic != _MAGIC or phase >= len(PHASES):
         return None
-    turn, step, finished, started, since, marked, alive, *seconds = counts
+    turn, step, finished, since, marked, alive, *seconds = counts
     times = dict(zip(PHASES, seconds, strict=False))
-    return Beat(
-        pid, start, PHASES[phase], turn, step, finished, started, since, marked, alive, times
-    )
+    return Beat(pid, start, PHASES[phase], turn, step, finished, since, marked, alive, times)
