@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chomp.errors import DivergedError
+from chomp.errors import DivergedError, ResumeError
 from chomp.history.heartbeat import Phase, read_heartbeat
 from chomp.history.history import History
 from chomp.history.record import Start, read_record
@@ -19,6 +19,8 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def open_history(tmp_path: Path, lines: list[str]) -> Callable[..., History]:
+    """Open a history, and begin a start."""
+
     def start(**values: Any) -> History:
         known = {
             "record": tmp_path / "run.json",
@@ -26,12 +28,11 @@ def open_history(tmp_path: Path, lines: list[str]) -> Callable[..., History]:
             "log_file": None,
             "watchdog_seconds": 0,
             "started": time.perf_counter(),
-            "versions": {},
-            "config": {},
-            "compare": changes,
             "tell": lines.append,
         }
-        return History(**(known | values))
+        history = History(**(known | values))
+        history.begin(versions={}, config={}, compare=changes)
+        return history
 
     return start
 
@@ -72,6 +73,25 @@ def test_an_error_is_recorded_even_if_an_end_was_announced(
     (start,) = starts(tmp_path)
     assert start.ended == how
     assert start.error == f"{type(error).__name__}: {error}"
+
+
+def test_a_start_that_is_refused_leaves_no_trace(
+    tmp_path: Path, open_history: Any, lines: list[str]
+):
+    with open_history():
+        pass
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    names = {"record": tmp_path / "run.json", "heartbeat": tmp_path / "heartbeat"}
+    refused = History(
+        **names, log_file=None, watchdog_seconds=0.1, started=time.perf_counter(), tell=lines.append
+    )
+    with pytest.raises(ResumeError), refused:
+        deadline = time.monotonic() + 20
+        while not lines:  # the watchdog looks at it already
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        raise ResumeError("another run")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_resume_continues_the_counts(tmp_path: Path, open_history: Any):

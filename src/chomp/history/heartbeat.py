@@ -93,17 +93,12 @@ class Heartbeat:
         """Begin with the phase `starting` at step 0.
 
         Args:
-            path: of the file, which is replaced.
+            path: of the file, which is replaced; None: none, or later with `keep_in`.
             start: number of the start.
             started: `time.perf_counter()` when the command began.
         """
         self.problem: str | None = None
         self._file: mmap.mmap | bytearray = bytearray(SIZE)
-        if path is not None:
-            try:
-                self._file = _mapped(path)
-            except OSError as error:
-                self.problem = f"{path} can't be made ({error.strerror})"
         self._lock = threading.Lock()
         self._counter = time.perf_counter()
         begun = self._counter if started is None else started
@@ -116,7 +111,18 @@ class Heartbeat:
         self.beats = 0
         """Signs of life from the training thread so far."""
         self._background: dict[int, Background] = {}
-        self._write()
+        if path is not None:
+            self.keep_in(path, start)
+
+    def keep_in(self, path: Path, start: int) -> None:
+        """Be kept in the file `path` from now on, as the start of this number."""
+        with self._lock:
+            try:
+                self._file = _mapped(path)
+            except OSError as error:
+                self.problem = f"{path} can't be made ({error.strerror})"
+            self._start = start
+            self._write()
 
     def enter(self, phase: Phase, step: int | None = None) -> None:
         """Be in `phase` from now on; entering the same again is a sign of life.

@@ -15,7 +15,9 @@ from chomp.history.watchdog import Stall, Watchdog
 
 
 class History:
-    """Records a start from here to the end of the `with` block, an error that ends it included.
+    """Records a start from `begin` to the end of the `with` block, an error that ends it included.
+
+    A start that is refused before `begin` leaves no trace; the watchdog looks at it already.
 
     Attributes:
         heartbeat: to be told of phases and steps.
@@ -30,12 +32,9 @@ class History:
         log_file: Path | None,
         watchdog_seconds: float,
         started: float,
-        versions: dict[str, str],
-        config: dict[str, Any],
-        compare: Compare,
         tell: Callable[[str], None],
     ):
-        """Begin the start.
+        """Read what earlier starts left.
 
         Args:
             record: path of `run.json`.
@@ -43,21 +42,25 @@ class History:
             log_file: gets the stacks of a stall.
             watchdog_seconds: that make a stall; 0: none.
             started: `time.perf_counter()` when the command began.
-            versions: of the packages that matter.
-            config: all values.
-            compare: finds the differences between two configurations.
             tell: takes lines for the user.
         """
         self.lineage = Lineage(record, heartbeat, tell)
-        began = time.time() - (time.perf_counter() - started)
-        self.lineage.start(time=began, versions=versions, config=config, compare=compare)
-        self.heartbeat = Heartbeat(heartbeat, start=self.lineage.number, started=started)
-        if self.heartbeat.problem:
-            tell(f"warning: {self.heartbeat.problem}; if the run is killed, it can't tell where")
+        self.heartbeat = Heartbeat(None, started=started)
+        self._path, self._started, self._tell = heartbeat, started, tell
         self._watchdog = Watchdog(
             self.heartbeat, seconds=watchdog_seconds, log_file=log_file, tell=tell, note=self._stall
         )
         self._how = "ended"
+        self._begun = False
+
+    def begin(self, *, versions: dict[str, str], config: dict[str, Any], compare: Compare) -> None:
+        """Begin the start in the record, as `Lineage.start` does, and keep the heartbeat's file."""
+        time_began = time.time() - (time.perf_counter() - self._started)
+        self.lineage.start(time=time_began, versions=versions, config=config, compare=compare)
+        self.heartbeat.keep_in(self._path, self.lineage.number)
+        self._begun = True
+        if problem := self.heartbeat.problem:
+            self._tell(f"warning: {problem}; if the run is killed, it can't tell where")
 
     def resumed(self, step: int, fallbacks: Sequence[Mapping[str, Any]] = ()) -> None:
         """Record the checkpoint that the start goes on from, as `Lineage.resumed` does."""
@@ -86,6 +89,8 @@ class History:
         trace: TracebackType | None,
     ) -> None:
         self._watchdog.close()
+        if not self._begun:
+            return
         how, reason = self._how, None
         if kind is not None:
             how = "failed" if issubclass(kind, ChompError) else "crashed"
@@ -94,6 +99,8 @@ class History:
         self.heartbeat.close()
 
     def _stall(self, stall: Stall) -> None:
+        if not self._begun:
+            return
         kind = EventKind.WENT_ON if stall.over else EventKind.STALL
         seconds = round(stall.seconds, 1)
         self.lineage.event(kind, phase=stall.what, step=stall.step, seconds=seconds)

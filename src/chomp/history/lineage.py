@@ -24,7 +24,7 @@ class Lineage:
     """Keeps `run.json`: each change is on disk when the method returns.
 
     A file that can't be written is a warning, not an end: the next change writes everything.
-    The methods may be called from any thread.
+    After `start`, the methods may be called from any thread.
     """
 
     def __init__(self, path: Path, heartbeat: Path, warn: Callable[[str], None]):
