@@ -82,6 +82,8 @@ def train(request: Request) -> int:
         history = resources.enter_context(_open_history(request, console))
         checkpoints = _open_checkpoints(request, resources)
         saved = _read_saved(request, checkpoints, console)
+        values = config.model_dump(mode="json")
+        history.begin(versions=_versions(), config=values, compare=changes)
         setup = _prepare(config, folder.tokenizer, console, resources)
         if saved is None:
             setup.tokenizer.save(folder.tokenizer)
@@ -144,9 +146,6 @@ def _open_history(request: Request, console: PlainConsole) -> History:
         log_file=folder.inside(log_file) if log_file else None,
         watchdog_seconds=config.runtime.watchdog_seconds,
         started=request.started,
-        versions=_versions(),
-        config=config.model_dump(mode="json"),
-        compare=changes,
         tell=console.message,
     )
 
