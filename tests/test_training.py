@@ -322,7 +322,7 @@ class TestRunFolder:
         names = {path.name for path in run.iterdir() if path.name != ".lock"}
         assert names == {
             *("config_original.yaml", "config_resolved.json", "metrics.jsonl", "train.log"),
-            *("tokenizer", "samples.jsonl", "checkpoints"),
+            *("tokenizer", "samples.jsonl", "checkpoints", "run.json", "heartbeat"),
         }
         assert (run / "config_original.yaml").read_text() == original
         resolved = json.loads((run / "config_resolved.json").read_text())

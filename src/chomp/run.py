@@ -1,7 +1,7 @@
 """A training run, from its configuration to its summary: the only module that knows all parts."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from chomp.checkpoint import Checkpoints, SavedRun
 from chomp.config import Config, config_warnings
 from chomp.data import is_stuck
 from chomp.errors import Interrupted, ResumeError
+from chomp.history.history import History
 from chomp.identity import changes, check_identity, package_versions
 from chomp.parts import Setup, compile_step, derived_values, set_up
 from chomp.report import dry_run_lines, group_rows, start_lines
@@ -65,13 +66,19 @@ def train(request: Request) -> int:
         log_file = config.logging.log_file
         log_to_file(folder.inside(log_file) if log_file else None, config.logging.level)
         console = open_console(steps=config.train.steps, use_rich=config.logging.console_use_rich)
+        history = resources.enter_context(_open_history(request, console))
         checkpoints = _open_checkpoints(request, resources)
         saved = _read_saved(request, checkpoints, console)
+        values = config.model_dump(mode="json")
+        history.begin(versions=package_versions(), config=values, compare=changes)
         try:
             setup = signals.unless_stopped(
-                lambda: _prepare(config, folder.tokenizer, console, resources)
+                lambda: _prepare(
+                    config, folder.tokenizer, console, resources, history.lineage.on_device
+                )
             )
         except Interrupted:
+            history.end("stopped")
             console.message("stopped before the first step")
             return signals.exit_code
         if saved is None:
@@ -82,7 +89,11 @@ def train(request: Request) -> int:
         folder.write_configs(request.original, resolved)
         if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
             console.message(f"newer checkpoints set aside in {aside}")
-        session = Session(setup, folder, checkpoints, saved, console, signals, request.started)
+        if saved:
+            history.resumed(saved.progress.step)
+        session = Session(
+            setup, folder, checkpoints, saved, console, signals, history, request.started
+        )
         return session.go()
 
 
@@ -115,10 +126,15 @@ def dry_run(config: Config) -> None:
 
 
 def _prepare(
-    config: Config, snapshot: Path | None, console: PlainConsole, resources: ExitStack
+    config: Config,
+    snapshot: Path | None,
+    console: PlainConsole,
+    resources: ExitStack,
+    on_device: Callable[[str], None] = lambda device: None,
 ) -> Setup:
     """Start JAX, build the parts and say what they are."""
     device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=config.runtime.compile_cache)
+    on_device(device)
     setup = set_up(config, snapshot)
     resources.callback(setup.data.close)
     for warning in config_warnings(setup.config):
@@ -126,6 +142,19 @@ def _prepare(
     for line in start_lines(setup, device):
         console.message(line)
     return setup
+
+
+def _open_history(request: Request, console: PlainConsole) -> History:
+    folder, config = request.folder, request.config
+    log_file = config.logging.log_file
+    return History(
+        record=folder.record,
+        heartbeat=folder.heartbeat,
+        log_file=folder.inside(log_file) if log_file else None,
+        watchdog_seconds=config.runtime.watchdog_seconds,
+        started=request.started,
+        tell=console.message,
+    )
 
 
 def _open_checkpoints(request: Request, resources: ExitStack) -> Checkpoints | None:

@@ -19,6 +19,8 @@ class RunFolder:
         self.tokenizer = path / "tokenizer"
         self.samples = path / "samples.jsonl"
         self.wandb_id = path / "wandb_id"
+        self.record = path / "run.json"
+        self.heartbeat = path / "heartbeat"
 
     def inside(self, name: str) -> Path:
         """Return `name` below the folder; an absolute path stays as it is."""
@@ -73,7 +75,8 @@ class RunFolder:
         Raises:
             ResumeError: there is none.
         """
-        traces = (self.original_config, self.path / "checkpoints", self.path / "train.log")
+        names = ("checkpoints", "train.log")
+        traces = [self.original_config, self.record, *map(self.inside, names)]
         if not any(trace.exists() for trace in traces):
             raise ResumeError(
                 f"{self.path} holds no run (no {self.original_config.name} there); "

@@ -8,6 +8,10 @@ import jax.numpy as jnp
 from chomp.agenda import Agenda
 from chomp.checkpoint import Checkpoints, SavedRun
 from chomp.errors import DivergedError, Interrupted
+from chomp.history.goodput import goodput_line
+from chomp.history.heartbeat import Phase
+from chomp.history.history import History
+from chomp.history.record import EventKind
 from chomp.identity import package_versions
 from chomp.parts import Compiled, Setup, compile_step
 from chomp.report import program_name, summary_lines
@@ -49,6 +53,7 @@ class Session:
         saved: where it goes on from; None: from the beginning.
         console: shows what happens.
         signals: what is asked for from outside.
+        history: is told what the run does and what happens to it.
         started: `time.perf_counter()` when the command began.
     """
 
@@ -60,16 +65,20 @@ class Session:
         saved: SavedRun | None,
         console: PlainConsole,
         signals: Signals,
+        history: History,
         started: float,
     ):
         self.setup, self.config, self.folder = setup, setup.config, folder
         self.checkpoints, self.console, self.signals = checkpoints, console, signals
-        self.started = started
+        self.history, self.started = history, started
         self.data_start = setup.data.get_state()
         self.last = LastValues()
-        self.skipped: set[int] = set(saved.meta["skipped"] if saved else ())
-        self.saved, self.rewinds = saved, 0
+        self.saved = saved
+        lineage = history.lineage
+        if saved and not set(saved.meta["skipped"]) <= set(lineage.skipped_batches):
+            lineage.skip(saved.meta["skipped"])
         self.compiled: Compiled | None = None
+        self._finished = 0
 
     def go(self) -> int:
         """Train until the run ends, going back after a divergence if that is wanted."""
@@ -80,11 +89,13 @@ class Session:
                 try:
                     result = self._attempt(tracker, saved)
                 except Interrupted:
+                    self.history.end(Ending.STOPPED.value)
                     tracker.message("stopped before the first step")
                     return self.signals.exit_code
                 except Rewind as rewind:
                     saved = self._rewind(tracker, rewind)
                     continue
+                self.history.end(result.ending.value)
                 self._summarize(tracker, result, first)
                 return self.signals.exit_code if result.ending is Ending.STOPPED else 0
 
@@ -93,13 +104,16 @@ class Session:
         setup = self.setup
         setup.data.set_state(saved.data_state if saved else self.data_start)
         setup.data.train.start()
-        compiled = self.signals.unless_stopped(self._compile)
+        heartbeat = self.history.heartbeat
+        with heartbeat.during(Phase.COMPILING):
+            compiled = self.signals.unless_stopped(self._compile)
         tracker.message(f"compiled   training step in {compiled.seconds:.1f} s")
-        state = self.signals.unless_stopped(lambda: self._start_state(saved))
+        with heartbeat.during(Phase.RESTORING):
+            state = self.signals.unless_stopped(lambda: self._start_state(saved))
         progress = saved.progress if saved else Progress()
         if saved:
             tracker.message(f"resumed    after step {progress.step}")
-        stopwatch = Stopwatch()
+        stopwatch = Stopwatch(self._tell)
         watch = self._watch(tracker, state, saved)
         agenda = Agenda(setup, tracker, stopwatch, self.signals, watch, progress)
         with ExitStack() as resources:
@@ -107,7 +121,9 @@ class Session:
             actions = agenda.actions(
                 compiled, save=save, profile=self._profile(progress, resources)
             )
+            actions.insert(0, Action("heartbeat", self._beat, 1))
             tracker.progress(progress.step)
+            self._finished = progress.step
             if saved and not _make_up_for(saved, state, actions):
                 return LoopResult(progress, Ending.STOPPED)
             stopwatch.lap()
@@ -120,8 +136,18 @@ class Session:
                 steps=self.config.train.steps,
                 should_stop=self.signals.stop_requested,
                 stopwatch=stopwatch,
-                skipped=self.skipped,
+                skipped=frozenset(self.history.lineage.skipped_batches),
             )
+
+    def _beat(self, moment: Moment) -> None:
+        self._finished = moment.progress.step
+        self.history.heartbeat.finished(self._finished)
+
+    def _tell(self, doing: str) -> None:
+        phase = Phase[doing.upper()]
+        # The next step begins with the wait for its batch.
+        step = self._finished + 1 if phase is Phase.WAITING else None
+        self.history.heartbeat.enter(phase, step)
 
     def _compile(self) -> Compiled:
         if self.compiled is None:
@@ -144,6 +170,9 @@ class Session:
         )
 
         def report(incident: Incident) -> None:
+            self.history.lineage.event(
+                EventKind.DIVERGED, step=incident.step, batch=incident.batch, what=incident.what
+            )
             tracker.message(
                 f"warning: {incident.what} (batch {incident.batch}, fingerprint "
                 f"{incident.batch_hash})"
@@ -158,15 +187,13 @@ class Session:
         Raises:
             DivergedError: that was done too often.
         """
-        self.rewinds += 1
         limit = self.config.train.divergence_limit
-        if self.rewinds > limit:
+        if self.history.lineage.rewinds >= limit:
             raise DivergedError(
                 f"{rewind}; the run was rewound {limit} times already (train.divergence_limit): "
                 "resume it with a lower optim.lr (--allow-change optim.lr)"
             )
         batches = [incident.batch for incident in rewind.incidents]
-        self.skipped.update(batches)
         first = rewind.incidents[0].step
         saved = None
         if self.checkpoints:
@@ -174,6 +201,8 @@ class Session:
             before = [step for step in self.checkpoints.steps() if step < first]
             saved = self.checkpoints.restore_run(before[-1]) if before else None
         step = saved.progress.step if saved else 0
+        self.history.lineage.rewind(self.history.heartbeat.now().finished, step, batches)
+        self.history.heartbeat.finished(step)
         tracker.message(
             f"warning: {rewind}; going back to step {step}, and leaving out "
             f"{'batch' if len(batches) == 1 else 'batches'} {', '.join(map(str, batches))}"
@@ -219,7 +248,7 @@ class Session:
             stopped=result.ending is not Ending.FINISHED,
             program=program_name(),
         )
-        for line in lines:
+        for line in [*lines, goodput_line(self.history.goodput())]:
             tracker.message(line)
 
     def _profile(self, progress: Progress, resources: ExitStack) -> Profile | None:
@@ -238,7 +267,7 @@ class Session:
             "identity": self.setup.identity,
             "versions": package_versions(),
             "losses": watch.losses,
-            "skipped": sorted(self.skipped),
+            "skipped": self.history.lineage.skipped_batches,
             "unfinished": {"actions": moment.pending, "row": moment.row if moment.pending else {}},
         }
         self.checkpoints.save(moment.state, moment.progress, self.setup.data.get_state(), meta)

@@ -33,4 +33,5 @@ def main(debug: bool) -> None:
     \b
     chomp train configs/quickstart.yaml     train on this machine's Python library
     chomp generate runs/RUN --prompt 'def'  let the trained model write
+    chomp status runs/RUN                   how it is doing, what happened to it
     """

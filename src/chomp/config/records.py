@@ -73,8 +73,11 @@ class DebugConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """How JAX is started."""
+    """How JAX is started, and the process watched."""
 
     compile_cache: Name | None = "~/.cache/chomp/jax"
     """Folder of compiled programs: the next start of the same model compiles nothing. `null`:
     none."""
+    watchdog_seconds: CountOrZero = 300
+    """Seconds without any progress after which the stacks of all threads go to the log and a line
+    to the console. 0: never."""

@@ -185,6 +185,7 @@ class Evaluate:
         for batch in self._data.batches():
             if self._should_stop():
                 raise Interrupted
+            self._stopwatch.alive()
             parts.append(self._loss_step(params, batch))
             jax.block_until_ready(parts[-2:-1])  # one ahead, so that a stop is heard soon
         losses, counts = zip(*jax.device_get(parts), strict=True)

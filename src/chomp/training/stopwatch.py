@@ -24,11 +24,11 @@ class Stopwatch:
     """Measures laps; `paused` takes evaluation, sampling and saving out of them.
 
     Args:
-        tell: is told whenever what the run is doing changes.
+        tell: is told what the run is doing, whenever that changes or gets on.
     """
 
     def __init__(self, tell: Callable[[str], None] = _ignore):
-        self._tell = tell
+        self._tell, self._doing = tell, "starting"
         self.total_waiting = 0.0
         self._restart()
 
@@ -41,9 +41,9 @@ class Stopwatch:
     def waiting(self) -> Iterator[None]:
         """Count the time inside as waiting for data, and one more step."""
         start = time.perf_counter()
-        self._tell("waiting")
+        self._do("waiting")
         yield
-        self._tell("training")
+        self._do("training")
         seconds = time.perf_counter() - start
         self._waiting += seconds
         self.total_waiting += seconds
@@ -53,12 +53,20 @@ class Stopwatch:
     def paused(self, doing: str) -> Iterator[None]:
         """Leave the time inside out of the lap. The device must be idle at the start."""
         start = time.perf_counter()
-        self._tell(doing)
+        self._do(doing)
         try:
             yield
         finally:
-            self._tell("training")
+            self._do("training")
             self._paused += time.perf_counter() - start
+
+    def alive(self) -> None:
+        """Tell that what the run is doing goes on."""
+        self._tell(self._doing)
+
+    def _do(self, doing: str) -> None:
+        self._doing = doing
+        self._tell(doing)
 
     def lap(self) -> Lap:
         """Return the lap so far and begin the next. The device must be idle."""

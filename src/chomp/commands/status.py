@@ -1,0 +1,182 @@
+"""What a run folder says of its run; imports nothing slow, so that the answer is there at once."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from chomp.history.goodput import Goodput, measure
+from chomp.history.heartbeat import Beat, Phase, read_heartbeat
+from chomp.history.record import Record, Start, read_record, with_beat
+from chomp.run_folder import RunFolder
+
+TAIL = 1 << 20
+"""Bytes at the end of the metrics in which the newest evaluation is looked for."""
+FRESH = 10.0
+"""Seconds since the last sign of life after which a process on another host counts as gone."""
+
+ROW = ("loss", "step_time_s", "tokens_per_sec", "tokens_seen")
+EVALUATION = ("eval_loss", "eval_bits_per_byte")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a run; what isn't is None or empty. Times are seconds since 1970."""
+
+    folder: str
+    run: str | None
+    """Identifies the run."""
+    running: bool
+    pid: int | None
+    host: str | None
+    phase: str | None
+    """What it is doing, or was doing at its end."""
+    since: float | None
+    """When that began."""
+    alive: float | None
+    """The last sign of life."""
+    step: int
+    """Finished steps."""
+    steps: int | None
+    """Of the configuration."""
+    metrics: dict[str, Any]
+    """The newest row of metrics with a loss."""
+    evaluation: dict[str, Any]
+    """The newest row with an evaluation."""
+    seconds_left: float | None
+    checkpoint: int | None
+    """The newest step with a good checkpoint."""
+    skipped_batches: list[int]
+    starts: list[Start]
+    goodput: Goodput
+    problems: list[str]
+    """What could not be read."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        goodput = {
+            part: {"seconds": seconds, "share": self.goodput.share(part)}
+            for part, seconds in self.goodput.seconds.items()
+        }
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return values | {"starts": [asdict(start) for start in self.starts], "goodput": goodput}
+
+
+def read_status(path: Path) -> Status:
+    """Look at the files of a run, which may be in the middle of anything.
+
+    Raises:
+        ResumeError: the folder holds no run.
+    """
+    folder = RunFolder(path)
+    folder.require_run()
+    problems: list[str] = []
+    record = _record(folder.record, problems)
+    beat, now = read_heartbeat(folder.heartbeat), time.time()
+    starts = list(record.starts) if record else []
+    running = _is_running(beat, starts[-1].host if starts else None, now)
+    if starts:
+        latest = beat._replace(alive=now) if beat and running else beat
+        starts[-1] = with_beat(starts[-1], latest, running=running)
+    config = _config(folder.resolved_config, problems)
+    metrics = folder.inside(config.get("logging", {}).get("metrics_file", "metrics.jsonl"))
+    rows = list(_last_rows(metrics))
+    row = next((row for row in rows if _has(row, ROW)), {})
+    step = beat.finished if beat else 0
+    if not (step and running):  # just begun, or without a heartbeat to the end
+        step = max([step, row.get("step", 0), *(start.last_step for start in starts[-1:])])
+    steps = config.get("train", {}).get("steps")
+    left = (steps - step) * row["step_time_s"] if running and steps and row else None
+    checkpoints = folder.inside(config.get("checkpoint", {}).get("root_dir") or "checkpoints")
+    return Status(
+        folder=str(path),
+        run=record.run if record else None,
+        running=running,
+        pid=beat.pid if beat else None,
+        host=starts[-1].host if starts else None,
+        phase=str(beat.phase) if beat else None,
+        since=beat.since if beat else None,
+        alive=beat.alive if beat else None,
+        step=step,
+        steps=steps,
+        metrics=row,
+        evaluation=next((row for row in rows if _has(row, EVALUATION)), {}),
+        seconds_left=left,
+        checkpoint=_newest_checkpoint(checkpoints),
+        skipped_batches=record.skipped_batches if record else [],
+        starts=starts,
+        goodput=measure(starts, now),
+        problems=problems,
+    )
+
+
+def _record(path: Path, problems: list[str]) -> Record | None:
+    try:
+        return read_record(path)
+    except ValueError as error:
+        problems.append(f"{path} is broken ({error})")
+        return None
+
+
+def _config(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        problems.append(f"{path} can't be read ({error})")
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _is_running(beat: Beat | None, host: str | None, now: float) -> bool:
+    """Whether the heartbeat's process is there.
+
+    The lock isn't tried: a run that starts in the same moment would find it taken.
+    """
+    if beat is None or beat.phase is Phase.ENDED:
+        return False
+    if host not in (None, socket.gethostname()):
+        return now - beat.alive < FRESH
+    try:
+        process = psutil.Process(beat.pid)
+        # A process that came after the last sign of life has only inherited the number.
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < beat.alive + 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _last_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield rows, the newest first; a line that isn't whole is left out."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield row
+
+
+def _has(row: dict[str, Any], names: tuple[str, ...]) -> bool:
+    return all(isinstance(row.get(name), int | float) for name in names)
+
+
+def _newest_checkpoint(folder: Path) -> int | None:
+    steps = (
+        int(path.parent.name)
+        for path in folder.glob("*/manifest.json")
+        if path.parent.name.isdecimal()
+    )
+    return max(steps, default=None)

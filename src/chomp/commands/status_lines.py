@@ -1,0 +1,99 @@
+"""The status of a run as lines for the user."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from chomp.commands.status import Status
+from chomp.history.record import Start
+
+
+def status_lines(status: Status, now: float | None = None) -> list[str]:
+    """Return the lines: the present, the history, what the time went into."""
+    now = time.time() if now is None else now
+    lines = [*_present(status, now)]
+    if status.starts:
+        lines += ["history", *(line for start in status.starts for line in _start(start))]
+        lines += [f"goodput    {status.goodput.total:.0f} s since the first start"]
+        lines += [
+            f"  {part:<11} {status.goodput.share(part):6.1%} {seconds:12.1f} s"
+            for part, seconds in status.goodput.seconds.items()
+            if seconds >= 0.05
+        ]
+    return lines + [f"warning: {problem}" for problem in status.problems]
+
+
+def _present(status: Status, now: float) -> Iterator[str]:
+    yield f"run        {status.folder}" + (f" ({status.run})" if status.run else "")
+    yield f"state      {_state(status, now)}"
+    row, evaluation = status.metrics, status.evaluation
+    of = f" of {status.steps} ({status.step / status.steps:.1%})" if status.steps else ""
+    tokens = f", {row['tokens_seen']:,} tokens seen at step {row['step']}" if row else ""
+    yield f"progress   step {status.step}{of}{tokens}"
+    if row:
+        yield (
+            f"loss       {row['loss']:.4f} nats per token (step {row['step']}), "
+            f"{row['step_time_s'] * 1e3:.0f} ms/step, {row['tokens_per_sec']:,.0f} tok/s"
+        )
+    if evaluation:
+        yield (
+            f"evaluation {evaluation['eval_loss']:.4f} nats per token, "
+            f"{evaluation['eval_bits_per_byte']:.4f} bits per byte (step {evaluation['step']})"
+        )
+    if status.seconds_left is not None:
+        yield f"time left  {duration(status.seconds_left)}, of steps alone"
+    yield "checkpoint " + ("none" if status.checkpoint is None else f"step {status.checkpoint}")
+    if status.skipped_batches:
+        yield f"skipped    batches {', '.join(map(str, status.skipped_batches))}"
+
+
+def _state(status: Status, now: float) -> str:
+    if not status.running:
+        return f"not running; {_ending(status.starts[-1])}" if status.starts else "not running"
+    assert status.since is not None and status.alive is not None
+    state = f"{status.phase} since {duration(now - status.since)}, process {status.pid}"
+    silent = now - status.alive
+    return state + (f"; no sign of life for {duration(silent)}" if silent > 10 else "")
+
+
+def _start(start: Start) -> Iterator[str]:
+    source = f"from step {start.from_step}" if start.from_step else "from the beginning"
+    again = f", {start.replayed_steps} steps done again" if start.replayed_steps else ""
+    yield f"  start {start.number}  {_clock(start.time)}  {source}; {_ending(start)}{again}"
+    for change in start.changes:
+        yield f"    changed  {change['key']}: was {change['old']!r}, now {change['new']!r}"
+    for fallback in start.fallbacks:
+        yield f"    passed over  {_values(fallback)}"
+    for event in start.events:
+        values = {key: value for key, value in event.items() if key not in ("time", "kind")}
+        yield f"    {_clock(event['time'])}  {event['kind']}  {_values(values)}".rstrip()
+
+
+def _ending(start: Start) -> str:
+    if start.ended is None:
+        return f"running, step {start.last_step} finished"
+    doing = f" while {start.phase}" if start.ended == "killed" and start.phase else ""
+    lasted = f", {duration(start.end_time - start.time)}" if start.end_time else ""
+    error = f" ({start.error.splitlines()[0]})" if start.error else ""
+    return f"{start.ended}{doing} after step {start.last_step}{error}{lasted}"
+
+
+def _values(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in the two units that matter: `12 s`, `3 min 5 s`, `2 h 10 min`."""
+    whole = max(0, round(seconds))
+    for size, name, smaller, small_name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // smaller} {small_name}"
+    return f"{whole} s"

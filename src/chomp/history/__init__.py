@@ -1,0 +1,1 @@
+"""What a run knows about itself beyond its metrics; import from the modules, which are light."""
