@@ -95,6 +95,8 @@ class Session:
                 except Rewind as rewind:
                     saved = self._rewind(tracker, rewind)
                     continue
+                if result.ending is Ending.STOPPED and (stop := self.signals.stop):
+                    self.history.lineage.event(EventKind.STOP, signal=stop.name)
                 self.history.end(result.ending.value)
                 self._summarize(tracker, result, first)
                 return self.signals.exit_code if result.ending is Ending.STOPPED else 0
@@ -262,6 +264,9 @@ class Session:
 
     def _save(self, moment: Moment, watch: LossWatch) -> None:
         assert self.checkpoints is not None
+        if self.signals.save_requested:
+            self.history.lineage.event(EventKind.SAVE, step=moment.progress.step)
+            self.console.message(f"SIGUSR1: saving step {moment.progress.step}")
         meta = {
             "config": self.setup.given.model_dump(mode="json"),
             "identity": self.setup.identity,

@@ -7,9 +7,10 @@ from chomp.cli.config import config
 from chomp.cli.generate import generate
 from chomp.cli.group import main
 from chomp.cli.status import status
+from chomp.cli.prove_resume import prove_resume
 from chomp.cli.train import train
 
-for command in (train, generate, status, config):
+for command in (train, generate, prove_resume, status, config):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -1,0 +1,48 @@
+"""`chomp prove-resume`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from chomp.cli.options import override_option
+
+
+@click.command("prove-resume")
+@click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
+@override_option
+@click.option("--steps", default=40, show_default=True, type=click.IntRange(8), help="Of each run.")
+@click.option("--kills", default=10, show_default=True, type=click.IntRange(1))
+@click.option("--seed", default=0, show_default=True, help="Of the moments; to repeat a failure.")
+@click.option("--small", is_flag=True, help="Shrink the model: all else stays as it is.")
+@click.option(
+    "--work-dir",
+    type=click.Path(path_type=Path),
+    help="Keep the runs here. [default: a temporary folder, kept only if the proof fails]",
+)
+def prove_resume(
+    config_path: Path,
+    overrides: Sequence[str],
+    steps: int,
+    kills: int,
+    seed: int,
+    small: bool,
+    work_dir: Path | None,
+) -> None:
+    """Prove that runs of CONFIG come back exactly from kills at any moment.
+
+    Trains with the data, tokenizer, model and optimizer of CONFIG: once straight, then killed
+    (SIGKILL) and resumed again and again, and compares every batch, loss and gradient norm, the
+    samples and the final state bit for bit. Exit code 0 only if all are equal.
+
+    \b
+    chomp prove-resume configs/quickstart.yaml
+    chomp prove-resume configs/megalodon-100m.yaml --small --kills 30
+    """
+    from chomp.config import load_config
+    from chomp.proof.prove_resume import Settings, prove
+
+    config = load_config(config_path, overrides)
+    settings = Settings(steps, kills, seed, small, work_dir)
+    sys.exit(0 if prove(config, settings, click.echo) else 1)
