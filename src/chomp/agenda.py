@@ -7,8 +7,18 @@ from chomp.generation import SampleMaker, Sampling
 from chomp.parts import Compiled, Setup, compile_loss
 from chomp.runtime import memory_readings
 from chomp.tracking import Tracker
-from chomp.training import Action, DeviceCheck, Evaluate, Log, Profile, Sample, Save, Stopwatch
-from chomp.types import Progress, TrainState
+from chomp.training import (
+    Action,
+    DeviceCheck,
+    Evaluate,
+    Log,
+    Profile,
+    Record,
+    Sample,
+    Save,
+    Stopwatch,
+)
+from chomp.types import BatchStats, Progress, TrainState
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Agenda:
         *,
         save: Callable[[TrainState, Progress], None] | None,
         profile: Profile | None,
+        record: Callable[[int, int, BatchStats], None] | None,
     ) -> list[Action]:
         """Return the work in its order: a row comes after what adds to it.
 
@@ -40,10 +51,14 @@ class Agenda:
             compiled: the training step, whose compile time the first row tells.
             save: writes a checkpoint; None: there are none.
             profile: records a trace; None: nothing does.
+            record: keeps step, batch number and what the batch drew; None: nothing does.
         """
         config = self.setup.config
         train, debug = config.train, config.debug
         actions = []
+        if record:
+            every = config.logging.ledger_every
+            actions.append(Action("record", Record(record), every, at_end=True))
         if train.eval_every:
             loss_step = compile_loss(self.setup)
             evaluate = Evaluate(self.setup.data.evaluation, loss_step, self.stopwatch)

@@ -12,6 +12,7 @@ from chomp.agenda import Agenda
 from chomp.checkpoint import Checkpoints, SavedRun
 from chomp.config import Config, config_warnings
 from chomp.errors import ResumeError
+from chomp.history import Ledger
 from chomp.identity import changes, check_identity
 from chomp.parts import Setup, compile_step, derived_values, set_up
 from chomp.report import dry_run_lines, group_rows, program_name, start_lines, summary_lines
@@ -74,8 +75,9 @@ def train(request: Request) -> int:
             folder.claim()
         resources.enter_context(folder.lock())
         log_file = config.logging.log_file
-        log_to_file(folder.inside(log_file) if log_file else None, config.logging.level)
         console = open_console(steps=config.train.steps, use_rich=config.logging.console_use_rich)
+        log_path = folder.inside(log_file) if log_file else None
+        log_to_file(log_path, config.logging.level, console.message)
         checkpoints = _open_checkpoints(request, resources)
         saved = _read_saved(request, checkpoints, console)
         setup = _prepare(config, folder.tokenizer, console, resources)
@@ -99,8 +101,8 @@ def dry_run(config: Config) -> None:
         ChompError: what would stop the run.
     """
     with ExitStack() as resources:
-        log_to_file(None, config.logging.level)
         console = open_console(steps=1, use_rich=config.logging.console_use_rich)
+        log_to_file(None, config.logging.level, console.message)
         setup = _prepare(config, None, console, resources)
         columns = ["parameter", "shape", "size", "update"]
         console.table("Parameters by update", columns, group_rows(setup))
@@ -208,9 +210,10 @@ class _Run:
         """Open metrics, samples and Weights & Biases, next to the console."""
         folder, settings = self.request.folder, self.config.logging
         metrics = folder.inside(settings.metrics_file)
-        for path in (metrics, folder.samples):
+        for path in (metrics, folder.samples, folder.ledger):
             keep_rows_up_to(self.progress.step, path)
-        sinks: list[Sink] = [console, self.last, JsonLines(metrics, folder.samples)]
+        lines = JsonLines(metrics, folder.samples, console.message)
+        sinks: list[Sink] = [console, self.last, lines]
         if settings.wandb.enabled:
             sinks.append(
                 WandbSink(
@@ -237,7 +240,13 @@ class _Run:
             tracker.message(f"resumed    after step {self.progress.step}")
         agenda = Agenda(setup, tracker, self.stopwatch, self.progress)
         save = functools.partial(self._save, self.checkpoints) if self.checkpoints else None
-        actions = agenda.actions(compiled, save=save, profile=self._profile())
+        ledger = self._open_ledger(tracker)
+        actions = agenda.actions(
+            compiled,
+            save=save,
+            profile=self._profile(),
+            record=ledger.record if ledger else None,
+        )
         tracker.progress(self.progress.step)
         self.stopwatch.lap()
         result = run_loop(
@@ -271,6 +280,14 @@ class _Run:
         if self.saved is None or self.checkpoints is None:
             return self.setup.learner.init()
         return self.checkpoints.restore_state(self.saved.progress.step, self.setup.learner.shapes)
+
+    def _open_ledger(self, tracker: Tracker) -> Ledger | None:
+        if not self.config.logging.ledger_every:
+            return None
+        path, content = self.request.folder.ledger, self.setup.data.fingerprint
+        ledger = Ledger(path, content, self.progress.step, tracker.message)
+        self.resources.callback(ledger.close)
+        return ledger
 
     def _profile(self) -> Profile | None:
         train = self.config.train

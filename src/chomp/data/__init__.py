@@ -1,7 +1,15 @@
 """From text to batches: corpora, tokenizers, packing, evaluation sets."""
 
 from chomp.data.evaluation import EvaluationSet
-from chomp.data.pipeline import Data, open_data
+from chomp.data.pipeline import Data, open_corpus, open_data
 from chomp.data.tokenizer import SpecialIds, Tokenizer, load_tokenizer
 
-__all__ = ["Data", "EvaluationSet", "SpecialIds", "Tokenizer", "load_tokenizer", "open_data"]
+__all__ = [
+    "Data",
+    "EvaluationSet",
+    "SpecialIds",
+    "Tokenizer",
+    "load_tokenizer",
+    "open_corpus",
+    "open_data",
+]

@@ -13,7 +13,7 @@ import optax
 from chomp.errors import ChompError, DivergedError
 from chomp.training.loop import Moment
 from chomp.training.stopwatch import Stopwatch
-from chomp.types import Batch, Progress, TrainState
+from chomp.types import Batch, BatchStats, Progress, TrainState
 
 Row = dict[str, Any]
 
@@ -138,6 +138,7 @@ class Log:
             "docs_skipped": now.docs_skipped,
             "docs_repaired": now.docs_repaired,
             "updates_rejected": int(rejected),
+            "batch_hash": f"{moment.stats.hash:016x}",
         }
         row |= self._constants | self._first_row | self._memory() | moment.row
         self._last, self._first_row, self._window_tokens = now, {}, 0
@@ -222,6 +223,17 @@ class Sample:
         """Generate with the parameters of this step."""
         with idle(self._stopwatch, moment.state):
             self._sample(moment.state.params, moment.progress.step)
+
+
+class Record:
+    """Records which documents each step was trained on."""
+
+    def __init__(self, record: Callable[[int, int, BatchStats], None]):
+        self._record = record
+
+    def __call__(self, moment: Moment) -> None:
+        """Record step, number of the batch and what the batch drew."""
+        self._record(moment.progress.step, moment.progress.step, moment.stats)
 
 
 class DeviceCheck:
