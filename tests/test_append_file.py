@@ -12,7 +12,7 @@ import pytest
 
 from chomp.append_file import AppendFile
 from chomp.history import Ledger
-from chomp.tracking import JsonLines, log_to_file
+from chomp.tracking import JsonLines, log_to_file, open_console
 from chomp.types import BatchStats
 
 
@@ -189,6 +189,30 @@ def test_log_lines_outlast_a_full_disk_without_a_word_on_the_console(
             handler.close()
         root.handlers[:], root.level = before
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_whose_output_goes_to_a_full_disk_goes_on(
+    small_disk: Path, config_file: Any, start_chomp: Any, tmp_path: Path, read_rows: Any
+):
+    with (small_disk / "out.log").open("w") as out:
+        fill(small_disk)
+        config, run = config_file(train={"steps": 200}), tmp_path / "run"
+        process = start_chomp("train", config, "--run-dir", run, stdout=out)
+        _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert read_rows(run)[-1]["step"] == 200
+
+
+def test_the_console_is_heard_again_when_there_is_room(small_disk: Path):
+    path = small_disk / "out.log"
+    with path.open("w") as out:
+        console = open_console(steps=3, use_rich=False, stream=out)
+        ballast = fill(small_disk)
+        console.message("before")
+        ballast.unlink()
+        console.message("behind")
+        console.close()
+        assert path.read_text() == "before\nbehind\n"
 
 
 def test_a_run_goes_on_while_the_disk_is_full(

@@ -191,7 +191,8 @@ def test_it_needs_no_device(run: Any):
     ("step", "words"),
     [
         (2, ["step 2 is not in ", "from step 3 to 7", "logging.ledger_every: 3"]),
-        (8, ["step 8 isn't reached", "ends at step 7"]),
+        (9, ["step 9 is not in ", "from step 3 to 7"]),
+        (10, ["step 10 isn't reached", "ends at step 7"]),
         (0, ["step 0 is not in "]),
     ],
 )
@@ -209,7 +210,7 @@ def test_a_step_that_is_not_there(chomp: Any, run: Any, step: int, words: list[s
 def test_no_ledger(chomp: Any, run: Any, tmp_path: Path):
     done = chomp("trace", run(logging={"ledger_every": 0}))
     assert done.code == 2
-    assert "has no ledger.jsonl: logging.ledger_every is 0" in done.err
+    assert "has no ledger.jsonl: its training has not begun, or logging.ledger_" in done.err
     assert "holds no run" in chomp("trace", tmp_path / "nothing").err
     for wrong in ("x", "-1", "1.5", "²"):
         assert "latest or a step" in chomp("trace", tmp_path / "run", "--step", wrong).err

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
-from chomp.config import Config, config_from_mapping
+from chomp.config import config_from_mapping
 from chomp.data import open_corpus
 from chomp.data.documents import BrokenFileError, Shard
 from chomp.data.reading import Reading
@@ -59,10 +59,15 @@ def trace(run_dir: Path, step: int | None) -> Trace:
     """
     folder = RunFolder(run_dir)
     folder.require_run()
+    if not folder.ledger.exists():
+        raise ResumeError(
+            f"{folder.path} has no {folder.ledger.name}: its training has not begun, or "
+            "logging.ledger_every is 0"
+        )
     values = json.loads(folder.resolved_config.read_text(encoding="utf-8"))
     values.pop("derived", None)
     config = config_from_mapping(values)
-    entry = _entry(folder, config, step)
+    entry = _entry(folder.ledger, step, config.logging.ledger_every)
     reading = Reading(
         config.data.text_key,
         True,
@@ -76,22 +81,16 @@ def trace(run_dir: Path, step: int | None) -> Trace:
     return Trace(entry.step, entry.batch, entry.hash, entry.tokens, entry.targets, documents)
 
 
-def _entry(folder: RunFolder, config: Config, step: int | None) -> Entry:
-    every = config.logging.ledger_every
-    if not folder.ledger.exists():
-        why = "logging.ledger_every is 0" if every == 0 else "it was trained without one"
-        raise ResumeError(f"{folder.path} has no {folder.ledger.name}: {why}")
-    found = find_entry(folder.ledger, step)
+def _entry(ledger: Path, step: int | None, every: int) -> Entry:
+    found = find_entry(ledger, step)
     if found.entry is not None:
         return found.entry
-    if found.last is None:
-        raise ResumeError(f"{folder.ledger} holds no step yet")
-    if step is not None and step > found.last:
-        raise ResumeError(
-            f"step {step} isn't reached: {folder.ledger} ends at step {found.last} so far"
-        )
+    if step is None or found.last is None:
+        raise ResumeError(f"{ledger} holds no step yet")
+    if every and step >= found.last + every:
+        raise ResumeError(f"step {step} isn't reached: {ledger} ends at step {found.last} so far")
     raise ResumeError(
-        f"step {step} is not in {folder.ledger}, which goes from step {found.first} to "
+        f"step {step} is not in {ledger}, which goes from step {found.first} to "
         f"{found.last} (logging.ledger_every: {every})"
     )
 
