@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chomp.append_file import AppendFile
-from chomp.history import Ledger
+from chomp.history.ledger import Ledger
 from chomp.tracking import JsonLines, log_to_file, open_console
 from chomp.types import BatchStats
 

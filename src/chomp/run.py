@@ -12,7 +12,7 @@ from chomp.agenda import Agenda
 from chomp.checkpoint import Checkpoints, SavedRun
 from chomp.config import Config, config_warnings
 from chomp.errors import ResumeError
-from chomp.history import Ledger
+from chomp.history.ledger import Ledger
 from chomp.identity import changes, check_identity
 from chomp.parts import Setup, compile_step, derived_values, set_up
 from chomp.report import dry_run_lines, group_rows, program_name, start_lines, summary_lines

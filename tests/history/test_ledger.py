@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chomp.history import Ledger, find_entry
+from chomp.history.ledger import Ledger, find_entry
 from chomp.tracking import keep_rows_up_to
 from chomp.types import BatchStats
 

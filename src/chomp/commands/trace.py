@@ -13,7 +13,7 @@ from chomp.data import open_corpus
 from chomp.data.documents import BrokenFileError, Shard
 from chomp.data.reading import Reading
 from chomp.errors import DataError, ResumeError
-from chomp.history import Entry, find_entry
+from chomp.history.ledger import Entry, find_entry
 from chomp.identity import changes
 from chomp.run_folder import RunFolder
 

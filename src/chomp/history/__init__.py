@@ -1,5 +1,1 @@
-"""What happened in a run: which documents each step was trained on."""
-
-from chomp.history.ledger import Entry, Found, Ledger, find_entry
-
-__all__ = ["Entry", "Found", "Ledger", "find_entry"]
+"""What a run knows about itself beyond its metrics; import from the modules, which are light."""
