@@ -226,6 +226,14 @@ class TestKilled:
         assert [sample["step"] for sample in samples] == [20, 40]
         assert samples == read_rows(killed.straight / "samples.jsonl")
 
+    def test_the_ledger_holds_each_step_once(self, killed: Chain, read_rows: Any):
+        ledger = read_rows(killed.broken / "ledger.jsonl")
+        assert [line["step"] for line in ledger] == list(range(STEPS + 1))
+        assert ledger == read_rows(killed.straight / "ledger.jsonl")
+        hashes = [row["batch_hash"] for row in read_rows(killed.broken)]
+        assert [line["hash"] for line in ledger[1:]] == hashes
+        assert len(set(hashes)) == STEPS
+
     def test_the_step_is_compiled_once_in_each_start(self, killed: Chain):
         straight = (killed.straight / "train.log").read_text()
         broken = (killed.broken / "train.log").read_text()
@@ -323,6 +331,7 @@ class TestRunFolder:
         assert names == {
             *("config_original.yaml", "config_resolved.json", "metrics.jsonl", "train.log"),
             *("tokenizer", "samples.jsonl", "checkpoints", "run.json", "heartbeat"),
+            "ledger.jsonl",
         }
         assert (run / "config_original.yaml").read_text() == original
         resolved = json.loads((run / "config_resolved.json").read_text())

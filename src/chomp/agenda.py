@@ -18,11 +18,12 @@ from chomp.training import (
     LossWatch,
     Moment,
     Profile,
+    Record,
     Sample,
     Save,
     Stopwatch,
 )
-from chomp.types import Progress
+from chomp.types import BatchStats, Progress
 
 
 class SaveClock:
@@ -69,6 +70,7 @@ class Agenda:
         *,
         save: Callable[[Moment], None] | None,
         profile: Profile | None,
+        record: Callable[[int, int, BatchStats], None] | None,
     ) -> list[Action]:
         """Return the work in its order: a row comes after what adds to it.
 
@@ -76,10 +78,14 @@ class Agenda:
             compiled: the training step, whose compile time the first row tells.
             save: writes a checkpoint; None: there are none.
             profile: records a trace; None: nothing does.
+            record: keeps step, batch number and what the batch drew; None: nothing does.
         """
         config, guard = self.setup.config, self.signals.unless_stopped
         train, debug = config.train, config.debug
         actions = []
+        if record:
+            every = config.logging.ledger_every
+            actions.append(Action("record", Record(record), every, at_end=True))
         if debug.nan_check:
             actions.append(Action("watch", self.watch.collect, 1))
         if train.eval_every:

@@ -64,8 +64,9 @@ def train(request: Request) -> int:
             folder.claim()
         resources.enter_context(folder.lock())
         log_file = config.logging.log_file
-        log_to_file(folder.inside(log_file) if log_file else None, config.logging.level)
         console = open_console(steps=config.train.steps, use_rich=config.logging.console_use_rich)
+        log_path = folder.inside(log_file) if log_file else None
+        log_to_file(log_path, config.logging.level, console.message)
         history = resources.enter_context(_open_history(request, console))
         checkpoints = _open_checkpoints(request, resources)
         saved = _read_saved(request, checkpoints, console)
@@ -109,8 +110,8 @@ def dry_run(config: Config) -> None:
         ChompError: what would stop the run.
     """
     with ExitStack() as resources:
-        log_to_file(None, config.logging.level)
         console = open_console(steps=1, use_rich=config.logging.console_use_rich)
+        log_to_file(None, config.logging.level, console.message)
         setup = _prepare(config, None, console, resources)
         columns = ["parameter", "shape", "size", "update"]
         console.table("Parameters by update", columns, group_rows(setup))

@@ -18,6 +18,7 @@ class RunFolder:
         self.resolved_config = path / "config_resolved.json"
         self.tokenizer = path / "tokenizer"
         self.samples = path / "samples.jsonl"
+        self.ledger = path / "ledger.jsonl"
         self.wandb_id = path / "wandb_id"
         self.record = path / "run.json"
         self.heartbeat = path / "heartbeat"

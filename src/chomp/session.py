@@ -1,6 +1,7 @@
 """A start of a run: compile, restore, train, and go back where a divergence asks for it."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from chomp.errors import DivergedError, Interrupted
 from chomp.history.goodput import goodput_line
 from chomp.history.heartbeat import Phase
 from chomp.history.history import History
+from chomp.history.ledger import Ledger
 from chomp.history.record import EventKind
 from chomp.identity import package_versions
 from chomp.parts import Compiled, Setup, compile_step
@@ -121,7 +123,10 @@ class Session:
         with ExitStack() as resources:
             save = (lambda moment: self._save(moment, watch)) if self.checkpoints else None
             actions = agenda.actions(
-                compiled, save=save, profile=self._profile(progress, resources)
+                compiled,
+                save=save,
+                profile=self._profile(progress, resources),
+                record=self._open_ledger(progress, resources),
             )
             actions.insert(0, Action("heartbeat", self._beat, 1))
             tracker.progress(progress.step)
@@ -220,7 +225,9 @@ class Session:
         # What the saved step still has to write was written before, if it was resumed before.
         keep_rows_up_to(step - bool(unfinished["row"]), metrics)
         keep_rows_up_to(step - ("sample" in unfinished["actions"]), folder.samples)
-        sinks: list[Sink] = [self.console, self.last, JsonLines(metrics, folder.samples)]
+        keep_rows_up_to(step, folder.ledger)
+        lines = JsonLines(metrics, folder.samples, self.console.message)
+        sinks: list[Sink] = [self.console, self.last, lines]
         if settings.wandb.enabled:
             sinks.append(
                 WandbSink(
@@ -252,6 +259,20 @@ class Session:
         )
         for line in [*lines, goodput_line(self.history.goodput())]:
             tracker.message(line)
+
+    def _open_ledger(
+        self, progress: Progress, resources: ExitStack
+    ) -> Callable[[int, int, BatchStats], None] | None:
+        if not self.config.logging.ledger_every:
+            return None
+        ledger = Ledger(
+            self.folder.ledger,
+            self.setup.data.fingerprint,
+            progress.step,
+            self.console.message,
+        )
+        resources.callback(ledger.close)
+        return ledger.record
 
     def _profile(self, progress: Progress, resources: ExitStack) -> Profile | None:
         train = self.config.train
@@ -288,7 +309,7 @@ def _make_up_for(saved: SavedRun, state: TrainState, actions: list[Action]) -> b
         state,
         StepMetrics(zero, zero, zero, zero),
         saved.progress,
-        BatchStats(0, 0, 0, 0, 0, 0, ()),
+        BatchStats(0, 0, 0, 0, 0, 0, (), 0),
         row=dict(unfinished["row"]),
     )
     names = {*unfinished["actions"], *(a.name for a in actions if a.reports and moment.row)}

@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 IGNORE_LABEL = -100
 """Label of a position that is not a target (the field's convention)."""
+ROW_BITS = 32
+"""The lower bits of a document's key: its row in the shard that the upper ones number."""
 
 
 class Batch(NamedTuple):
@@ -45,8 +47,10 @@ class BatchStats(NamedTuple):
     """Documents whose invalid UTF-8 was replaced."""
     keys: tuple[int, ...]
     """The documents drawn, in row order: shard << 32 | row."""
-    hash: int = 0
-    """Fingerprint of the batch's arrays: 64 bits."""
+    hash: int
+    """64 bits from tokens, labels and segment ids: equal batches have equal ones."""
+    epoch: int = 0
+    """The latest pass over the corpus that a document is from, counted from 0."""
 
 
 class Drawn(NamedTuple):

@@ -2,9 +2,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chomp.data.batching import Layout, draw, make_batch
+from chomp.data.batching import Layout, batch_hash, draw, make_batch
 from chomp.data.packing import Encoded, Packed, Piece
-from chomp.types import IGNORE_LABEL
+from chomp.types import IGNORE_LABEL, Batch
 
 EOS = 2
 rows_of_lengths = st.lists(
@@ -69,6 +69,24 @@ def test_padding_with_the_eos_id_is_told_apart_by_the_mask():
     batch = make_batch(rows_with([[3]]), Layout(1, 1, 8, EOS, EOS, True, True))
     assert batch.labels[0, 0, 3:].tolist() == [IGNORE_LABEL] * 5
     assert not batch.attention_mask[0, 0, 3:].any()
+
+
+def test_the_hash_is_of_tokens_labels_segments_and_shape_alone():
+    batch = make_batch(rows_with([[3, 4], [5]]), Layout(2, 3, 16, 0, EOS, True, True))
+    hashes = {batch_hash(batch)}
+    for name in ("input_ids", "labels", "segment_ids"):
+        for place in ((0, 0, 0), (1, 2, 15)):
+            changed = np.array(getattr(batch, name))
+            changed[place] += 1
+            hashes.add(batch_hash(batch._replace(**{name: changed})))
+    hashes.add(batch_hash(Batch(*(array.reshape(3, 2, 16) for array in batch))))
+    hashes.add(batch_hash(batch._replace(labels=batch.segment_ids, segment_ids=batch.labels)))
+    assert len(hashes) == 9
+    same = Batch(*(np.asfortranarray(array) for array in batch))
+    same = same._replace(
+        attention_mask=~batch.attention_mask, labels=np.asarray(same.labels, np.int64)
+    )
+    assert batch_hash(same) == batch_hash(batch)
 
 
 def test_pieces_of_one_document_are_one_key_and_one_document():

@@ -11,7 +11,7 @@ from chomp.tracking import JsonLines, keep_rows_up_to, log_to_file
 
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[JsonLines]:
-    lines = JsonLines(tmp_path / "new" / "metrics.jsonl", tmp_path / "samples.jsonl")
+    lines = JsonLines(tmp_path / "new" / "metrics.jsonl", tmp_path / "samples.jsonl", pytest.fail)
     yield lines
     lines.close()
 
@@ -116,7 +116,7 @@ def root_logger() -> Iterator[logging.Logger]:
 @pytest.mark.usefixtures("root_logger")
 def test_all_log_lines_go_to_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     path = tmp_path / "train.log"
-    log_to_file(path, "WARNING")
+    log_to_file(path, "WARNING", pytest.fail)
     logging.getLogger("someone.else").warning("take care")
     logging.getLogger("someone.else").info("never mind")
     with warnings.catch_warnings():
@@ -132,6 +132,6 @@ def test_all_log_lines_go_to_the_file(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 @pytest.mark.usefixtures("root_logger")
 def test_without_a_file_log_lines_go_nowhere(capfd: pytest.CaptureFixture[str]):
-    log_to_file(None, "INFO")
+    log_to_file(None, "INFO", pytest.fail)
     logging.getLogger("someone.else").error("help")
     assert capfd.readouterr() == ("", "")

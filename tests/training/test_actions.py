@@ -32,7 +32,7 @@ def moment(step: int, tokens_seen: int = 0, rejected: int = 0, **row: Any) -> Mo
     value = jnp.asarray(2.0)
     metrics = StepMetrics(value, value, jnp.asarray(3), jnp.asarray(rejected))
     state = TrainState((), (), jnp.asarray(step), jnp.asarray(rejected), jnp.zeros(2))
-    stats = BatchStats(3, 6, 1, 0, 0, 0, ())
+    stats = BatchStats(3, 6, 1, 0, 0, 0, (), 0xAB)
     return Moment(state, metrics, Progress(step, step, tokens_seen), stats, row)
 
 

@@ -24,7 +24,7 @@ class Stream:
             raise self._error or StopIteration
         self.drawn += 1
         ids = np.full((1, 1, 4), self.drawn, np.int32)
-        stats = BatchStats(2, 4, 1, 0, 3, 0, (self.drawn,))
+        stats = BatchStats(2, 4, 1, 0, 3, 0, (self.drawn,), self.drawn)
         return Drawn(Batch(ids, ids, ids, ids > 0), stats)
 
 

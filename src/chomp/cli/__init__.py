@@ -6,11 +6,12 @@ Nothing heavy is imported at module level, so that help answers at once.
 from chomp.cli.config import config
 from chomp.cli.generate import generate
 from chomp.cli.group import main
-from chomp.cli.status import status
 from chomp.cli.prove_resume import prove_resume
+from chomp.cli.status import status
+from chomp.cli.trace import trace
 from chomp.cli.train import train
 
-for command in (train, generate, prove_resume, status, config):
+for command in (train, generate, status, trace, prove_resume, config):
     main.add_command(command)
 
 __all__ = ["main"]

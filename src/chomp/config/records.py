@@ -51,6 +51,9 @@ class LoggingConfig(Section):
     """The run folder; `--run-dir` goes first. `null`: a new dated folder under `runs/`."""
     metrics_file: Name = "metrics.jsonl"
     """File of metrics in the run folder, one JSON object a line."""
+    ledger_every: CountOrZero = 1
+    """Steps between lines of `ledger.jsonl`, which says what documents a step was trained on; the
+    last step has one as well. 0: none."""
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """Least severe log lines to keep."""
     console_use_rich: bool = True

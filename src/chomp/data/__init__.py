@@ -2,7 +2,7 @@
 
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.feed import is_stuck
-from chomp.data.pipeline import Data, open_data
+from chomp.data.pipeline import Data, open_corpus, open_data
 from chomp.data.tokenizer import SpecialIds, Tokenizer, load_tokenizer
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Tokenizer",
     "is_stuck",
     "load_tokenizer",
+    "open_corpus",
     "open_data",
 ]

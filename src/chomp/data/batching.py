@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 
 from chomp.data.packing import Packed, Piece
 from chomp.types import IGNORE_LABEL, Batch, BatchStats, Drawn
@@ -54,6 +55,14 @@ def count_targets(labels: np.ndarray) -> int:
     return int(np.count_nonzero(labels[..., 1:] != IGNORE_LABEL))
 
 
+def batch_hash(batch: Batch) -> int:
+    """Return 64 bits (XXH3) from shape, tokens, labels and segment ids."""
+    hash_ = xxhash.xxh3_64(repr(batch.input_ids.shape).encode())
+    for array in (batch.input_ids, batch.labels, batch.segment_ids):
+        hash_.update(np.ascontiguousarray(array, "<i4").data)  # values, not memory layout
+    return hash_.intdigest()
+
+
 def draw(rows: Sequence[Packed], layout: Layout) -> Drawn:
     """Make a batch of rows and count what is in it."""
     batch = make_batch(rows, layout)
@@ -67,5 +76,7 @@ def draw(rows: Sequence[Packed], layout: Layout) -> Drawn:
         skipped=sum(document.skipped for document in starting),
         repaired=sum(document.repaired for document in starting),
         keys=tuple(dict.fromkeys(p.document.key for p in pieces if len(p.tokens))),
+        hash=batch_hash(batch),
+        epoch=max((piece.document.epoch for piece in pieces), default=0),
     )
     return Drawn(batch, stats)

@@ -9,10 +9,10 @@ import numpy as np
 
 from chomp.data.reading import Reading, retry_or_raise
 from chomp.errors import DataError
+from chomp.types import ROW_BITS
 
 log = logging.getLogger(__name__)
 
-ROW_BITS = 32
 ROWS_WITHOUT_KEY = 1000
 """So many rows in which `data.text_key` doesn't occur at all are a wrong key, not bad documents."""
 

@@ -37,10 +37,11 @@ def encode(
 
 def _encoded(document: Document, ids: np.ndarray, max_tokens: int | None) -> Encoded:
     if len(ids) == 0:
-        return Encoded(ids, document.key, skipped=document.skipped + bool(document.text))
+        skipped = document.skipped + bool(document.text)
+        return Encoded(ids, document.key, skipped=skipped, epoch=document.epoch)
     cut = max_tokens is not None and len(ids) > max_tokens
     ids = ids[:max_tokens] if cut else ids
-    return Encoded(ids, document.key, cut, document.repaired, document.skipped)
+    return Encoded(ids, document.key, cut, document.repaired, document.skipped, document.epoch)
 
 
 class EncodedBlocks(grain.IterDataset[Block]):

@@ -28,6 +28,7 @@ class Encoded(NamedTuple):
     truncated: bool = False
     repaired: bool = False
     skipped: int = 0
+    epoch: int = 0
 
 
 class Piece(NamedTuple):

@@ -11,7 +11,7 @@ import grain.python as grain
 
 from chomp.config.data import DataConfig
 from chomp.data.batching import Layout, draw
-from chomp.data.documents import ROW_BITS, Document, DocumentStream
+from chomp.data.documents import Document, DocumentStream
 from chomp.data.encoding import EncodedBlocks
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.feed import Feed
@@ -21,7 +21,7 @@ from chomp.data.packing import BinRows, SequentialRows
 from chomp.data.reading import Reading
 from chomp.data.streams import Chosen, Samples, Split
 from chomp.data.tokenizer import Tokenizer
-from chomp.types import Drawn
+from chomp.types import ROW_BITS, Drawn
 
 SAMPLE_WINDOW = 1000
 """The stream of samples shuffles in smaller windows: it is drawn from rarely."""

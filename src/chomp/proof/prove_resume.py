@@ -1,9 +1,10 @@
 """The proof: a straight run, runs that are killed and resumed, and their comparison."""
 
+import itertools
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,21 +119,9 @@ def observe(trial: Trial, steps: int) -> Known:
         seconds[Phase.SAMPLING] / max(1, len(samples)),
         saves,
         seconds[Phase.SAVING] / max(1, len(saves)),
-        epoch_ends(trial.rows("ledger.jsonl")),
+        [row["step"] for before, row in itertools.pairwise(rows) if row["epoch"] > before["epoch"]],
         sum(seconds[p] for p in (Phase.STARTING, Phase.COMPILING, Phase.RESTORING)),
     )
-
-
-def epoch_ends(ledger: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the steps that drew a document which an earlier step of the epoch had drawn whole."""
-    ends, seen = [], set[tuple[str, int]]()
-    for line in ledger:
-        drawn = {(shard, row) for shard, rows in line.get("docs", {}).items() for row in rows}
-        if drawn & seen:
-            ends.append(line["step"])
-            seen = set()
-        seen |= drawn
-    return ends
 
 
 def _lap(

@@ -5,14 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.checkpoint.archive import UNFINISHED, Archive
 from chomp.errors import ChompError
 from chomp.history.heartbeat import Phase, read_heartbeat
-from chomp.proof.kills import Kill, Known, Moment, has_come
+from chomp.proof.kills import Kill, has_come
 from chomp.run_folder import RunFolder
 
 POLL_SECONDS = 0.0005

@@ -85,12 +85,24 @@ class PlainConsole(Silent):
         self.message(f"--- continuation\n{continuation}\n---")
 
     def message(self, text: str) -> None:
-        """Print a line; a reader who has gone (`| head`) doesn't end the run."""
+        """Print a line; neither a reader who has gone (`| head`) nor a full disk ends the run."""
         try:
             print(text, file=self._stream, flush=True)
         except BrokenPipeError:
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), self._stream.fileno())
+            self._go_silent()
+        except OSError:
+            pass  # what the stream still holds goes out with a later line
+
+    def close(self) -> None:
+        """Write what the stream holds, or give it up: Python's own attempt would be an error."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._go_silent()
+
+    def _go_silent(self) -> None:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """Print aligned columns."""

@@ -3,35 +3,38 @@
 import json
 import logging
 import os
+from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
-from typing import TextIO
 
+from chomp.append_file import AppendFile
+from chomp.errors import ResumeError
 from chomp.tracking.tracker import Row, Silent
 
 
 class JsonLines(Silent):
-    """Keeps rows in `metrics` and samples in `samples`, one JSON object a line."""
+    """Keeps rows in `metrics` and samples in `samples`, one JSON object a line.
 
-    def __init__(self, metrics: Path, samples: Path):
-        metrics.parent.mkdir(parents=True, exist_ok=True)
-        self._metrics = metrics.open("a", encoding="utf-8")
-        self._samples = samples.open("a", encoding="utf-8")
-        self._row_start, self._row = self._metrics.tell(), Row()
+    `warn` takes a line for the user if they can't be written; the run goes on.
+    """
+
+    def __init__(self, metrics: Path, samples: Path, warn: Callable[[str], None]):
+        self._metrics = AppendFile(metrics, warn)
+        self._samples = AppendFile(samples, warn)
+        self._row = Row()
 
     def log(self, row: Row) -> None:
         """Append a row; one for the newest row's step is merged into it."""
         if row["step"] == self._row.get("step") and "error" not in row:
-            self._metrics.truncate(self._row_start)
             row = self._row | row
+            self._metrics.replace_last(_line(row))
         else:
-            self._row_start = self._metrics.tell()
+            self._metrics.write(_line(row))
         self._row = row
-        _append(self._metrics, row)
 
     def sample(self, record: Row) -> None:
         """Append a sample."""
-        _append(self._samples, record)
+        self._samples.write(_line(record))
 
     def close(self) -> None:
         """Close both files."""
@@ -39,11 +42,10 @@ class JsonLines(Silent):
         self._samples.close()
 
 
-def _append(file: TextIO, row: Row) -> None:
+def _line(row: Row) -> str:
     # JSON has no NaN: many readers would refuse the whole line.
     values = {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in row.items()}
-    file.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
-    file.flush()
+    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def keep_rows_up_to(step: int, path: Path) -> None:
@@ -54,24 +56,37 @@ def keep_rows_up_to(step: int, path: Path) -> None:
     """
     if not path.exists():
         return
-    kept, replaced = [], []
-    # Not `splitlines`, which also splits at characters that JSON leaves inside a text.
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for line in filter(None, text.split("\n")):
-        (kept if _is_row_up_to(step, line) else replaced).append(line + "\n")
-    if "".join(kept) == text:
-        return
-    with path.with_suffix(".replaced.jsonl").open("a", encoding="utf-8") as file:
-        file.writelines(replaced)
     replacement = path.with_name(path.name + ".tmp")
-    replacement.write_text("".join(kept), encoding="utf-8")
-    os.replace(replacement, path)
+    replaced, whole = [], True
+    try:
+        # In bytes, line by line: a ledger may be large, and text has more ends of lines than JSON.
+        with path.open("rb") as file, replacement.open("wb") as kept:
+            for line in file:
+                whole = line.endswith(b"\n")
+                line = line if whole else line + b"\n"
+                if _is_row_up_to(step, line):
+                    kept.write(line)
+                else:
+                    replaced.append(line)
+        if replaced:
+            with path.with_suffix(".replaced.jsonl").open("ab") as file:
+                file.writelines(replaced)
+        if replaced or not whole:
+            os.replace(replacement, path)
+        else:
+            replacement.unlink()
+    except OSError as error:
+        replacement.unlink(missing_ok=True)
+        raise ResumeError(
+            f"{path}: rows behind step {step} can't be taken out ({error.strerror}); "
+            "make room on the disk and resume again"
+        ) from error
 
 
-def _is_row_up_to(step: int, line: str) -> bool:
+def _is_row_up_to(step: int, line: bytes) -> bool:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or no UTF-8
         return False
     # The row of a crash tells of an ended run, not of a step.
     if not isinstance(row, dict) or "error" in row:
@@ -80,16 +95,21 @@ def _is_row_up_to(step: int, line: str) -> bool:
     return isinstance(number, int) and number <= step
 
 
-def log_to_file(path: Path | None, level: str) -> None:
+class _LogFile(logging.StreamHandler[AppendFile]):
+    """Log lines in a file; a full disk puts no traceback for each of them on the console."""
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def log_to_file(path: Path | None, level: str, warn: Callable[[str], None]) -> None:
     """Send all log records, third parties' included, to `path`; None: nowhere.
 
-    Warnings of the Python kind are logged as well. Nothing of it reaches the console.
+    Warnings of the Python kind are logged as well. Nothing of it reaches the console; `warn` takes
+    a line for the user if the file can't be written.
     """
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    handler: logging.Handler = (
-        logging.NullHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
-    )
+    handler = logging.NullHandler() if path is None else _LogFile(AppendFile(path, warn))
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.captureWarnings(True)
     logging.basicConfig(level=level, handlers=[handler], format=form, force=True)

@@ -1,6 +1,6 @@
 """The training step, the loop around it and its periodic work."""
 
-from chomp.training.actions import DeviceCheck, Evaluate, Log, Profile, Row, Sample, Save
+from chomp.training.actions import DeviceCheck, Evaluate, Log, Profile, Record, Row, Sample, Save
 from chomp.training.divergence import Incident, LossWatch, Reaction, Rewind
 from chomp.training.loop import Action, Ending, LoopResult, Moment, perform, run_loop
 from chomp.training.step import TrainStep, init_state, make_train_step
@@ -18,6 +18,7 @@ __all__ = [
     "Moment",
     "Profile",
     "Reaction",
+    "Record",
     "Rewind",
     "Row",
     "Sample",

@@ -13,7 +13,7 @@ import optax
 from chomp.errors import ChompError, Interrupted
 from chomp.training.loop import Moment
 from chomp.training.stopwatch import Stopwatch
-from chomp.types import Batch, Progress, TrainState
+from chomp.types import Batch, BatchStats, Progress, TrainState
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -147,6 +147,8 @@ class Log:
             "docs_skipped": now.docs_skipped,
             "docs_repaired": now.docs_repaired,
             "updates_rejected": int(rejected),
+            "batch_hash": f"{moment.stats.hash:016x}",
+            "epoch": moment.stats.epoch,
         }
         row |= self._constants | self._first_row | self._memory() | moment.row
         self._last, self._first_row, self._window_tokens = now, {}, 0
@@ -242,6 +244,17 @@ class Sample:
         with idle(self._stopwatch, moment.state, "sampling"):
             params, step = moment.state.params, moment.progress.step
             self._report(self._guard(lambda: self._make(params, step)))
+
+
+class Record:
+    """Records which documents each step was trained on."""
+
+    def __init__(self, record: Callable[[int, int, BatchStats], None]):
+        self._record = record
+
+    def __call__(self, moment: Moment) -> None:
+        """Record step, number of the batch and what the batch drew."""
+        self._record(moment.progress.step, moment.progress.batches, moment.stats)
 
 
 class DeviceCheck:

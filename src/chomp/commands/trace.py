@@ -1,0 +1,176 @@
+"""Which documents a step was trained on."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+
+from chomp.config import config_from_mapping
+from chomp.data import open_corpus
+from chomp.data.documents import BrokenFileError, Shard
+from chomp.data.reading import Reading
+from chomp.errors import DataError, ResumeError
+from chomp.history.ledger import Entry, find_entry
+from chomp.identity import changes
+from chomp.run_folder import RunFolder
+
+FIRST_CHARACTERS = 200
+LEAST_WIDTH = 20
+
+
+class Document(NamedTuple):
+    """A document of a step."""
+
+    source: str
+    """Path of a file, or name of a shard."""
+    row: int
+    """Its place there, from 0."""
+    text: str | None
+    """Its first `FIRST_CHARACTERS`; None if it can't be read."""
+    problem: str | None
+    """Why it can't be read."""
+
+
+class Trace(NamedTuple):
+    """What a step was trained on."""
+
+    step: int
+    batch: int
+    hash: str
+    tokens: int
+    targets: int
+    documents: list[Document]
+
+    def as_json(self) -> str:
+        """Return it as one line of JSON."""
+        documents = [document._asdict() for document in self.documents]
+        return json.dumps(self._asdict() | {"documents": documents})
+
+
+def trace(run_dir: Path, step: int | None) -> Trace:
+    """Find the documents of a step, or of the newest one with None.
+
+    Raises:
+        ResumeError: the folder holds no run, the run has no ledger, or that has no such step.
+        DataError: the corpus can't be opened, or isn't the one that the step was trained on.
+    """
+    folder = RunFolder(run_dir)
+    folder.require_run()
+    if not folder.ledger.exists():
+        raise ResumeError(
+            f"{folder.path} has no {folder.ledger.name}: its training has not begun, or "
+            "logging.ledger_every is 0"
+        )
+    values = json.loads(folder.resolved_config.read_text(encoding="utf-8"))
+    values.pop("derived", None)
+    config = config_from_mapping(values)
+    entry = _entry(folder.ledger, step, config.logging.ledger_every)
+    reading = Reading(
+        config.data.text_key,
+        True,
+        config.data.max_retries,
+        config.data.retry_delay_sec,
+        threading.Event(),
+    )
+    corpus = open_corpus(config.data, reading)
+    _check_corpus(entry, {"backend": config.data.backend, **corpus.fingerprint})
+    documents = read_documents(corpus.shards, entry.docs)
+    return Trace(entry.step, entry.batch, entry.hash, entry.tokens, entry.targets, documents)
+
+
+def _entry(ledger: Path, step: int | None, every: int) -> Entry:
+    found = find_entry(ledger, step)
+    if found.entry is not None:
+        return found.entry
+    if step is None or found.last is None:
+        raise ResumeError(f"{ledger} holds no step yet")
+    if every and step >= found.last + every:
+        raise ResumeError(f"step {step} isn't reached: {ledger} ends at step {found.last} so far")
+    raise ResumeError(
+        f"step {step} is not in {ledger}, which goes from step {found.first} to "
+        f"{found.last} (logging.ledger_every: {every})"
+    )
+
+
+def _check_corpus(entry: Entry, now: dict[str, Any]) -> None:
+    then = {key: entry.data[key] for key in entry.data if not key.startswith("evaluation ")}
+    if found := changes({"data.content": then}, {"data.content": now}):
+        lines = [
+            f"the corpus has changed since step {entry.step} was trained on it:",
+            *(f"  {change}" for change in found),
+            "its rows may be other documents now; put the old files back to see them",
+        ]
+        raise DataError("\n".join(lines))
+
+
+def read_documents(shards: Sequence[Shard], places: Sequence[tuple[int, int]]) -> list[Document]:
+    """Read the beginnings of the documents at (shard, row), in the order of `places`."""
+    rows: dict[int, list[int]] = {}
+    for shard, row in places:
+        rows.setdefault(shard, []).append(row)
+    found = {
+        (shard, document.row): document
+        for shard, wanted in rows.items()
+        for document in _read_shard(shards[shard], sorted(wanted))
+    }
+    return [found[place] for place in places]
+
+
+def _read_shard(shard: Shard, wanted: Sequence[int]) -> Iterator[Document]:
+    """Read ascending rows in one pass, from the first of them to the last."""
+    left = list(wanted)
+    problem = "there is no such row"
+    try:
+        for number, row in shard.rows(left[0]):
+            while left and left[0] < number:
+                yield Document(shard.name, left.pop(0), None, problem)
+            if left and left[0] == number:
+                text = row.text and row.text[:FIRST_CHARACTERS]
+                fault = None if text else row.fault or "it has no text"
+                yield Document(shard.name, left.pop(0), text or None, fault)
+            if not left:
+                return
+    except (BrokenFileError, DataError, OSError, *shard.transient) as error:
+        problem = str(error)
+    for number in left:
+        yield Document(shard.name, number, None, problem)
+
+
+def trace_lines(found: Trace, width: int) -> list[str]:
+    """Return what a person reads: a line for the step and one for each document.
+
+    Args:
+        found: what was found.
+        width: cells of a line, at least some; long paths lose their beginning, texts their end.
+    """
+    half = max(LEAST_WIDTH, width // 2)
+    places = [f"{_end(visible(d.source), half)}, row {d.row}" for d in found.documents]
+    column = max(map(cell_len, places), default=0)
+    room = max(LEAST_WIDTH, width - column - 4)
+    lines = [
+        f"step {found.step}, batch {found.batch}, hash {found.hash}: {found.tokens:,} tokens, "
+        f"{found.targets:,} targets, {len(places)} document(s)"
+    ]
+    for place, document in zip(places, found.documents, strict=True):
+        text = f"(can't be read: {document.problem})" if document.problem else document.text or ""
+        lines.append(f"  {set_cell_size(place, column)}  {_cut(visible(text), room)}")
+    return lines
+
+
+def visible(text: str) -> str:
+    """Return `text` with everything that isn't printable as an escape."""
+    escaped = (
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+    return "".join(escaped)
+
+
+def _end(text: str, room: int) -> str:
+    return text if len(text) <= room else "…" + text[1 - room :]
+
+
+def _cut(text: str, room: int) -> str:
+    return text if cell_len(text) <= room else set_cell_size(text, room - 1).rstrip() + "…"
