@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TextIO
 
+from chomp.errors import ConfigError
 from chomp.tracking.tracker import Row, Silent
 
 
@@ -14,9 +15,17 @@ class JsonLines(Silent):
     """Keeps rows in `metrics` and samples in `samples`, one JSON object a line."""
 
     def __init__(self, metrics: Path, samples: Path):
-        metrics.parent.mkdir(parents=True, exist_ok=True)
-        self._metrics = metrics.open("a", encoding="utf-8")
-        self._samples = samples.open("a", encoding="utf-8")
+        """Open both, to append.
+
+        Raises:
+            ConfigError: one can't be written to.
+        """
+        try:
+            metrics.parent.mkdir(parents=True, exist_ok=True)
+            self._metrics = metrics.open("a", encoding="utf-8")
+            self._samples = samples.open("a", encoding="utf-8")
+        except OSError as error:
+            raise _unusable("logging.metrics_file", error) from error
         self._row_start, self._row = self._metrics.tell(), Row()
 
     def log(self, row: Row) -> None:
@@ -51,12 +60,18 @@ def keep_rows_up_to(step: int, path: Path) -> None:
 
     A run resumed at `step` writes them again, so that each step stands there once. What is taken
     out is kept in a file beside it, `NAME.replaced.jsonl`.
+
+    Raises:
+        ConfigError: `path` can't be read.
     """
     if not path.exists():
         return
     kept, replaced = [], []
     # Not `splitlines`, which also splits at characters that JSON leaves inside a text.
-    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise _unusable("logging.metrics_file", error) from error
     for line in filter(None, text.split("\n")):
         (kept if _is_row_up_to(step, line) else replaced).append(line + "\n")
     if "".join(kept) == text:
@@ -84,13 +99,27 @@ def log_to_file(path: Path | None, level: str) -> None:
     """Send all log records, third parties' included, to `path`; None: nowhere.
 
     Warnings of the Python kind are logged as well. Nothing of it reaches the console.
+
+    Raises:
+        ConfigError: the file can't be opened.
     """
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    handler: logging.Handler = (
-        logging.NullHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
-    )
+    try:
+        handler = _handler(path)
+    except OSError as error:
+        raise _unusable("logging.log_file", error) from error
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.captureWarnings(True)
     logging.basicConfig(level=level, handlers=[handler], format=form, force=True)
     logging.getLogger("absl").handlers.clear()
+
+
+def _handler(path: Path | None) -> logging.Handler:
+    if path is None:
+        return logging.NullHandler()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return logging.FileHandler(path, encoding="utf-8")
+
+
+def _unusable(key: str, error: OSError) -> ConfigError:
+    reason = f"{error.filename} can't be used ({error.strerror})"
+    return ConfigError([f"{key}: {reason}; move it away, or give another path"])
