@@ -78,7 +78,7 @@ class RunFolder:
         if not any(map(os.path.exists, traces)):
             raise ResumeError(
                 f"{self.path} holds no run (no {self.original_config.name} there); "
-                "check the path, or leave --resume out to start one"
+                f"check the path, or start one: chomp train CONFIG --run-dir {self.path}"
             )
 
     def read_original(self) -> str:

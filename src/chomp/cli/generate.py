@@ -16,6 +16,14 @@ def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float
     return value
 
 
+def _read_prompt() -> str:
+    if sys.stdin is None:  # closed
+        return ""
+    if sys.stdin.isatty():
+        click.echo("prompt, ended with Ctrl-D:", err=True)
+    return sys.stdin.buffer.read().decode(errors="replace")
+
+
 @click.command()
 @click.argument("run_dir", type=FolderPath())
 @click.option("--step", default="latest", metavar="latest|STEP", help="Checkpoint to use.")
@@ -63,7 +71,10 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     chomp generate runs/first --prompt 'def main(' --temperature 0.8
     echo 'import os' | chomp generate runs/first --step 500 --samples 3
     """
-    text = sys.stdin.read() if prompt is None else prompt
+    from chomp.run_folder import RunFolder
+
+    RunFolder(run_dir).require_run()  # before anyone types a prompt
+    text = _read_prompt() if prompt is None else prompt
     start_environment()
     from chomp.commands.generate import GenerateRequest, generate_text
     from chomp.tracking.console import printable
