@@ -135,3 +135,31 @@ def test_memory_is_read(tmp_path: Path):
     readings = memory_readings()
     assert set(readings) == {"peak_memory_gb", "device_memory_gb"}
     assert 0.01 < readings["device_memory_gb"] <= readings["peak_memory_gb"] * 1.01 < 1000
+
+
+def start(environ: dict[str, str], cache: str | None = None) -> subprocess.CompletedProcess[str]:
+    script = f"""
+from chomp.errors import ConfigError
+from chomp.runtime import start_jax
+try:
+    print(start_jax(allow_cpu=True, compile_cache={cache!r}))
+except ConfigError as error:
+    print("refused:", error)
+"""
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "gup"])
+def test_a_platform_that_is_not_there_is_refused_by_the_name_of_its_variable(platform: str):
+    done = start({"JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.stdout.startswith("refused: JAX doesn't start"), done.stderr
+    assert f"JAX_PLATFORMS is '{platform}'" in done.stdout
+
+
+def test_a_compile_cache_that_can_not_be_made_is_a_warning(tmp_path: Path):
+    file = tmp_path / "file"
+    file.write_text("")
+    done = start({"JAX_PLATFORMS": "cpu"}, cache=str(file / "cache"))
+    assert done.stdout.startswith("1 x "), done.stderr
+    assert done.stderr.startswith("warning: runtime.compile_cache: ")

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from chomp.errors import ResumeError
+from chomp.config.names import known_paths, nearest_path
+from chomp.errors import ConfigError, ResumeError
 
 PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grain", "datasets")
 """Those whose versions may change results."""
@@ -15,6 +16,8 @@ IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic"
 NOT_IDENTITY = ("data.max_retries", "data.retry_delay_sec", "data.grain_prefetch")
 CONTENT = "data.content"
 """Where the fingerprints of the data stand."""
+TOKENS = "data.tokens"
+"""Where the fingerprint of the tokenizer stands."""
 PATHS = ("data.files", "data.eval_files", "data.hf_dataset", "data.tokenizer.hf_name_or_path")
 
 
@@ -77,6 +80,28 @@ def _options(refused: Sequence[Change]) -> str:
     return " ".join(f"--allow-change {key}" for key in keys)
 
 
+def check_allowed(keys: Sequence[str]) -> None:
+    """Check that what is allowed to change is a key or section of the configuration.
+
+    Raises:
+        ConfigError: some are not; a misspelt one would allow nothing.
+    """
+    problems = []
+    for key in keys:
+        name, equals, _ = key.partition("=")
+        if equals:
+            problems.append(
+                f"--allow-change {key}: must be a key alone (--allow-change {name}); "
+                f"set its value with -o {key}"
+            )
+        elif key not in (*known_paths(), CONTENT, TOKENS):
+            nearest = nearest_path(key, (CONTENT, TOKENS))
+            hint = f"did you mean {nearest}?" if nearest else "chomp config reference lists them"
+            problems.append(f"--allow-change {key}: there is no such key; {hint}")
+    if problems:
+        raise ConfigError(problems)
+
+
 def check_identity(
     old: Mapping[str, Any], new: Mapping[str, Any], allowed: Sequence[str]
 ) -> list[Change]:
@@ -100,7 +125,7 @@ def check_identity(
         lines = [
             "this is not the run that was saved:",
             *(f"  {change}" for change in refused),
-            "put the old values back, start a new run in another folder, or allow the change "
+            "  put the old values back, start a new run in another folder, or allow the change "
             f"knowingly: {_options(refused)}",
         ]
         raise ResumeError("\n".join(lines))

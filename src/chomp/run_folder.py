@@ -3,6 +3,7 @@
 import datetime
 import fcntl
 import json
+import os
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,7 +30,7 @@ class RunFolder:
 
     def holds_run(self) -> bool:
         """Whether a run was started here."""
-        return self.original_config.exists()
+        return os.path.exists(self.original_config)  # False, no error, for a path that can't be
 
     def claim(self) -> None:
         """Make the folder for a new run.
@@ -78,11 +79,43 @@ class RunFolder:
         """
         names = ("checkpoints", "train.log")
         traces = [self.original_config, self.record, *map(self.inside, names)]
-        if not any(trace.exists() for trace in traces):
+        if not any(map(os.path.exists, traces)):
             raise ResumeError(
                 f"{self.path} holds no run (no {self.original_config.name} there); "
-                "check the path, or leave --resume out to start one"
+                f"check the path, or start one: chomp train CONFIG --run-dir {self.path}"
             )
+
+    def read_original(self) -> str:
+        """Return the user's own text.
+
+        Raises:
+            ResumeError: it is gone or no text.
+        """
+        try:
+            return self.original_config.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._spoilt(self.original_config, error) from error
+
+    def read_resolved(self) -> dict[str, Any]:
+        """Return the resolved values, without those that were derived from them.
+
+        Raises:
+            ResumeError: the file is gone or holds no mapping.
+        """
+        try:
+            values = json.loads(self.resolved_config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._spoilt(self.resolved_config, error) from error
+        if not isinstance(values, dict):
+            raise self._spoilt(self.resolved_config, "not a mapping")
+        return {name: value for name, value in values.items() if name != "derived"}
+
+    def _spoilt(self, path: Path, reason: object) -> ResumeError:
+        reason = reason.strerror if isinstance(reason, OSError) else reason
+        return ResumeError(
+            f"{path} can't be read ({reason}); put it back, or make it anew from the config that "
+            f"the run was started with: chomp train CONFIG --run-dir {self.path} --resume latest"
+        )
 
     def write_configs(self, original: str, resolved: dict[str, Any]) -> None:
         """Keep the user's own text and the resolved values."""

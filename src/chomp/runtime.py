@@ -71,16 +71,26 @@ def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
         compile_cache: folder of compiled programs (`~` is the home folder); None: no cache.
 
     Raises:
-        ConfigError: there is only a CPU and `allow_cpu` is false.
+        ConfigError: JAX doesn't start, or there is only a CPU and `allow_cpu` is false.
     """
     import jax
 
     # When `prepare_environment` set it there was no log file yet.
     log.debug("XLA_FLAGS: %s", os.environ.get("XLA_FLAGS", "not set"))
-    if compile_cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(Path(compile_cache).expanduser()))
+    if compile_cache is not None and (folder := _cache_folder(compile_cache)):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    device = jax.devices()[0]
+    try:
+        device = jax.devices()[0]
+    except (RuntimeError, AssertionError) as error:  # the latter for `cuda` without its plugin
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        reason = str(error).split("\n")[0] or "there is no such device, or no JAX for it"
+        raise ConfigError(
+            [
+                f"JAX doesn't start: {reason}; the environment variable JAX_PLATFORMS is "
+                f"{wanted!r}: unset it, or install JAX for your GPU (pip install 'chomp[cuda]')"
+            ]
+        ) from error
     if device.platform == "cpu" and not allow_cpu:
         raise ConfigError(
             [
@@ -89,6 +99,24 @@ def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
             ]
         )
     return f"{jax.device_count()} x {device.device_kind}"
+
+
+def _cache_folder(name: str) -> Path | None:
+    """Make the folder; say so where it can't be, as the run goes on without."""
+    try:
+        folder = Path(name).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+        reason = "it can't be written to"
+    except (OSError, RuntimeError) as error:  # the latter without a home folder
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+    print(
+        f"warning: runtime.compile_cache: no folder {name} ({reason}); "
+        "programs are compiled anew at each start",
+        file=sys.stderr,
+    )
+    return None
 
 
 def memory_readings() -> dict[str, float]:

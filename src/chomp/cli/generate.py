@@ -1,28 +1,69 @@
 """`chomp generate`."""
 
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chomp.cli.options import start_environment
+from chomp.cli.options import FolderPath, start_environment
+
+
+def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not isfinite(value):  # nan is within every range
+        raise click.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def _read_prompt() -> str:
+    if sys.stdin is None:  # closed
+        return ""
+    if sys.stdin.isatty():
+        click.echo("prompt, ended with Ctrl-D:", err=True)
+    return sys.stdin.buffer.read().decode(errors="replace")
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=FolderPath())
 @click.option("--step", default="latest", metavar="latest|STEP", help="Checkpoint to use.")
 @click.option("--prompt", help="Text to continue. [default: standard input]")
-@click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1))
-@click.option("--temperature", default=1.0, show_default=True, type=click.FloatRange(0))
+@click.option(
+    "--max-tokens",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Longest continuation.",
+)
+@click.option(
+    "--temperature",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    callback=_finite,
+    help="Divides the logits; 0 takes the likeliest token each time.",
+)
 @click.option("--top-k", type=click.IntRange(1), help="Choose among the K likeliest tokens.")
 @click.option(
     "--top-p",
     type=click.FloatRange(0, 1, min_open=True),
+    callback=_finite,
     help="Choose among the likeliest tokens of this total probability.",
 )
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same text.")
-@click.option("--samples", default=1, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**32 - 1),
+    help="The same seed gives the same text.",
+)
+@click.option(
+    "--samples",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Continuations to write, one after the other.",
+)
 def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> None:
     """Continue a prompt with the model of a run, token by token.
 
@@ -30,7 +71,10 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     chomp generate runs/first --prompt 'def main(' --temperature 0.8
     echo 'import os' | chomp generate runs/first --step 500 --samples 3
     """
-    text = sys.stdin.read() if prompt is None else prompt
+    from chomp.run_folder import RunFolder
+
+    RunFolder(run_dir).require_run()  # before anyone types a prompt
+    text = _read_prompt() if prompt is None else prompt
     start_environment()
     from chomp.commands.generate import GenerateRequest, generate_text
     from chomp.tracking.console import printable

@@ -1,6 +1,7 @@
 """What several commands have in common."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,19 @@ def override_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help=OVERRIDE_HELP
     )(command)
+
+
+class FolderPath(click.Path):
+    """A folder's path; an empty one, as an unset variable gives, isn't the current folder."""
+
+    def __init__(self):
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("must not be empty; for the current folder give a dot", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def start_environment() -> None:

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import override_option, start_environment
+from chomp.cli.options import FolderPath, override_option, start_environment
 
 
 @click.command()
 @click.argument("config_path", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
 @override_option
-@click.option(
-    "--run-dir", type=click.Path(path_type=Path), help="Run folder. [default: a new one in runs/]"
-)
+@click.option("--run-dir", type=FolderPath(), help="Run folder. [default: a new one in runs/]")
 @click.option("--resume", metavar="latest|STEP", help="Go on with the run in --run-dir.")
 @click.option(
     "--allow-change",
@@ -44,24 +42,26 @@ def train(
     """
     started = time.perf_counter()
     from chomp.config import load_config
+    from chomp.identity import check_allowed
     from chomp.run_folder import RunFolder, new_run_path
 
     if resume and run_dir is None:
         raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with")
-    if config_path is None and not resume:
-        raise click.UsageError("give a CONFIG, for example configs/quickstart.yaml")
     if allow_change and not resume:
         raise click.UsageError("--allow-change goes with --resume")
-    folder = RunFolder(Path("."))
-    if resume and run_dir is not None:
+    check_allowed(allow_change)
+    if config_path is None:
+        if not (resume and run_dir):
+            hint = f", or --resume latest to go on with the run in {run_dir}" if run_dir else ""
+            raise click.UsageError(f"give a CONFIG, for example configs/quickstart.yaml{hint}")
         folder = RunFolder(run_dir)
         folder.require_run()
-    source = folder.resolved_config if config_path is None else config_path
-    config = load_config(source, overrides)
-    kept = folder.original_config if config_path is None else config_path
-    original = kept.read_text(encoding="utf-8")
-    if not resume:
+        folder.read_resolved()
+        config, original = load_config(folder.resolved_config, overrides), folder.read_original()
+    else:
+        config = load_config(config_path, overrides)
         folder = RunFolder(run_dir or Path(config.logging.run_dir or new_run_path()))
+        original = config_path.read_text(encoding="utf-8")
     start_environment()
     from chomp import run
 

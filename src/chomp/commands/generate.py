@@ -1,6 +1,5 @@
 """Text from a saved run."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +53,7 @@ def generate_text(request: GenerateRequest, write: Callable[[str], None]) -> Non
     """
     folder = RunFolder(request.run_dir)
     folder.require_run()
-    values = json.loads(folder.resolved_config.read_text(encoding="utf-8"))
-    values.pop("derived", None)
-    config = config_from_mapping(values)
+    config = config_from_mapping(folder.read_resolved())
     if config.model.backend != "megalodon":
         raise ResumeError(
             f"{request.run_dir}: the {config.model.backend} model can't generate; "

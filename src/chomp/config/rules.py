@@ -12,6 +12,7 @@ from chomp.config.model_rules import (
     output_covers_the_vocabulary,
     value_dim_divides,
 )
+from chomp.config.path_rules import places_are_apart
 from chomp.config.rule import Problem, rule
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ RULES = (
     heads_have_even_width,
     value_dim_divides,
     output_covers_the_vocabulary,
+    places_are_apart,
 )
 
 

@@ -217,9 +217,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _from_transformers(source: str, trust_remote_code: bool) -> Any:
+    # It would advise to install PyTorch.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (ValueError, KeyError, ImportError, *hub_errors()) as error:
-        raise DataError(f"{KEY}: {source!r} can't be loaded: {error}") from error
+        reason = " ".join(str(error).split())  # it comes in several lines
+        raise DataError(f"{KEY}: {source!r} can't be loaded: {reason}") from error

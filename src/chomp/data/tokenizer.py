@@ -149,6 +149,12 @@ def read_special_ids(snapshot: Path) -> SpecialIds:
     path = snapshot / SNAPSHOT_FILE
     try:
         content = json.loads(path.read_text())
-        return SpecialIds(content["pad"], content["bos"], content["eos"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: not a tokenizer snapshot: {error}") from error
+        ids = SpecialIds(content["pad"], content["bos"], content["eos"])
+        if not all(isinstance(i, int | None) for i in ids):
+            raise TypeError(f"pad, bos and eos must be ids or null (got {list(ids)})")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not a tokenizer snapshot: {error}; put back the folder {snapshot}, or move "
+            "it away: the tokenizer is then loaded anew and compared with the run's"
+        ) from error
+    return ids

@@ -1,5 +1,6 @@
 """Files of a run: rows and samples as JSON lines, and the log."""
 
+import errno
 import json
 import logging
 import os
@@ -8,17 +9,24 @@ from math import isfinite
 from pathlib import Path
 
 from chomp.append_file import AppendFile
-from chomp.errors import ResumeError
+from chomp.errors import ConfigError, ResumeError
 from chomp.tracking.tracker import Row, Silent
 
 
 class JsonLines(Silent):
     """Keeps rows in `metrics` and samples in `samples`, one JSON object a line.
 
-    `warn` takes a line for the user if they can't be written; the run goes on.
+    `warn` takes a line for the user if the disk has no room for them; the run goes on.
     """
 
     def __init__(self, metrics: Path, samples: Path, warn: Callable[[str], None]):
+        """Open both, to append.
+
+        Raises:
+            ConfigError: one can't be used, whatever the room on the disk.
+        """
+        for path in (metrics, samples):
+            _check_usable("logging.metrics_file", path)
         self._metrics = AppendFile(metrics, warn)
         self._samples = AppendFile(samples, warn)
         self._row = Row()
@@ -53,8 +61,11 @@ def keep_rows_up_to(step: int, path: Path) -> None:
 
     A run resumed at `step` writes them again, so that each step stands there once. What is taken
     out is kept in a file beside it, `NAME.replaced.jsonl`.
+
+    Raises:
+        ResumeError: there is no room to do so.
     """
-    if not path.exists():
+    if not path.is_file():  # whoever opens it to append says what is wrong with it
         return
     replacement = path.with_name(path.name + ".tmp")
     replaced, whole = [], True
@@ -83,6 +94,23 @@ def keep_rows_up_to(step: int, path: Path) -> None:
         ) from error
 
 
+def _check_usable(key: str, path: Path) -> None:
+    """Check that `path` can be opened to append; a full disk is no obstacle.
+
+    Raises:
+        ConfigError: it can't; names `key`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return
+        reason = f"{error.filename} can't be used ({error.strerror})"
+        problem = f"{key}: {reason}; move it away, or give another path"
+        raise ConfigError([problem]) from error
+
+
 def _is_row_up_to(step: int, line: bytes) -> bool:
     try:
         row = json.loads(line)
@@ -107,8 +135,13 @@ def log_to_file(path: Path | None, level: str, warn: Callable[[str], None]) -> N
     """Send all log records, third parties' included, to `path`; None: nowhere.
 
     Warnings of the Python kind are logged as well. Nothing of it reaches the console; `warn` takes
-    a line for the user if the file can't be written.
+    a line for the user if the disk has no room for it.
+
+    Raises:
+        ConfigError: the file can't be used, whatever the room on the disk.
     """
+    if path is not None:
+        _check_usable("logging.log_file", path)
     handler = logging.NullHandler() if path is None else _LogFile(AppendFile(path, warn))
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.captureWarnings(True)

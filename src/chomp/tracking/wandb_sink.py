@@ -8,6 +8,9 @@ from chomp.config import WandbConfig
 from chomp.errors import ConfigError
 from chomp.tracking.tracker import Row, Silent
 
+START_SECONDS = 30.0
+"""Longest that the service may take to answer at the start; W&B's own limit is three times that."""
+
 
 def require_wandb() -> ModuleType:
     """Return the package.
@@ -65,12 +68,13 @@ class WandbSink(Silent):
                 config=resolved,
                 id=run_id,
                 resume="allow" if run_id else None,
-                settings=wandb.Settings(console="off", silent=True),
+                settings=wandb.Settings(console="off", silent=True, init_timeout=START_SECONDS),
             )
         except wandb.Error as error:
+            reason = " ".join(str(error).split())  # it may come in several lines
             raise ConfigError(
                 [
-                    f"logging.wandb: {error} (or set logging.wandb.mode: offline, "
+                    f"logging.wandb: {reason} (or set logging.wandb.mode: offline, "
                     "and send the run later with wandb sync)"
                 ]
             ) from error
