@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chomp.agenda import Agenda
-from chomp.checkpoint import Checkpoints, SavedRun
+from chomp.checkpoint.archive import damage_lines
+from chomp.checkpoint.store import Checkpoints, SavedRun
 from chomp.config import Config, config_warnings
 from chomp.errors import ResumeError
 from chomp.identity import changes, check_identity
@@ -26,6 +27,7 @@ from chomp.tracking import (
     Tracker,
     WandbSink,
     keep_rows_up_to,
+    last_logged_step,
     log_to_file,
     open_console,
     require_wandb,
@@ -84,6 +86,8 @@ def train(request: Request) -> int:
         else:
             _check_fit(saved, checkpoints, setup, request.allow_change)
         resolved = config.model_dump(mode="json") | {"derived": derived_values(setup)}
+        if checkpoints and (warning := checkpoints.prepare(setup.learner.shapes)):
+            console.message(f"warning: {warning}")
         folder.write_configs(request.original, resolved)
         if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
             console.message(f"newer checkpoints set aside in {aside}")
@@ -136,6 +140,7 @@ def _open_checkpoints(request: Request, resources: ExitStack) -> Checkpoints | N
     checkpoints = Checkpoints(
         request.folder.inside(settings.root_dir or "checkpoints"),
         max_to_keep=settings.max_to_keep,
+        keep_every=settings.keep_every,
         async_save=settings.async_save,
     )
     resources.callback(checkpoints.close)
@@ -158,11 +163,17 @@ def _read_saved(
             "checkpoint.enabled is false: there is nothing to resume from; set it to true, "
             "or start a new run in another folder"
         )
-    step = checkpoints.resolve(request.resume)
-    if step is None:
+    choice = checkpoints.choose(request.resume)
+    if choice.step is None:
         console.message("nothing was saved yet: starting from the first step")
         return None
-    saved = checkpoints.restore_run(step)
+    for line in damage_lines(choice):
+        console.message(f"warning: {line}")
+    if choice.rejected:
+        logged = last_logged_step(request.folder.inside(request.config.logging.metrics_file))
+        reached = max(logged, choice.rejected[0][0])
+        console.message(f"warning: {reached - choice.step} steps are trained again")
+    saved = checkpoints.restore_run(choice.step)
     config = request.config.model_dump(mode="json")
     for change in check_identity(saved.meta["config"], config, request.allow_change):
         console.message(f"changed since the checkpoint: {change}")
@@ -236,7 +247,9 @@ class _Run:
         if self.saved:
             tracker.message(f"resumed    after step {self.progress.step}")
         agenda = Agenda(setup, tracker, self.stopwatch, self.progress)
-        save = functools.partial(self._save, self.checkpoints) if self.checkpoints else None
+        save = (
+            functools.partial(self._save, self.checkpoints, tracker) if self.checkpoints else None
+        )
         actions = agenda.actions(compiled, save=save, profile=self._profile())
         tracker.progress(self.progress.step)
         self.stopwatch.lap()
@@ -252,6 +265,9 @@ class _Run:
         )
         if result.ending is Ending.OUT_OF_DATA:
             tracker.message(f"the data ended after step {result.progress.step}")
+        if self.checkpoints:
+            self.checkpoints.wait()
+            self._show_problems(self.checkpoints, tracker)
         lines = summary_lines(
             last_row=self.last.values,
             progress=result.progress,
@@ -281,10 +297,17 @@ class _Run:
         self.resources.callback(profile.close)
         return profile
 
-    def _save(self, checkpoints: Checkpoints, state: TrainState, progress: Progress) -> None:
+    def _save(
+        self, checkpoints: Checkpoints, tracker: Tracker, state: TrainState, progress: Progress
+    ) -> None:
         meta = {
             "config": self.request.config.model_dump(mode="json"),
             "identity": self.setup.identity,
             "versions": _versions(),
         }
         checkpoints.save(state, progress, self.setup.data.get_state(), meta)
+        self._show_problems(checkpoints, tracker)
+
+    def _show_problems(self, checkpoints: Checkpoints, tracker: Tracker) -> None:
+        for problem in checkpoints.problems():
+            tracker.message(f"warning: {problem}")

@@ -1,7 +1,7 @@
 """Where metrics, samples and messages go: metrics.jsonl, the console, Weights & Biases."""
 
 from chomp.tracking.console import PlainConsole, RichConsole, open_console
-from chomp.tracking.files import JsonLines, keep_rows_up_to, log_to_file
+from chomp.tracking.files import JsonLines, keep_rows_up_to, last_logged_step, log_to_file
 from chomp.tracking.tracker import LastValues, Sink, Tracker
 from chomp.tracking.wandb_sink import WandbSink, require_wandb
 
@@ -14,6 +14,7 @@ __all__ = [
     "Tracker",
     "WandbSink",
     "keep_rows_up_to",
+    "last_logged_step",
     "log_to_file",
     "open_console",
     "require_wandb",

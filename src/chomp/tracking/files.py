@@ -68,16 +68,27 @@ def keep_rows_up_to(step: int, path: Path) -> None:
     os.replace(replacement, path)
 
 
+def last_logged_step(path: Path) -> int:
+    """Return the newest step of a file of rows; 0 without any."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return max((_step_of(line) or 0 for line in text.split("\n")), default=0)
+
+
 def _is_row_up_to(step: int, line: str) -> bool:
+    number = _step_of(line)
+    return number is not None and number <= step
+
+
+def _step_of(line: str) -> int | None:
     try:
         row = json.loads(line)
     except json.JSONDecodeError:
-        return False
+        return None
     # The row of a crash tells of an ended run, not of a step.
     if not isinstance(row, dict) or "error" in row:
-        return False
+        return None
     number = row.get("step")
-    return isinstance(number, int) and number <= step
+    return number if isinstance(number, int) else None
 
 
 def log_to_file(path: Path | None, level: str) -> None:
