@@ -1,12 +1,13 @@
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from chomp.tracking import JsonLines, keep_rows_up_to, log_to_file
+from chomp.tracking import JsonLines, keep_rows_up_to, last_logged_step, log_to_file
 
 
 @pytest.fixture
@@ -106,11 +107,18 @@ def test_no_file_is_fine(tmp_path: Path):
 def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
+    hook = sys.unraisablehook
     yield root
+    sys.unraisablehook = hook
     logging.captureWarnings(False)
     for handler in root.handlers:
         handler.close()
     root.handlers[:], root.level = before
+
+
+class Broken:
+    def __del__(self):
+        raise ValueError("too late")
 
 
 @pytest.mark.usefixtures("root_logger")
@@ -123,10 +131,13 @@ def test_all_log_lines_go_to_the_file(tmp_path: Path, capfd: pytest.CaptureFixtu
         warnings.simplefilter("always")
         logging.captureWarnings(True)
         warnings.warn("old ways", DeprecationWarning, stacklevel=1)
+    broken = Broken()
+    del broken
     text = path.read_text()
     assert "WARNING someone.else: take care" in text
     assert "never mind" not in text
     assert "old ways" in text
+    assert "ValueError: too late" in text
     assert capfd.readouterr() == ("", "")
 
 
@@ -135,3 +146,17 @@ def test_without_a_file_log_lines_go_nowhere(capfd: pytest.CaptureFixture[str]):
     log_to_file(None, "INFO")
     logging.getLogger("someone.else").error("help")
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_last_logged_step(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    assert last_logged_step(path) == 0
+    lines = [
+        '{"step": 7}',
+        '{"step": 9}',
+        '{"step": 8}',
+        '{"step": 99, "error": "x"}',
+        '{"step": 1',
+    ]
+    path.write_text("\n".join(lines))
+    assert last_logged_step(path) == 9

@@ -74,7 +74,7 @@ class Checkpoints(Archive):
 
     @property
     def last_good(self) -> int | None:
-        """The step saved last, whole and on the disk; None before the first one."""
+        """The step saved or resumed last, whole and on the disk; None before the first one."""
         return self._last_good
 
     def problems(self) -> list[str]:
@@ -146,6 +146,7 @@ class Checkpoints(Archive):
     def restore_run(self, step: int) -> SavedRun:
         """Read what is small: counts, data position and the configuration of the saving run."""
         record = json.loads((self.path(step) / RECORD).read_text(encoding="utf-8"))
+        self._last_good = step
         return SavedRun(Progress(**record["progress"]), record["data"], record["meta"])
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from math import isfinite
 from pathlib import Path
 from typing import TextIO
@@ -94,7 +95,8 @@ def _step_of(line: str) -> int | None:
 def log_to_file(path: Path | None, level: str) -> None:
     """Send all log records, third parties' included, to `path`; None: nowhere.
 
-    Warnings of the Python kind are logged as well. Nothing of it reaches the console.
+    Warnings of the Python kind are logged as well, and exceptions that Python can raise nowhere
+    (those of TensorStore's threads, after a disk was full). Nothing of it reaches the console.
     """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,5 +105,11 @@ def log_to_file(path: Path | None, level: str) -> None:
     )
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.captureWarnings(True)
+    sys.unraisablehook = _log_unraisable
     logging.basicConfig(level=level, handlers=[handler], format=form, force=True)
     logging.getLogger("absl").handlers.clear()
+
+
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    error = unraisable.exc_value
+    logging.getLogger(__name__).error("ignored in %r", unraisable.object, exc_info=error)
