@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,8 +80,8 @@ class Checkpoints(Archive):
 
     def problems(self) -> list[str]:
         """Return what went wrong since the last call, a line each; doesn't wait."""
-        found, self._problems = self._problems, []
-        return found
+        # One by one: the writer may add some meanwhile.
+        return [self._problems.pop(0) for _ in range(len(self._problems))]
 
     def prepare(self, like: TrainState) -> str | None:
         """Make the folder ready for saving states like this one (shapes suffice).
@@ -115,9 +116,10 @@ class Checkpoints(Archive):
         data_state: dict[str, Any],
         meta: dict[str, Any],
     ) -> None:
-        """Save, in the background if the folder was opened so; copying the arrays is waited for.
+        """Save, in the background if the folder was opened so; the state may be donated at once.
 
-        A step that is there already isn't saved again.
+        Waits for a save that is still being written. A step that is there already isn't saved
+        again.
         """
         self.wait()
         if self.complete(progress.step):
@@ -134,9 +136,9 @@ class Checkpoints(Archive):
 
     def wait(self) -> None:
         """Wait for a save in the background."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def close(self) -> None:
         """Wait for a save in the background, and end its thread."""
@@ -191,6 +193,7 @@ class Checkpoints(Archive):
                 self._last_good = None
             self.folder.mkdir(parents=True, exist_ok=True)
             self._made = True
+            self.remove_leftovers()
             free, needed = free_bytes(self.folder), self._expected_bytes(items)
         except OSError as error:
             return reason(error)
@@ -209,7 +212,6 @@ class Checkpoints(Archive):
         step = progress.step
         draft = self.folder / f"{UNFINISHED}{step}" / str(step)
         try:
-            shutil.rmtree(draft.parent, ignore_errors=True)
             draft.mkdir(parents=True)
             write_items(draft, items)
             (draft / RECORD).write_text(record, encoding="utf-8")
@@ -218,7 +220,7 @@ class Checkpoints(Archive):
             draft.parent.rmdir()
             sync_folder(self.folder)
         except DISK_ERRORS as error:
-            shutil.rmtree(draft.parent, ignore_errors=True)
+            _clear(draft.parent)
             self._report(step, reason(error))
             return
         self._last_good = step
@@ -227,3 +229,13 @@ class Checkpoints(Archive):
                 self.prune(self._max_to_keep, self._keep_every)
         except OSError as error:
             self._problems.append(f"old checkpoints can't be deleted: {reason(error)}")
+
+
+def _clear(folder: Path) -> None:
+    """Delete what a failed save has written, as far as the disk lets it."""
+    # One of TensorStore's threads fails first; the others may still be making files.
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+        if not folder.exists():
+            return
