@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator
@@ -148,9 +149,11 @@ def in_process(*args: object, stdin: str | None = None) -> Finished:
 
     root = logging.getLogger()
     before = root.handlers[:], root.level
+    hook = sys.unraisablehook
     try:
         result = CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
     finally:
+        sys.unraisablehook = hook
         logging.captureWarnings(False)
         for handler in root.handlers:
             if handler not in before[0]:

@@ -5,6 +5,7 @@ The chains of runs at the top are started once, side by side, and looked at by m
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -179,11 +180,11 @@ def saved_steps(run: Path) -> list[int]:
 
 
 def saved_items(run: Path, step: int) -> dict[str, Any]:
-    """Everything in a checkpoint, read with Orbax alone."""
-    items = {"params": "Standard", "train": "Standard", "data": "Json", "meta": "Json"}
-    with ocp.CheckpointManager(run / "checkpoints", item_names=tuple(items)) as manager:
-        args = {name: getattr(ocp.args, f"{kind}Restore")() for name, kind in items.items()}
-        return dict(manager.restore(step, args=ocp.args.Composite(**args)))
+    """Everything in a checkpoint, its arrays read with Orbax alone."""
+    folder = run / "checkpoints" / str(step)
+    with ocp.StandardCheckpointer() as reader:
+        arrays = {name: reader.restore(folder / name) for name in ("params", "train")}
+    return arrays | json.loads((folder / "run.json").read_text())
 
 
 def assert_same_bits(left: dict[str, Any], right: dict[str, Any]) -> None:
@@ -219,7 +220,8 @@ class TestKilled:
         assert any(np.asarray(straight["train"][name]).any() for name in moments)
         for part in ("params", "train"):
             assert_same_bits(straight[part], broken[part])
-        assert straight["meta"] == broken["meta"]
+        for part in ("meta", "data", "progress"):
+            assert straight[part] == broken[part]
 
     def test_samples_are_those_of_the_straight_run(self, killed: Chain, read_rows: Any):
         samples = read_rows(killed.broken / "samples.jsonl")
@@ -470,6 +472,50 @@ class TestResume:
         assert done.code == 2
         assert "2, 4, 6" in done.err
 
+    def test_falls_back_behind_a_damaged_checkpoint_and_goes_on_exactly(
+        self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any
+    ):
+        run = tmp_path / "run"
+        config = config_file(train={"steps": 7}, checkpoint={"save_every": 2})
+        assert train(config).code == 0
+        rows, last = read_rows(run), saved_items(run, 7)
+        (run / "checkpoints" / "7" / "run.json").unlink()
+        data = next((run / "checkpoints" / "6" / "train" / "d").iterdir())
+        data.write_bytes(data.read_bytes()[:-1])
+        before = files_of(run / "checkpoints")
+        done = train(config, "--resume", "6")
+        assert done.code == 2
+        assert "step 6" in done.err and "is damaged: train/d/" in done.err
+        assert "good steps: 4" in done.err
+        assert files_of(run / "checkpoints") == before
+        done = train(config, "--resume", "latest")
+        assert done.code == 0, done.err
+        assert "step 7 is damaged: run.json is missing" in done.out
+        assert "step 6 is damaged: train/d/" in done.out
+        assert "falling back to step 4" in done.out
+        assert "3 steps are trained again" in done.out
+        aside = run / "checkpoints-set-aside-1"
+        assert files_of(aside) == {k: v for k, v in before.items() if not k.startswith("4/")}
+        assert unmeasured(read_rows(run)) == unmeasured(rows)
+        for part in ("params", "train"):
+            assert_same_bits(saved_items(run, 7)[part], last[part])
+
+    def test_without_a_good_checkpoint_is_refused(
+        self, train: Any, config_file: Any, tmp_path: Path
+    ):
+        assert train(config_file(checkpoint={"save_every": 2})).code == 0
+        (tmp_path / "run" / "checkpoints" / "2" / "manifest.json").write_text("")
+        (tmp_path / "run" / "checkpoints" / "4" / "params" / "_METADATA").write_text("")
+        before = files_of(tmp_path / "run")
+        done = train("--resume", "latest")
+        assert done.code == 2
+        assert "step 2: manifest.json is damaged" in done.err
+        assert "step 4: params/_METADATA has 0 bytes" in done.err
+        assert "Traceback" not in done.err
+        after = files_of(tmp_path / "run")
+        after.pop("train.log"), before.pop("train.log")
+        assert after == before
+
     def test_needs_no_config_file(self, chomp: Any, train: Any, config_file: Any, tmp_path: Path):
         assert train(config_file()).code == 0
         original = (tmp_path / "run" / "config_original.yaml").read_text()
@@ -683,6 +729,52 @@ class TestRewind:
             assert_same_bits(last[part], again[part])
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB, in memory."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounting isn't allowed here: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+class TestFullDisk:
+    def test_training_goes_on_and_the_old_checkpoints_stay_good(
+        self, train: Any, chomp: Any, config_file: Any, tmp_path: Path, small_disk: Path
+    ):
+        place = {"save_every": 1, "max_to_keep": 99, "root_dir": str(small_disk / "checkpoints")}
+        done = train(config_file(train={"steps": 60}, checkpoint=place))
+        assert done.code == 0, done.err
+        assert "room for " in done.out and "checkpoint.max_to_keep: 99" in done.out
+        assert "checkpoint of step 60 not saved: it needs about 0." in done.out
+        assert "finished   after step 60 of 60" in done.out
+        done = chomp("checkpoints", "verify", tmp_path / "run")
+        assert done.code == 0
+        assert len(done.out.splitlines()) > 5
+        assert f"step {len(done.out.splitlines())}: good" in done.out
+        # Once there is room, the run goes on from the last good one.
+        for step in range(1, 6):
+            shutil.rmtree(small_disk / "checkpoints" / str(step))
+        assert train("--resume", "latest", "-o", "checkpoint.max_to_keep=2").code == 0
+        assert "step 60: good" in chomp("checkpoints", "verify", tmp_path / "run").out
+
+    def test_too_small_a_disk_is_refused_at_the_start(
+        self, train: Any, config_file: Any, tmp_path: Path, small_disk: Path
+    ):
+        (small_disk / "other").write_bytes(bytes(3_500_000))
+        place = {"root_dir": str(small_disk / "checkpoints")}
+        done = train(config_file(checkpoint=place))
+        assert done.code == 2
+        assert "no room for two checkpoints" in done.err and "checkpoint.root_dir" in done.err
+        assert "compiled" not in done.out
+        (small_disk / "other").unlink()
+        assert train(config_file(checkpoint=place)).code == 0
+
+
 def config_data(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())["data"]
 
@@ -744,6 +836,11 @@ class TestOptions:
         assert "train.allow_cpu" in done.err
         # The folder is still free for the corrected start.
         assert train(config, "-o", "train.allow_cpu=true").code == 0
+
+    def test_some_checkpoints_are_kept_for_good(self, train: Any, config_file: Any, tmp_path: Path):
+        kept = {"save_every": 1, "max_to_keep": 1, "keep_every": 3}
+        assert train(config_file(train={"steps": 7}, checkpoint=kept)).code == 0
+        assert saved_steps(tmp_path / "run") == [3, 6, 7]
 
     def test_only_so_many_checkpoints_are_kept(self, train: Any, config_file: Any, tmp_path: Path):
         assert train(config_file(checkpoint={"save_every": 1, "max_to_keep": 2})).code == 0

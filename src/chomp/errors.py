@@ -35,6 +35,16 @@ class ResumeError(ChompError):
     exit_code = 2
 
 
+class DamagedError(ResumeError):
+    """A checkpoint isn't what was saved."""
+
+
+class DiskError(ChompError):
+    """A folder can't be written to, or its disk hasn't the room."""
+
+    exit_code = 2
+
+
 class DivergedError(ChompError):
     """Training produced a loss or gradient that is not a finite number."""
 

@@ -6,11 +6,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from chomp.checkpoint import Checkpoints, SavedRun
+from chomp.checkpoint.archive import Choice, damage_lines
+from chomp.checkpoint.store import Checkpoints, SavedRun
 from chomp.config import Config, config_warnings
 from chomp.data import is_stuck
 from chomp.errors import Interrupted, ResumeError
+from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
+from chomp.history.lineage import Lineage
 from chomp.identity import changes, check_identity, package_versions
 from chomp.parts import Setup, compile_step, derived_values, set_up
 from chomp.report import dry_run_lines, group_rows, start_lines
@@ -68,15 +71,15 @@ def train(request: Request) -> int:
         log_path = folder.inside(log_file) if log_file else None
         log_to_file(log_path, config.logging.level, console.message)
         history = resources.enter_context(_open_history(request, console))
-        checkpoints = _open_checkpoints(request, resources)
-        saved = _read_saved(request, checkpoints, console)
+        checkpoints = _open_checkpoints(request, resources, history.heartbeat)
+        choice = _choose(request, checkpoints, console, history.lineage)
+        saved = _read_saved(request, checkpoints, choice, console)
         values = config.model_dump(mode="json")
         history.begin(versions=package_versions(), config=values, compare=changes)
+        snapshot = folder.tokenizer if request.resume else None
         try:
             setup = signals.unless_stopped(
-                lambda: _prepare(
-                    config, folder.tokenizer, console, resources, history.lineage.on_device
-                )
+                lambda: _prepare(config, snapshot, console, resources, history.lineage.on_device)
             )
         except Interrupted:
             history.end("stopped")
@@ -87,11 +90,14 @@ def train(request: Request) -> int:
         else:
             _check_fit(saved, checkpoints, setup, request.allow_change)
         resolved = config.model_dump(mode="json") | {"derived": derived_values(setup)}
+        if checkpoints and (warning := checkpoints.prepare(setup.learner.shapes)):
+            console.message(f"warning: {warning}")
         folder.write_configs(request.original, resolved)
         if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
             console.message(f"newer checkpoints set aside in {aside}")
         if saved:
-            history.resumed(saved.progress.step)
+            fallbacks = [{"step": step, "reason": problem} for step, problem in choice.rejected]
+            history.resumed(saved.progress.step, fallbacks)
         session = Session(
             setup, folder, checkpoints, saved, console, signals, history, request.started
         )
@@ -158,14 +164,18 @@ def _open_history(request: Request, console: PlainConsole) -> History:
     )
 
 
-def _open_checkpoints(request: Request, resources: ExitStack) -> Checkpoints | None:
+def _open_checkpoints(
+    request: Request, resources: ExitStack, heartbeat: Heartbeat
+) -> Checkpoints | None:
     settings = request.config.checkpoint
     if not settings.enabled:
         return None
     checkpoints = Checkpoints(
         request.folder.inside(settings.root_dir or "checkpoints"),
         max_to_keep=settings.max_to_keep,
+        keep_every=settings.keep_every,
         async_save=settings.async_save,
+        watched=lambda step: heartbeat.background("saving", step),
     )
     resources.callback(checkpoints.close)
     if request.resume is None and checkpoints.steps():
@@ -176,22 +186,42 @@ def _open_checkpoints(request: Request, resources: ExitStack) -> Checkpoints | N
     return checkpoints
 
 
-def _read_saved(
-    request: Request, checkpoints: Checkpoints | None, console: PlainConsole
-) -> SavedRun | None:
-    """Return the checkpoint to go on from, once its configuration is known to fit."""
+def _choose(
+    request: Request, checkpoints: Checkpoints | None, console: PlainConsole, lineage: Lineage
+) -> Choice:
+    """Return the step to go on from, and say what is wrong with newer ones."""
     if request.resume is None:
-        return None
+        return Choice(None, [])
     if checkpoints is None:
         raise ResumeError(
             "checkpoint.enabled is false: there is nothing to resume from; set it to true, "
             "or start a new run in another folder"
         )
-    step = checkpoints.resolve(request.resume)
-    if step is None:
-        console.message("nothing was saved yet: starting from the first step")
+    choice = checkpoints.choose(request.resume)
+    if choice.step is None:
+        reached = f", though step {lineage.reached} was reached" if lineage.reached else ""
+        console.message(f"nothing is saved{reached}: starting from the first step")
+        return choice
+    for line in damage_lines(choice):
+        console.message(f"warning: {line}")
+    if choice.rejected:
+        reached = max(lineage.reached, choice.rejected[0][0])
+        console.message(f"warning: {reached - choice.step} steps are trained again")
+    if (steps := request.config.train.steps) < choice.step:
+        raise ResumeError(
+            f"train.steps: {steps} is less than the {choice.step} steps that are done; give more, "
+            "or resume an earlier step"
+        )
+    return choice
+
+
+def _read_saved(
+    request: Request, checkpoints: Checkpoints | None, choice: Choice, console: PlainConsole
+) -> SavedRun | None:
+    """Return the chosen checkpoint, once its configuration is known to fit."""
+    if checkpoints is None or choice.step is None:
         return None
-    saved = checkpoints.restore_run(step)
+    saved = checkpoints.restore_run(choice.step)
     config = request.config.model_dump(mode="json")
     for change in check_identity(saved.meta["config"], config, request.allow_change):
         console.message(f"changed since the checkpoint: {change}")

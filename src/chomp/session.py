@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import jax.numpy as jnp
 
 from chomp.agenda import Agenda
-from chomp.checkpoint import Checkpoints, SavedRun
-from chomp.errors import DivergedError, Interrupted
+from chomp.checkpoint.store import Checkpoints, SavedRun
+from chomp.errors import ChompError, DivergedError, Interrupted
 from chomp.history.goodput import goodput_line
 from chomp.history.heartbeat import Phase
 from chomp.history.history import History
@@ -100,8 +100,24 @@ class Session:
                 if result.ending is Ending.STOPPED and (stop := self.signals.stop):
                     self.history.lineage.event(EventKind.STOP, signal=stop.name)
                 self.history.end(result.ending.value)
+                saved_step = self._wait_for_saves()
                 self._summarize(tracker, result, first)
+                if saved_step not in (None, result.progress.step):
+                    raise ChompError(
+                        f"the last state, of step {result.progress.step}, could not be saved: the "
+                        f"newest checkpoint is of step {saved_step}; make room on the disk, and "
+                        "resume"
+                    )
                 return self.signals.exit_code if result.ending is Ending.STOPPED else 0
+
+    def _wait_for_saves(self) -> int | None:
+        """Return the step of the last good checkpoint, 0 without any; None: none are kept."""
+        if self.checkpoints is None:
+            return None
+        with self.history.heartbeat.during(Phase.SAVING):
+            self.checkpoints.wait()
+        self._show_problems(self.checkpoints)
+        return self.checkpoints.last_good or 0
 
     def _attempt(self, tracker: Tracker, saved: SavedRun | None) -> LoopResult:
         """Compile, restore and train. Raises Interrupted, Rewind or a ChompError."""
@@ -205,8 +221,9 @@ class Session:
         saved = None
         if self.checkpoints:
             self.checkpoints.wait()
-            before = [step for step in self.checkpoints.steps() if step < first]
-            saved = self.checkpoints.restore_run(before[-1]) if before else None
+            step = self.checkpoints.newest_good(first - 1).step
+            saved = None if step is None else self.checkpoints.restore_run(step)
+            self.checkpoints.set_aside_after(step or 0)
         step = saved.progress.step if saved else 0
         self.history.lineage.rewind(self.history.heartbeat.now().finished, step, batches)
         self.history.heartbeat.finished(step)
@@ -297,6 +314,12 @@ class Session:
             "unfinished": {"actions": moment.pending, "row": moment.row if moment.pending else {}},
         }
         self.checkpoints.save(moment.state, moment.progress, self.setup.data.get_state(), meta)
+        self._show_problems(self.checkpoints)
+
+    def _show_problems(self, checkpoints: Checkpoints) -> None:
+        for problem in checkpoints.problems():
+            self.console.message(f"warning: {problem}")
+            self.history.lineage.event(EventKind.NOT_SAVED, what=problem)
 
 
 def _make_up_for(saved: SavedRun, state: TrainState, actions: list[Action]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import pytest
 
-from chomp.checkpoint import Checkpoints
+from chomp.checkpoint.store import Checkpoints
 from chomp.commands.generate import GenerateRequest, _decoded, generate_text
 from chomp.config import config_from_mapping
 from chomp.data import load_tokenizer
@@ -42,7 +42,7 @@ def test_it_is_the_library_s_text_for_the_key(continued: Any, small_run: Path):
     config = config_from_mapping(values)
     tokenizer = load_tokenizer(config.data.tokenizer, small_run / "tokenizer")
     model = build_model(config.model, isolate_documents=False)
-    checkpoints = Checkpoints(small_run / "checkpoints", max_to_keep=None, async_save=False)
+    checkpoints = Checkpoints(small_run / "checkpoints")
     shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0))
     params = checkpoints.restore_params(20, shapes)
     checkpoints.close()
@@ -72,13 +72,17 @@ def test_several_samples_are_numbered_and_differ(continued: Any, chomp: Any, sma
     assert bodies[0] == continued()
 
 
-def test_the_optimizer_s_state_is_not_read(continued: Any, chomp: Any, small_run: Path, tmp_path):
+def test_a_damaged_checkpoint_is_passed_over(continued: Any, chomp: Any, small_run: Path, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(small_run, copy)
-    shutil.rmtree(copy / "checkpoints" / "30" / "train")
+    (copy / "checkpoints" / "30" / "params" / "_METADATA").unlink()
     done = chomp("generate", copy, *COMMON)
     assert done.code == 0, done.err
-    assert done.out == continued()
+    assert "step 30 is damaged: params/_METADATA is missing" in done.err
+    assert "falling back to step 20" in done.err
+    assert done.out == continued("--step", 20) != continued()
+    done = chomp("generate", copy, *COMMON, "--step", 30)
+    assert (done.code, "params/_METADATA is missing (good steps: 10, 20)" in done.err) == (2, True)
 
 
 def test_text_comes_in_pieces(small_run: Path):
@@ -94,7 +98,7 @@ def test_text_comes_in_pieces(small_run: Path):
         seed=0,
         samples=1,
     )
-    generate_text(request, pieces.append)
+    generate_text(request, pieces.append, pytest.fail)
     assert pieces[0] == "def "
     assert len([piece for piece in pieces if piece]) > 8
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,11 +107,18 @@ def test_no_file_is_fine(tmp_path: Path):
 def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
+    hook = sys.unraisablehook
     yield root
+    sys.unraisablehook = hook
     logging.captureWarnings(False)
     for handler in root.handlers:
         handler.close()
     root.handlers[:], root.level = before
+
+
+class Broken:
+    def __del__(self):
+        raise ValueError("too late")
 
 
 @pytest.mark.usefixtures("root_logger")
@@ -123,10 +131,13 @@ def test_all_log_lines_go_to_the_file(tmp_path: Path, capfd: pytest.CaptureFixtu
         warnings.simplefilter("always")
         logging.captureWarnings(True)
         warnings.warn("old ways", DeprecationWarning, stacklevel=1)
+    broken = Broken()
+    del broken
     text = path.read_text()
     assert "WARNING someone.else: take care" in text
     assert "never mind" not in text
     assert "old ways" in text
+    assert "ValueError: too late" in text
     assert capfd.readouterr() == ("", "")
 
 

@@ -84,4 +84,7 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     def write(text: str) -> None:
         click.echo(printable(text) if to_terminal else text, nl=False)
 
-    generate_text(GenerateRequest(run_dir, step, text, **options), write)
+    def warn(text: str) -> None:
+        click.echo(f"warning: {text}", err=True)
+
+    generate_text(GenerateRequest(run_dir, step, text, **options), write, warn)

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from chomp.checkpoint import Checkpoints
+from chomp.checkpoint.archive import damage_lines
+from chomp.checkpoint.store import Checkpoints
 from chomp.config import Config, config_from_mapping
 from chomp.data import Tokenizer
 from chomp.errors import ResumeError
@@ -45,11 +46,13 @@ class GenerateRequest:
     samples: int
 
 
-def generate_text(request: GenerateRequest, write: Callable[[str], None]) -> None:
-    """Continue the prompt and hand the text to `write` as it comes.
+def generate_text(
+    request: GenerateRequest, write: Callable[[str], None], warn: Callable[[str], None]
+) -> None:
+    """Continue the prompt and hand the text to `write` as it comes, warnings to `warn`.
 
     Raises:
-        ResumeError: the folder holds no run, or no such checkpoint.
+        ResumeError: the folder holds no run, or no such checkpoint that is good.
     """
     folder = RunFolder(request.run_dir)
     folder.require_run()
@@ -61,7 +64,7 @@ def generate_text(request: GenerateRequest, write: Callable[[str], None]) -> Non
         )
     start_jax(allow_cpu=True, compile_cache=config.runtime.compile_cache)
     config, tokenizer = open_tokenizer(config, folder.tokenizer)
-    params = _restore_params(config, folder, request.step)
+    params = _restore_params(config, folder, request.step, warn)
     prompt = tokenizer.encode_prompt(request.prompt)
     sampling = Sampling(
         request.max_tokens, request.temperature, request.top_k, request.top_p, tokenizer.eos_id
@@ -77,19 +80,21 @@ def generate_text(request: GenerateRequest, write: Callable[[str], None]) -> Non
         write("\n")
 
 
-def _restore_params(config: Config, folder: RunFolder, step: str) -> Any:
+def _restore_params(
+    config: Config, folder: RunFolder, step: str, warn: Callable[[str], None]
+) -> Any:
     place = folder.inside(config.checkpoint.root_dir or "checkpoints")
     if not place.is_dir():
         raise ResumeError(f"{folder.path} has no checkpoints; train it with checkpoint.enabled")
-    checkpoints = Checkpoints(place, max_to_keep=None, async_save=False)
-    found = checkpoints.resolve(step)
-    if found is None:
+    checkpoints = Checkpoints(place)
+    choice = checkpoints.choose(step)
+    if choice.step is None:
         raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")
+    for line in damage_lines(choice):
+        warn(line)
     model = build_model(config.model, isolate_documents=False)
     shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0))
-    params = checkpoints.restore_params(found, shapes)
-    checkpoints.close()
-    return params
+    return checkpoints.restore_params(choice.step, shapes)
 
 
 def _decoded(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:

@@ -21,6 +21,8 @@ class CheckpointConfig(Section):
     """Minutes between checkpoints, besides those by steps. `null`: by steps only."""
     max_to_keep: Count = 3
     """Newest checkpoints to keep; older ones are deleted."""
+    keep_every: CountOrZero = 0
+    """Checkpoints of steps divisible by this are kept for good, beside the newest ones. 0: none."""
     async_save: bool = True
     """Write checkpoints in the background while training goes on."""
 

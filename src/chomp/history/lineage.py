@@ -54,6 +54,11 @@ class Lineage:
         return self.record.skipped_batches
 
     @property
+    def reached(self) -> int:
+        """The last step that any start has finished."""
+        return max((start.last_step for start in self.record.starts), default=0)
+
+    @property
     def rewinds(self) -> int:
         """How often the run has gone back, in all starts."""
         events = (event for start in self.record.starts for event in start.events)

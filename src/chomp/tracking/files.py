@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
@@ -134,8 +135,9 @@ class _LogFile(logging.StreamHandler[AppendFile]):
 def log_to_file(path: Path | None, level: str, warn: Callable[[str], None]) -> None:
     """Send all log records, third parties' included, to `path`; None: nowhere.
 
-    Warnings of the Python kind are logged as well. Nothing of it reaches the console; `warn` takes
-    a line for the user if the disk has no room for it.
+    Warnings of the Python kind are logged as well, and exceptions that Python can raise nowhere
+    (those of TensorStore's threads, after a disk was full). Nothing of it reaches the console;
+    `warn` takes a line for the user if the disk has no room for it.
 
     Raises:
         ConfigError: the file can't be used, whatever the room on the disk.
@@ -145,5 +147,11 @@ def log_to_file(path: Path | None, level: str, warn: Callable[[str], None]) -> N
     handler = logging.NullHandler() if path is None else _LogFile(AppendFile(path, warn))
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.captureWarnings(True)
+    sys.unraisablehook = _log_unraisable
     logging.basicConfig(level=level, handlers=[handler], format=form, force=True)
     logging.getLogger("absl").handlers.clear()
+
+
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    error = unraisable.exc_value
+    logging.getLogger(__name__).error("ignored in %r", unraisable.object, exc_info=error)

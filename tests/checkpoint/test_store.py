@@ -1,4 +1,5 @@
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,48 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chomp.checkpoint import Checkpoints
+from chomp.checkpoint.store import Checkpoints
 from chomp.errors import ResumeError
-from chomp.parts import build_learner
-from chomp.types import Progress, TrainState
+from chomp.types import Progress
 
 Open = Callable[..., Checkpoints]
 META = {"config": {"train": {"steps": 9}}, "versions": {"jax": "1"}}
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Open]:
-    alive: list[Checkpoints] = []
-
-    def open_(max_to_keep: int | None = None, async_save: bool = False) -> Checkpoints:
-        folder = tmp_path / "checkpoints"
-        alive.append(Checkpoints(folder, max_to_keep=max_to_keep, async_save=async_save))
-        return alive[-1]
-
-    yield open_
-    for checkpoints in alive:
-        checkpoints.close()
-
-
-@pytest.fixture(scope="module")
-def shapes(make_config: Callable[..., Any]) -> TrainState:
-    """A state with all that is special: Muon's momentum, bfloat16, keys, counts."""
-    config = make_config(
-        "megalodon", optim={"name": "muon"}, model={"param_dtype": "bfloat16", "swiglu": True}
-    )
-    return build_learner(config).shapes
-
-
-@pytest.fixture(scope="module")
-def state(shapes: TrainState) -> TrainState:
-    rng = np.random.default_rng(0)
-
-    def fill(leaf: Any) -> jax.Array:
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
-        return jnp.asarray(rng.integers(0, 2**31 - 1, leaf.shape), leaf.dtype)
-
-    return jax.tree.map(fill, shapes)
 
 
 def assert_same_bits(left: Any, right: Any) -> None:
@@ -89,15 +54,21 @@ def test_parameters_come_alone(opened: Open, state, shapes):
 
 def test_an_async_save_does_not_see_later_changes(opened: Open, shapes):
     """The next step reuses the memory of the state that is being written."""
-    big = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+    big = jax.tree.map(lambda leaf: jnp.ones((300, *leaf.shape), leaf.dtype), shapes)
+    large = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), big)
     checkpoints = opened(async_save=True)
     step = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
+    big = step(big)
+    before = jax.tree.leaves(big)[0]
     checkpoints.save(big, Progress(1), {}, META)
     for _ in range(5):
         big = step(big)
-    checkpoints.close()
-    restored = opened().restore_state(1, shapes)
-    assert all((np.asarray(leaf) == 1).all() for leaf in jax.tree.leaves(restored))
+    assert before.is_deleted()
+    assert checkpoints.last_good is None  # it is still being written
+    checkpoints.wait()
+    assert (checkpoints.last_good, checkpoints.problems()) == (1, [])
+    restored = opened().restore_state(1, large)
+    assert all((np.asarray(leaf) == 2).all() for leaf in jax.tree.leaves(restored))
 
 
 def test_the_newest_are_kept(opened: Open, state):
@@ -114,27 +85,35 @@ def test_a_step_is_saved_once(opened: Open, state):
     assert checkpoints.restore_run(1).progress.tokens_seen == 10
 
 
-def test_steps_by_name(opened: Open, state):
+def test_some_are_kept_for_good(opened: Open, state):
+    checkpoints = opened(max_to_keep=1, keep_every=4)
+    for step in range(1, 11):
+        checkpoints.save(state, Progress(step), {}, META)
+    assert checkpoints.steps() == [4, 8, 10]
+    assert checkpoints.good_steps() == [4, 8, 10]
+    assert {path.name for path in checkpoints.folder.iterdir()} == {"4", "8", "10"}
+
+
+def test_leftovers_of_a_killed_save_go_when_the_next_run_prepares(opened: Open, state, tmp_path):
     checkpoints = opened()
-    assert checkpoints.resolve("latest") is None
-    for step in (2, 10):
-        checkpoints.save(state, Progress(step), {}, META)
-    assert checkpoints.resolve("latest") == 10
-    assert checkpoints.resolve("2") == 2
-    for wanted in ("3", "-2", "newest", ""):
-        with pytest.raises(ResumeError, match=r"saved steps: 2, 10.*latest"):
-            checkpoints.resolve(wanted)
+    checkpoints.save(state, Progress(1), {}, META)
+    leftover = checkpoints.folder / "unfinished-2" / "2" / "params.orbax-checkpoint-tmp"
+    leftover.mkdir(parents=True)
+    reader = opened()
+    assert reader.choose("latest").step == 1
+    reader.restore_state(1, state)
+    assert leftover.exists()
+    opened().prepare(state)
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["1"]
 
 
-def test_later_checkpoints_are_set_aside_not_lost(opened: Open, state, tmp_path: Path):
-    checkpoints = opened(max_to_keep=2)
-    for step in (1, 2, 3):
-        checkpoints.save(state, Progress(step), {}, META)
-    assert checkpoints.set_aside_after(3) is None
-    aside = checkpoints.set_aside_after(2)
-    assert aside == tmp_path / "checkpoints-set-aside-1"
-    assert [path.name for path in aside.iterdir()] == ["3"]
-    assert checkpoints.resolve("latest") == 2
-    checkpoints.save(state, Progress(3, 77), {}, META)
-    assert checkpoints.restore_run(3).progress.tokens_seen == 77
-    assert checkpoints.set_aside_after(2) == tmp_path / "checkpoints-set-aside-2"
+def test_reading_writes_nothing(opened: Open, tmp_path: Path):
+    assert opened(tmp_path / "nowhere").choose("latest").step is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_is_plain_json(opened: Open, state):
+    opened().save(state, Progress(3, 17), {"at": 5}, META)
+    record = json.loads((opened().path(3) / "run.json").read_text())
+    assert (record["progress"]["tokens_seen"], record["data"]["at"]) == (17, 5)
+    assert record["meta"] == META

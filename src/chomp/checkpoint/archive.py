@@ -1,0 +1,164 @@
+"""A folder of checkpoints: which of them are good, which to go on from, which to keep."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from chomp.checkpoint.manifest import Manifest, check_sizes, read_manifest, verify
+from chomp.errors import DamagedError, ResumeError
+
+# In front of the names of folders that don't count: being written, or being deleted.
+UNFINISHED = "unfinished-"
+
+
+class Choice(NamedTuple):
+    """The checkpoint to use."""
+
+    step: int | None
+    """None: nothing was saved."""
+    rejected: list[tuple[int, str]]
+    """Newer ones that were passed over, newest first: step, and what is wrong with it."""
+
+
+class Archive:
+    """The checkpoints of one folder, each in a folder of its own that is named by its step.
+
+    A folder gets this name in one rename once all is in it, and loses it in one before anything
+    is deleted: what a killed process leaves behind has another name.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, step: int) -> Path:
+        """Return the folder of a step."""
+        return self.folder / str(step)
+
+    def steps(self) -> list[int]:
+        """Return the steps that were saved, be they still good or not; oldest first."""
+        if not self.folder.is_dir():
+            return []
+        names = (path.name for path in self.folder.iterdir())
+        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+
+    def complete(self, step: int) -> Manifest | None:
+        """Return the manifest of `step` if its files are all there in their sizes; reads none."""
+        try:
+            manifest = read_manifest(self.path(step))
+            check_sizes(self.path(step), manifest)
+        except DamagedError:
+            return None
+        return manifest
+
+    def problem(self, step: int) -> str | None:
+        """Read the whole checkpoint of `step`; return what is wrong with it, None if nothing is."""
+        try:
+            verify(self.path(step))
+        except DamagedError as error:
+            return str(error)
+        return None
+
+    def good_steps(self) -> list[int]:
+        """Return the steps whose files are all as they were written, oldest first; reads all."""
+        return [step for step in self.steps() if self.problem(step) is None]
+
+    def newest_good(self, at_most: int | None = None) -> Choice:
+        """Return the newest good checkpoint, or the newest one of step `at_most` or before."""
+        rejected = []
+        for step in reversed(self.steps()):
+            if at_most is not None and step > at_most:
+                continue
+            problem = self.problem(step)
+            if problem is None:
+                return Choice(step, rejected)
+            # Else the run that it belongs to has just deleted it as too old.
+            if self.path(step).exists():
+                rejected.append((step, problem))
+        return Choice(None, rejected)
+
+    def choose(self, wanted: str | int) -> Choice:
+        """Return the checkpoint that `latest` or a step names, once it is known to be good.
+
+        Raises:
+            ResumeError: there is none of this step; it is damaged; or all of them are.
+        """
+        if wanted == "latest":
+            choice = self.newest_good()
+            if choice.step is None and choice.rejected:
+                lines = [f"no checkpoint in {self.folder} is good:"]
+                lines += [f"  step {step}: {problem}" for step, problem in choice.rejected]
+                lines += [
+                    "bring one of them back from a backup, or start a new run in another folder"
+                ]
+                raise ResumeError("\n".join(lines))
+            return choice
+        steps = self.steps()
+        if str(wanted) not in map(str, steps):
+            raise ResumeError(
+                f"no checkpoint of step {str(wanted)!r} in {self.folder} (saved steps: "
+                f"{_listed(steps)}); give one of these or 'latest'"
+            )
+        if problem := self.problem(int(wanted)):
+            raise ResumeError(
+                f"the checkpoint of step {wanted} in {self.folder} is damaged: {problem} "
+                f"(good steps: {_listed(self.good_steps())}); give one of these or 'latest'"
+            )
+        return Choice(int(wanted), [])
+
+    def set_aside_after(self, step: int) -> Path | None:
+        """Move checkpoints behind `step` out of the way; return where, or None without any.
+
+        A run resumed at an earlier step would otherwise leave them as the newest ones.
+        """
+        later = [number for number in self.steps() if number > step]
+        if not later:
+            return None
+        names = (self.folder.with_name(f"{self.folder.name}-set-aside-{i}") for i in range(1, 1000))
+        aside = next(path for path in names if not path.exists())
+        aside.mkdir()
+        for number in later:
+            self.path(number).rename(aside / str(number))
+        return aside
+
+    def prune(self, max_to_keep: int, keep_every: int) -> None:
+        """Delete old checkpoints.
+
+        Args:
+            max_to_keep: the newest so many stay; damaged ones don't count, and are left alone.
+            keep_every: steps divisible by it stay for good; 0: none.
+
+        Raises:
+            OSError: one can't be deleted.
+        """
+        for step in [step for step in self.steps() if self.complete(step)][:-max_to_keep]:
+            if not is_permanent(step, keep_every):
+                self._delete(step)
+
+    def remove_leftovers(self) -> None:
+        """Delete what killed processes left unfinished.
+
+        Raises:
+            OSError: something can't be deleted.
+        """
+        for path in self.folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(path)
+
+    def _delete(self, step: int) -> None:
+        doomed = self.folder / f"{UNFINISHED}delete-{step}"
+        self.path(step).rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def damage_lines(choice: Choice) -> list[str]:
+    """Return what to tell of the damaged checkpoints that were passed over."""
+    lines = [f"the checkpoint of step {step} is damaged: {what}" for step, what in choice.rejected]
+    return [*lines, f"falling back to step {choice.step}"] if lines else []
+
+
+def is_permanent(step: int, keep_every: int) -> bool:
+    """Whether the checkpoint of `step` is never deleted."""
+    return keep_every > 0 and step % keep_every == 0
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps)) or "none"

@@ -1,0 +1,84 @@
+"""The arrays of a checkpoint, through Orbax, each by its path in the tree that it belongs to."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from chomp.types import TrainState
+
+PARAMS, TRAIN = "params", "train"
+Flat = dict[str, Any]
+
+
+def split(state: TrainState) -> dict[str, Flat]:
+    """Return the two items of a checkpoint: the parameters alone, and everything else."""
+    return {PARAMS: by_path(state.params), TRAIN: by_path(_rest(state))}
+
+
+def join(like: TrainState, items: dict[str, Flat]) -> TrainState:
+    """Put the items together to a state again."""
+    return TrainState(unflatten(like.params, items[PARAMS]), *unflatten(_rest(like), items[TRAIN]))
+
+
+def by_path(tree: Any) -> Flat:
+    """Flatten to path -> leaf: independent of the classes that made the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path).lstrip("."): leaf for path, leaf in leaves}
+
+
+def unflatten(tree: Any, flat: Flat) -> Any:
+    """Undo `by_path`, for a tree like this one."""
+    return jax.tree.unflatten(jax.tree.structure(tree), [flat[name] for name in by_path(tree)])
+
+
+def copy_to_host(items: dict[str, Flat]) -> dict[str, Flat]:
+    """Copy arrays to the memory of the host, sharded as they are.
+
+    The copies are made in the background, and before anything else overwrites the arrays: their
+    buffers may be donated at once.
+    """
+    places = jax.tree.map(lambda leaf: leaf.sharding.with_memory_kind("pinned_host"), items)
+    return jax.device_put(items, places)
+
+
+def write_items(folder: Path, items: dict[str, Flat]) -> None:
+    """Write each item to a folder of its name.
+
+    Not with Orbax's asynchronous classes, which make their folders in the background as well: if
+    one of these can't be made, the threads that are to write into it wait 300 s for the signal
+    that it is there, and so does the end of the process.
+
+    Raises:
+        OSError, ValueError: the disk is full or can't be written to.
+    """
+    for name, flat in items.items():
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(folder.absolute() / name, args=ocp.args.StandardSave(flat))
+
+
+def read_item(folder: Path, name: str, like: Flat) -> Flat:
+    """Return the arrays of an item, shaped and placed as in `like` (shapes suffice)."""
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(folder.absolute() / name, args=ocp.args.StandardRestore(like))
+
+
+def read_numpy(folder: Path, name: str) -> dict[str, np.ndarray]:
+    """Return the arrays of an item, whatever devices they were on."""
+    as_numpy = dict.fromkeys(shapes(folder, name), ocp.RestoreArgs(restore_type=np.ndarray))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        args = ocp.args.PyTreeRestore(restore_args=as_numpy)
+        return checkpointer.restore(folder.absolute() / name, args=args)
+
+
+def shapes(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an item's arrays."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        metadata = checkpointer.metadata(folder.absolute() / name).item_metadata
+    return {path: tuple(leaf.shape) for path, leaf in metadata.tree.items()}
+
+
+def _rest(state: TrainState) -> tuple[Any, ...]:
+    return (state.opt_state, state.step, state.rejected, state.key)

@@ -1,0 +1,154 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chomp.checkpoint.archive import Archive, Choice, damage_lines
+from chomp.errors import ResumeError
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip(path: Path) -> None:
+    """Change the lowest bit of the byte in the middle."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+DAMAGE: tuple[Callable[[Path], None], ...] = (delete, truncate, empty, flip)
+
+
+@pytest.fixture
+def archive(saved_folder: Path, tmp_path: Path) -> Archive:
+    return Archive(shutil.copytree(saved_folder, tmp_path / "checkpoints"))
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_to_any_file_is_found_and_the_next_older_one_taken(
+    archive: Archive, damage: Callable[[Path], None]
+):
+    files = [path for path in archive.path(30).rglob("*") if path.is_file()]
+    assert {"manifest.json", "run.json", "_METADATA", "_sharding", "manifest.ocdbt"} <= {
+        path.name for path in files
+    }
+    for path in files:
+        good = path.read_bytes()
+        damage(path)
+        assert not path.exists() or path.read_bytes() != good
+        choice = archive.choose("latest")
+        assert choice.step == 20
+        [(step, problem)] = choice.rejected
+        assert step == 30
+        assert problem.startswith(str(path.relative_to(archive.path(30))))
+        path.write_bytes(good)
+    assert archive.choose("latest") == Choice(30, [])
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_to_the_only_one_is_said(archive: Archive, damage: Callable[[Path], None]):
+    for step in (20, 30):
+        shutil.rmtree(archive.path(step))
+    for path in [path for path in archive.path(10).rglob("*") if path.is_file()]:
+        good = path.read_bytes()
+        damage(path)
+        with pytest.raises(ResumeError) as caught:
+            archive.choose("latest")
+        assert f"step 10: {path.relative_to(archive.path(10))}" in str(caught.value)
+        path.write_bytes(good)
+
+
+def test_several_damaged_ones_are_passed_over(archive: Archive):
+    delete(archive.path(30) / "run.json")
+    empty(archive.path(20) / "manifest.json")
+    choice = archive.choose("latest")
+    assert choice.step == 10
+    assert [step for step, _ in choice.rejected] == [30, 20]
+    lines = damage_lines(choice)
+    assert lines[0] == "the checkpoint of step 30 is damaged: run.json is missing"
+    assert lines[-1] == "falling back to step 10"
+    flip(archive.path(10) / "run.json")
+    with pytest.raises(ResumeError) as caught:
+        archive.choose("latest")
+    for line in ("step 30: run.json is missing", "step 20: manifest.json", "step 10: run.json has"):
+        assert line in str(caught.value)
+
+
+def test_a_damaged_step_that_is_asked_for_is_refused(archive: Archive):
+    flip(archive.path(20) / "run.json")
+    for wanted in ("20", 20):
+        with pytest.raises(ResumeError, match=r"step 20 .* run\.json has changed.*steps: 10, 30"):
+            archive.choose(wanted)
+    assert archive.choose(30) == archive.choose("30") == Choice(30, [])
+
+
+def test_steps_by_name(archive: Archive, tmp_path: Path):
+    for wanted in ("3", "-2", "newest", "", "010", "٣٠", 11):
+        with pytest.raises(ResumeError, match=r"saved steps: 10, 20, 30.*latest"):
+            archive.choose(wanted)
+    nothing = Archive(tmp_path / "nothing")
+    assert nothing.choose("latest") == Choice(None, [])
+    with pytest.raises(ResumeError, match="saved steps: none"):
+        nothing.choose(3)
+    assert not nothing.folder.exists()
+
+
+def test_the_newest_good_one_before_a_step(archive: Archive):
+    assert archive.newest_good(30) == Choice(30, [])
+    assert archive.newest_good(29) == Choice(20, [])
+    assert archive.newest_good(9) == Choice(None, [])
+    delete(archive.path(20) / "run.json")
+    assert archive.newest_good(29) == Choice(10, [(20, "run.json is missing")])
+
+
+def test_later_checkpoints_are_set_aside_not_lost(archive: Archive, tmp_path: Path):
+    assert archive.set_aside_after(30) is None
+    aside = archive.set_aside_after(10)
+    assert aside == tmp_path / "checkpoints-set-aside-1"
+    assert sorted(path.name for path in aside.iterdir()) == ["20", "30"]
+    assert archive.steps() == [10]
+    assert Archive(aside).choose("latest") == Choice(30, [])
+    shutil.copytree(aside / "20", archive.path(20))
+    assert archive.set_aside_after(10) == tmp_path / "checkpoints-set-aside-2"
+
+
+def test_damaged_ones_are_no_reason_to_delete_good_ones(archive: Archive):
+    truncate(archive.path(30) / "run.json")
+    archive.prune(2, 0)
+    assert archive.steps() == [10, 20, 30]
+    archive.prune(1, 0)
+    assert archive.steps() == [20, 30]
+
+
+def test_some_stay_for_good(archive: Archive):
+    archive.prune(1, 20)
+    assert archive.steps() == [20, 30]
+
+
+def test_what_is_half_deleted_does_not_count(archive: Archive, monkeypatch: pytest.MonkeyPatch):
+    """As if the process were killed after the first file."""
+
+    def killed(path: Path) -> None:
+        next(file for file in path.rglob("*") if file.is_file()).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            archive.prune(2, 0)
+    assert archive.steps() == [20, 30]
+    assert archive.choose("latest") == Choice(30, [])
+    assert len(list(archive.folder.iterdir())) == 3
+    archive.remove_leftovers()
+    assert len(list(archive.folder.iterdir())) == 2
