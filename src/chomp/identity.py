@@ -9,7 +9,13 @@ from chomp.errors import ResumeError
 IDENTITY_SECTIONS = ("model", "data", "optim")
 IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
 # How data is fetched, not what it is.
-NOT_IDENTITY = ("data.max_retries", "data.retry_delay_sec", "data.grain_prefetch")
+NOT_IDENTITY = (
+    "data.max_retries",
+    "data.retry_delay_sec",
+    "data.timeout_sec",
+    "data.on_error",
+    "data.grain_prefetch",
+)
 CONTENT = "data.content"
 """Where the fingerprints of the data stand."""
 PATHS = ("data.files", "data.eval_files", "data.hf_dataset", "data.tokenizer.hf_name_or_path")

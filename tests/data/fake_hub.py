@@ -3,40 +3,110 @@
 import http.server
 import json
 import random
+import socket
+import struct
 import threading
+import time
 import urllib.parse
+from collections.abc import Sequence
 from pathlib import Path
 
 SHA = "a" * 40
 JSON = {"Content-Type": "application/json"}
 
+FAULTS = {
+    "500": "status 500",
+    "503": "status 503",
+    "429": "status 429 with Retry-After: 0",
+    "403": "status 403",
+    "close": "the connection is closed without an answer",
+    "reset": "the connection is reset in the middle of the body",
+    "cut": "the connection is closed in the middle of the body",
+    "stall": "no more bytes in the middle of the body, connection open",
+    "mute": "no answer at all, connection open",
+    "short": "status 206 with half of the bytes that its range claims",
+    "unbounded": "status 206 with half of the bytes and no length",
+    "whole": "status 200 with the file's first half",
+    "shifted": "status 206 with other bytes than those asked for",
+    "refuse": "connections are refused for a while",
+}
+
 
 class FakeHub:
-    """Serves `folder`; a share of the requests for files goes wrong, in turn in each way."""
+    """Serves `folder`; a share of the requests for files goes wrong, in turn in each way.
 
-    def __init__(self, folder: Path, fault_share: float):
+    Use as a context. While `down`, each request for a file fails. `tag` is the files' entity tag.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fault_share: float,
+        *,
+        kinds: Sequence[str] = tuple(FAULTS),
+        refused_seconds: float = 0.15,
+        seed: int = 0,
+    ):
         self.folder = folder
         self.fault_share = fault_share
-        self.random = random.Random(0)
+        self.kinds = kinds
+        self.refused_seconds = refused_seconds
+        self.random = random.Random(seed)
+        self.lock = threading.Lock()
         self.faults: list[str] = []
+        self.requests = 0
         self.down = False
-        handler = type("Handler", (Handler,), {"hub": self})
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.tag = "b" * 40
+        self.refusing = False
+        self.ended = threading.Event()
+        self.listen(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
+    def listen(self, address: tuple[str, int]) -> None:
+        handler = type("Handler", (Handler,), {"hub": self})
+        self.server = http.server.ThreadingHTTPServer(address, handler)
+        # Else a handler that stalls would be waited for.
+        self.server.daemon_threads = True
+        self.server.block_on_close = False
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
     def __enter__(self) -> "FakeHub":
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.stop()
+
+    def stop(self) -> None:
+        """Refuse connections from here on."""
+        self.refusing = True
         self.server.shutdown()
         self.server.server_close()
 
+    def go_on(self) -> None:
+        """Take connections again, at the same address."""
+        self.refusing = False
+        self.listen(self.server.server_address[:2])
+
+    def refuse_a_while(self) -> None:
+        self.stop()
+        time.sleep(self.refused_seconds)
+        if not self.ended.is_set():
+            self.go_on()
+
     def fault(self) -> str | None:
-        if self.random.random() >= self.fault_share:
-            return None
-        self.faults.append(("500", "429", "403", "cut", "close")[len(self.faults) % 5])
-        return self.faults[-1]
+        with self.lock:
+            self.requests += 1
+            if self.refusing:
+                return "close"
+            if self.random.random() >= self.fault_share:
+                return None
+            self.faults.append(self.kinds[len(self.faults) % len(self.kinds)])
+            if self.faults[-1] == "refuse":
+                self.refusing = True
+                threading.Thread(target=self.refuse_a_while).start()
+                return "close"
+            return self.faults[-1]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,7 +119,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def reply(self, code: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(code)
         for key, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
-            self.send_header(key, value)
+            if value:
+                self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -71,6 +142,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(200, json.dumps(about | {"siblings": siblings}).encode(), JSON)
         elif path.startswith(files):
             self.file(path.removeprefix(files).partition("/")[2])
+        elif path.startswith("/api/datasets/") or path.startswith("/datasets/"):
+            self.reply(404, b"{}", JSON | {"X-Error-Code": "RepoNotFound"})
         else:
             self.reply(404, b"{}", JSON)
 
@@ -96,22 +169,50 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": SHA})
             return
         data = path.read_bytes()
-        headers = {"ETag": f'"{"b" * 40}"', "X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{self.hub.tag}"', "X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
         span = self.headers.get("Range")
         if span is None:
             self.reply(200, data, headers)
             return
         first, _, last = span.removeprefix("bytes=").partition("-")
         begin, end = int(first), min(int(last or len(data)) + 1, len(data))
+        if begin >= end:
+            self.reply(416, b"", headers | {"Content-Range": f"bytes */{len(data)}"})
+            return
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
-        body = data[begin:end]
         fault = "500" if self.hub.down else self.hub.fault()
-        if fault == "close":
-            self.close_connection = True
-        elif fault == "cut":
-            self.reply(206, body[: len(body) // 2], headers | {"Content-Length": str(len(body))})
-            self.close_connection = True
-        elif fault is not None:
-            self.reply(int(fault), b"trouble")
+        if fault is None:
+            self.reply(206, data[begin:end], headers)
         else:
-            self.reply(206, body, headers)
+            self.go_wrong(fault, data, begin, end, headers)
+
+    def go_wrong(
+        self, fault: str, data: bytes, begin: int, end: int, headers: dict[str, str]
+    ) -> None:
+        body = data[begin:end]
+        half, length = body[: len(body) // 2], {"Content-Length": str(len(body))}
+        if fault.isdecimal():
+            self.reply(int(fault), b"trouble", {"Retry-After": "0"} if fault == "429" else {})
+            return
+        self.close_connection = True
+        if fault == "mute":
+            self.hub.ended.wait(5)
+        elif fault == "cut":
+            self.reply(206, half, headers | length)
+        elif fault == "short":
+            self.reply(206, half, headers)
+        elif fault == "stall":
+            self.reply(206, half, headers | length)
+            self.hub.ended.wait(5)
+        elif fault == "reset":
+            self.reply(206, half, headers | length)
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.connection.close()
+        elif fault == "unbounded":
+            self.reply(206, half, headers | {"Content-Length": ""})
+        elif fault == "whole":
+            self.reply(200, data[: len(data) // 2], headers | {"Content-Range": ""})
+        elif fault == "shifted":
+            place = f"bytes {begin + 1}-{end}/{len(data)}"
+            self.reply(206, body, headers | {"Content-Range": place})

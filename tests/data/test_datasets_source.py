@@ -260,7 +260,7 @@ def test_the_hub_s_own_path_with_faults_gives_the_same_batches(tmp_path, paragra
         environment = os.environ | {
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "home"),
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
         }
         environment.pop("HF_HUB_OFFLINE", None)
         child = subprocess.run(

@@ -121,6 +121,7 @@ def open_data(
         config.on_error == "skip",
         config.max_retries,
         config.retry_delay_sec,
+        config.timeout_sec,
         closing,
     )
     corpus = open_corpus(config, reading)
