@@ -1,6 +1,6 @@
 """Streams a dataset from a server that misbehaves, and compares every batch with a quiet read.
 
-    python scripts/http_faults.py                 # a minute or two; Markdown for docs/reliability.md
+    python scripts/http_faults.py                 # prints tables in Markdown
     python scripts/http_faults.py --epochs 1 --formats parquet
 
 The server (tests/data/fake_hub.py) speaks the Hugging Face Hub's protocol on this machine, so
@@ -118,8 +118,8 @@ def main() -> int:
         # Many small requests in place of few large ones.
         http_file.RANGE_BYTES = datasets_source.BUFFER_BYTES = options.range_bytes
         with hub:
-            for kind in options.formats:
-                hub.folder = folder / kind
+            for number, kind in enumerate(options.formats):
+                hub.folder, hub.sha = folder / kind, f"{number}" * 40
                 write_dataset(hub.folder, texts, kind, options.shards)
                 documents_wanted = options.epochs * len(texts)
                 quiet = digests(str(hub.folder), None, documents_wanted)
@@ -136,7 +136,8 @@ def main() -> int:
                     f"{RETRIES.count - before:,} | {equal} of {len(quiet)} | {seconds:.0f} |"
                 )
     print(f"{len(texts)} documents, {options.shards} shards, {options.epochs} epochs.\n")
-    print("| files | requests | faults | retries | equal batches | seconds |\n|---|---|---|---|---|---|")
+    print("| files | requests | faults | retries | equal batches | seconds |")
+    print("|---|---|---|---|---|---|")
     print("\n".join(rows))
     print("\n| fault | times |\n|---|---|")
     print("\n".join(f"| {meaning} | {kinds[kind]} |" for kind, meaning in FAULTS.items()))

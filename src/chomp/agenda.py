@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chomp.data import read_retries
 from chomp.generation import SampleMaker, Sampling
 from chomp.parts import Compiled, Setup, compile_loss
 from chomp.runtime import memory_readings
@@ -75,6 +76,7 @@ class Agenda:
             first_row={"first_step_compile_time_s": compiled.seconds},
             row_tokens=train.grad_accum * train.batch_size * train.seq_len,
             memory=memory_readings,
+            read_retries=read_retries,
             nan_check=config.debug.nan_check,
         )
 

@@ -11,13 +11,12 @@ import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
-SHA = "a" * 40
 JSON = {"Content-Type": "application/json"}
 
 FAULTS = {
     "500": "status 500",
     "503": "status 503",
-    "429": "status 429 with Retry-After: 0",
+    "429": "status 429",
     "403": "status 403",
     "close": "the connection is closed without an answer",
     "reset": "the connection is reset in the middle of the body",
@@ -32,10 +31,20 @@ FAULTS = {
 }
 
 
+class Server(http.server.ThreadingHTTPServer):
+    # Else a handler that stalls would be waited for.
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients leave, and connections are reset, on purpose."""
+
+
 class FakeHub:
     """Serves `folder`; a share of the requests for files goes wrong, in turn in each way.
 
-    Use as a context. While `down`, each request for a file fails. `tag` is the files' entity tag.
+    Use as a context. `sha` is the dataset's
+    commit, `tag` the files' entity tag.
     """
 
     def __init__(
@@ -55,8 +64,10 @@ class FakeHub:
         self.lock = threading.Lock()
         self.faults: list[str] = []
         self.requests = 0
-        self.down = False
-        self.tag = "b" * 40
+        self.answers: int | None = None  # after so many more requests for files all fail
+        self.mute_api = False
+        self.headers: dict[str, str] = {}  # sent with every fault that has a status
+        self.sha, self.tag = "a" * 40, "b" * 40
         self.refusing = False
         self.ended = threading.Event()
         self.listen(("127.0.0.1", 0))
@@ -64,10 +75,7 @@ class FakeHub:
 
     def listen(self, address: tuple[str, int]) -> None:
         handler = type("Handler", (Handler,), {"hub": self})
-        self.server = http.server.ThreadingHTTPServer(address, handler)
-        # Else a handler that stalls would be waited for.
-        self.server.daemon_threads = True
-        self.server.block_on_close = False
+        self.server = Server(address, handler)
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def __enter__(self) -> "FakeHub":
@@ -97,6 +105,10 @@ class FakeHub:
     def fault(self) -> str | None:
         with self.lock:
             self.requests += 1
+            if self.answers is not None:
+                self.answers -= 1
+                if self.answers < 0:
+                    return "500"
             if self.refusing:
                 return "close"
             if self.random.random() >= self.fault_share:
@@ -133,12 +145,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         api, files = "/api/datasets/me/data", "/datasets/me/data/resolve/"
         if path == "/":
             self.reply(200)
+        elif path.startswith(api) and self.hub.mute_api:
+            self.hub.ended.wait(5)
         elif path.startswith(api + "/tree/"):
             self.tree(path.removeprefix(api + "/tree/").partition("/")[2])
         elif path.startswith(api):
             names = [str(p.relative_to(self.hub.folder)) for p in self.hub.folder.rglob("*.*")]
             siblings = [{"rfilename": name} for name in names]
-            about = {"id": "me/data", "sha": SHA, "private": False, "gated": False, "tags": []}
+            about = {
+                "id": "me/data",
+                "sha": self.hub.sha,
+                "private": False,
+                "gated": False,
+                "tags": [],
+            }
             self.reply(200, json.dumps(about | {"siblings": siblings}).encode(), JSON)
         elif path.startswith(files):
             self.file(path.removeprefix(files).partition("/")[2])
@@ -166,10 +186,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def file(self, name: str) -> None:
         path = self.hub.folder / name
         if not path.is_file():
-            self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": SHA})
+            self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.hub.sha})
             return
         data = path.read_bytes()
-        headers = {"ETag": f'"{self.hub.tag}"', "X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{self.hub.tag}"',
+            "X-Repo-Commit": self.hub.sha,
+            "Accept-Ranges": "bytes",
+        }
         span = self.headers.get("Range")
         if span is None:
             self.reply(200, data, headers)
@@ -180,7 +204,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(416, b"", headers | {"Content-Range": f"bytes */{len(data)}"})
             return
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
-        fault = "500" if self.hub.down else self.hub.fault()
+        fault = self.hub.fault()
         if fault is None:
             self.reply(206, data[begin:end], headers)
         else:
@@ -192,7 +216,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = data[begin:end]
         half, length = body[: len(body) // 2], {"Content-Length": str(len(body))}
         if fault.isdecimal():
-            self.reply(int(fault), b"trouble", {"Retry-After": "0"} if fault == "429" else {})
+            self.reply(int(fault), b"trouble", self.hub.headers)
             return
         self.close_connection = True
         if fault == "mute":
@@ -209,6 +233,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.connection.close()
+        elif fault == "trickle":  # not in FAULTS: takes its time
+            self.reply(206, b"", headers | length)
+            for byte in body:
+                if self.hub.ended.wait(0.05):
+                    break
+                self.wfile.write(bytes([byte]))
         elif fault == "unbounded":
             self.reply(206, half, headers | {"Content-Length": ""})
         elif fault == "whole":

@@ -2,6 +2,15 @@
 
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.pipeline import Data, open_data
+from chomp.data.reading import read_retries
 from chomp.data.tokenizer import SpecialIds, Tokenizer, load_tokenizer
 
-__all__ = ["Data", "EvaluationSet", "SpecialIds", "Tokenizer", "load_tokenizer", "open_data"]
+__all__ = [
+    "Data",
+    "EvaluationSet",
+    "SpecialIds",
+    "Tokenizer",
+    "load_tokenizer",
+    "open_data",
+    "read_retries",
+]

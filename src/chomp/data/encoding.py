@@ -18,6 +18,8 @@ BLOCK_DOCUMENTS = 64
 THREADS = 2
 """Blocks encoded at a time. A tokenizer uses all cores for one block already, but its ids become
 arrays under Python's lock, and its last long document keeps one core: the next block fills in."""
+BLOCK_CHARACTERS = 4_000_000
+"""A block ends after this much text: huge documents are encoded, and wait, one by one."""
 BLOCKS_AHEAD = 4
 EMPTY_BLOCKS = 100
 INTERRUPTED = RuntimeError("the stream was interrupted while it read; set its state to go on")
@@ -104,16 +106,16 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         return block
 
     def _read_block(self) -> None:
-        """Read a block and have it encoded; an error waits until the blocks before it are gone."""
+        """Read a block and have it encoded; an error waits until what came before it is gone."""
         documents: list[Document] = []
+        characters = 0
         ended, self._end = self._end, INTERRUPTED
         try:
-            while len(documents) < BLOCK_DOCUMENTS:
+            while len(documents) < BLOCK_DOCUMENTS and characters < BLOCK_CHARACTERS:
                 documents.append(next(self._parent))
-        except StopIteration as end:
+                characters += len(documents[-1].text)
+        except (StopIteration, DataError) as end:
             ended = end
-        except DataError as end:
-            ended, documents = end, []
         self._end = ended
         if documents:
             future = self._threads.submit(encode, documents, self._tokenizer, self._max_tokens)

@@ -52,14 +52,13 @@ class HttpFile:
         self._reading = reading
         self._target: tuple[str, dict[str, str]] | None = None
         self._position = 0
-        self._arrived = bytearray()  # from the position on, of a read that failed
+        self._arrived = bytearray()
+        self._arrived_at = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a position; the end isn't known before a request."""
         if whence == io.SEEK_END:
             offset += self._length()
-        if offset != self._position:
-            self._arrived.clear()
         self._position = offset
         return offset
 
@@ -69,11 +68,11 @@ class HttpFile:
         Raises DataError if the file is not the one that was read before; for all else an error
         that may go away.
         """
-        if not self._arrived:
+        if self._arrived_at != self._position or not self._arrived:
             self._request(self._position, min(count, RANGE_BYTES))
         data = bytes(self._arrived[:count])
         del self._arrived[:count]
-        self._position += len(data)
+        self._position = self._arrived_at = self._position + len(data)
         return data
 
     def close(self) -> None:
@@ -82,10 +81,7 @@ class HttpFile:
     def _length(self) -> int:
         url, _ = self._located()
         if url not in self._versions:
-            before = self._position
             self._request(0, 1)
-            self._arrived.clear()
-            self._position = before
         return self._versions[url][0]
 
     def _located(self) -> tuple[str, dict[str, str]]:
@@ -97,6 +93,8 @@ class HttpFile:
         """Receive `count` bytes from `begin` on, or what there is."""
         from huggingface_hub.utils import get_session
 
+        self._arrived.clear()
+        self._arrived_at = begin
         url, headers = self._located()
         length = self._versions[url][0] if url in self._versions else begin + count
         count = min(count, length - begin)

@@ -42,6 +42,11 @@ class Retries:
 RETRIES = Retries()
 
 
+def read_retries() -> int:
+    """Return how often this process read something again."""
+    return RETRIES.count
+
+
 def retry_or_raise(reading: Reading, attempt: int, place: str, error: BaseException) -> None:
     """Wait before retry number `attempt` + 1; raise NetworkError if that is one too many."""
     reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -76,6 +76,7 @@ class Log:
         first_row: Row,
         row_tokens: int,
         memory: Callable[[], dict[str, float]],
+        read_retries: Callable[[], int],
         nan_check: bool,
     ):
         """Prepare to log.
@@ -91,6 +92,7 @@ class Log:
             first_row: values of the first row only.
             row_tokens: positions of a whole batch, padding included.
             memory: current memory readings.
+            read_retries: how often a read was repeated since this process began.
             nan_check: stop at a row once an update was rejected for not being finite.
         """
         self._tracker, self._stopwatch = tracker, stopwatch
@@ -98,6 +100,7 @@ class Log:
         self._last, self._rates = progress, rates
         self._constants, self._first_row = constants, first_row
         self._row_tokens, self._memory, self._nan_check = row_tokens, memory, nan_check
+        self._read_retries = read_retries
         self._window_tokens = 0
         self._last_seen = progress.step
         for rate in rates.values():
@@ -137,6 +140,7 @@ class Log:
             "docs_truncated": now.docs_truncated,
             "docs_skipped": now.docs_skipped,
             "docs_repaired": now.docs_repaired,
+            "read_retries": self._read_retries(),
             "updates_rejected": int(rejected),
         }
         row |= self._constants | self._first_row | self._memory() | moment.row
