@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -22,7 +21,8 @@ def run_script(*options: object) -> str:
 
 
 def test_a_faulty_server_gives_the_batches_of_a_quiet_one():
-    out = run_script("--documents", 100, "--epochs", 2, "--formats", "parquet", "jsonl.zst")
+    short = ("--documents", 100, "--epochs", 1)
+    out = run_script(*short, "--formats", "parquet", "jsonl.zst")
     times = [int(count) for count in re.findall(r"\| (\d+) \|$", out, re.MULTILINE)][-len(FAULTS) :]
     assert min(times) >= 1, out
 
@@ -92,11 +92,16 @@ def test_an_outage_in_a_run_ends_it_with_the_state_saved_and_a_resume_goes_on(
 
 def test_a_run_begins_when_the_hub_is_back_and_counts_its_retries(start, hub, tmp_path, read_rows):
     hub.stop()
-    threading.Timer(6.0, hub.go_on).start()
-    process = start("--run-dir", tmp_path / "run", retries=6, train={"steps": 4})
+    run = tmp_path / "run"
+    process = start("--run-dir", run, retries=6, train={"steps": 4})
+    log = run / "train.log"
+    while "retry 1 of 6 in 0.5 s" not in (log.read_text() if log.exists() else ""):
+        assert process.poll() is None
+        time.sleep(0.05)
+    hub.go_on()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert read_rows(tmp_path / "run")[-1]["read_retries"] > 0
+    assert read_rows(run)[-1]["read_retries"] > 0
 
 
 def test_a_hub_that_stays_away_is_no_mistake_of_the_user_s(start, hub):

@@ -46,17 +46,24 @@ def _encoded(document: Document, ids: np.ndarray, max_tokens: int | None) -> Enc
 
 
 class EncodedBlocks(grain.IterDataset[Block]):
-    """Blocks of up to `BLOCK_DOCUMENTS` encoded documents, some encoded ahead in threads."""
+    """Blocks of up to `BLOCK_DOCUMENTS` encoded documents, some encoded ahead in threads.
+
+    With `short_before_error` the documents right before a broken one come as a shorter block.
+    """
 
     def __init__(
-        self, parent: grain.IterDataset[Document], tokenizer: Tokenizer, max_tokens: int | None
+        self,
+        parent: grain.IterDataset[Document],
+        tokenizer: Tokenizer,
+        max_tokens: int | None,
+        *,
+        short_before_error: bool,
     ):
         super().__init__(parent)
-        self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
+        self._options = (tokenizer, max_tokens, short_before_error)
 
     def __iter__(self) -> "EncodingIterator":
-        return EncodingIterator(self._parent.__iter__(), self._tokenizer, self._max_tokens)
+        return EncodingIterator(self._parent.__iter__(), *self._options)
 
 
 class EncodingIterator(grain.DatasetIterator[Block]):
@@ -70,10 +77,12 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         parent: grain.DatasetIterator[Document],
         tokenizer: Tokenizer,
         max_tokens: int | None,
+        short_before_error: bool,
     ):
         super().__init__(parent)
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
+        self._short_before_error = short_before_error
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
         self._restart(parent.get_state())
 
@@ -114,8 +123,12 @@ class EncodingIterator(grain.DatasetIterator[Block]):
             while len(documents) < BLOCK_DOCUMENTS and characters < BLOCK_CHARACTERS:
                 documents.append(next(self._parent))
                 characters += len(documents[-1].text)
-        except (StopIteration, DataError) as end:
+        except StopIteration as end:
             ended = end
+        except DataError as end:
+            ended = end
+            if not self._short_before_error:
+                documents = []
         self._end = ended
         if documents:
             future = self._threads.submit(encode, documents, self._tokenizer, self._max_tokens)
