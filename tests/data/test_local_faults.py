@@ -239,3 +239,44 @@ def test_a_file_that_changes_while_it_is_read(opened, tmp_path, kind, change):
     assert "changed since the run began" in error
     ids = np.concatenate([d.batch.input_ids[d.batch.attention_mask] for d in [*drawn, *more]])
     assert ids.astype(np.uint8).tobytes() == "".join(texts).encode()[: len(ids)]
+
+
+def test_a_run_stops_saved_at_a_broken_line_and_goes_on_without_it(
+    chomp, config_file, read_rows, tmp_path
+):
+    lines = [json.dumps({"text": text}) for text in TEXT]
+    lines[60] = '{"text": 60}'
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines))
+    keys = {"train": {"steps": 200}, "checkpoint": {"save_every": 1000}}
+    data = {"files": [str(path)], "shuffle": False}
+    config, run = config_file(data=data, **keys), tmp_path / "run"
+    done = chomp("train", config, "--run-dir", run)
+    assert done.code == 2
+    assert f"error: {path}, line 61: the text is not a string but int 60" in done.err
+    step = read_rows(run)[-1]["step"]
+    assert step == sum(len(text) + 1 for text in TEXT[:60]) // (2 * 2 * 64)
+    done = chomp("train", "--run-dir", run, "--resume", "latest", "-o", "data.on_error=skip")
+    assert done.code == 0, done.err
+    skipped = tmp_path / "skipped"
+    config = config_file(data=data | {"on_error": "skip"}, **keys)
+    assert chomp("train", config, "--run-dir", skipped).code == 0
+    assert read_rows(run)[-1]["docs_skipped"] == read_rows(skipped)[-1]["docs_skipped"] > 0
+    losses = [
+        [(row["step"], row["loss"]) for row in read_rows(folder)] for folder in (run, skipped)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_file_that_is_gone_or_another_at_a_resume_is_named(chomp, config_file, tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(LINES)
+    run = tmp_path / "run"
+    config = config_file(data={"files": [f"{tmp_path}/[ab].jsonl"]})
+    assert chomp("train", config, "--run-dir", run, "-o", "train.steps=4").code == 0
+    resume = ("train", "--run-dir", run, "--resume", "latest", "-o", "train.steps=6")
+    (tmp_path / "b.jsonl").write_bytes(LINES[:-2] + b'"}')
+    assert "file b.jsonl" in chomp(*resume).err
+    (tmp_path / "b.jsonl").unlink()
+    done = chomp(*resume)
+    assert (done.code, "file b.jsonl" in done.err) == (2, True)
