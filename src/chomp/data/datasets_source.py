@@ -165,6 +165,14 @@ def _streamed(
     import datasets
     from datasets.exceptions import DatasetsError
 
+    # Its own retries wait up to a minute each, uncounted, and go on when the run is closed: one
+    # attempt, then ours.
+    settings: Any = datasets.config
+    settings.STREAMING_READ_MAX_RETRIES = 1
+    settings.STREAMING_READ_RETRY_INTERVAL = 0
+    settings.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 0
+    settings.STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL = 0
+
     def load() -> Any:
         return datasets.load_dataset(path, name, split=split, streaming=True)
 
