@@ -163,11 +163,12 @@ def _streamed(
     transient: tuple[type[BaseException], ...],
 ) -> Corpus:
     import datasets
+    from datasets import config
     from datasets.exceptions import DatasetsError
 
     # Its own retries wait up to a minute each, uncounted, and go on when the run is closed: one
     # attempt, then ours.
-    settings: Any = datasets.config
+    settings: Any = config
     settings.STREAMING_READ_MAX_RETRIES = 1
     settings.STREAMING_READ_RETRY_INTERVAL = 0
     settings.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 0
