@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from chomp.data import read_retries
 from chomp.generation import SampleMaker, Sampling
 from chomp.parts import Compiled, Setup, compile_loss
 from chomp.runtime import memory_readings
@@ -134,6 +135,7 @@ class Agenda:
             first_row={"first_step_compile_time_s": compiled.seconds},
             row_tokens=train.grad_accum * train.batch_size * train.seq_len,
             memory=memory_readings,
+            read_retries=read_retries,
             check=self.watch.check,
         )
 

@@ -29,6 +29,12 @@ class DataError(ChompError):
     exit_code = 2
 
 
+class NetworkError(DataError):
+    """Data could not be had from elsewhere, in all the retries: the run failed, not its input."""
+
+    exit_code = 1
+
+
 class ResumeError(ChompError):
     """A run folder or checkpoint can't be started or resumed as asked."""
 

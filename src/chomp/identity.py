@@ -13,7 +13,13 @@ PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grai
 IDENTITY_SECTIONS = ("model", "data", "optim")
 IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
 # How data is fetched, not what it is.
-NOT_IDENTITY = ("data.max_retries", "data.retry_delay_sec", "data.grain_prefetch")
+NOT_IDENTITY = (
+    "data.max_retries",
+    "data.retry_delay_sec",
+    "data.timeout_sec",
+    "data.on_error",
+    "data.grain_prefetch",
+)
 CONTENT = "data.content"
 """Where the fingerprints of the data stand."""
 TOKENS = "data.tokens"

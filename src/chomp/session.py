@@ -337,4 +337,6 @@ def _make_up_for(saved: SavedRun, state: TrainState, actions: list[Action]) -> b
     )
     names = {*unfinished["actions"], *(a.name for a in actions if a.reports and moment.row)}
     perform(actions, moment, lambda action: action.name in names)
+    if moment.failure:
+        raise moment.failure
     return not moment.pending

@@ -116,4 +116,4 @@ def assert_same() -> Callable[[list[Drawn], list[Drawn]], None]:
 
 @pytest.fixture
 def reading() -> Reading:
-    return Reading("text", False, 2, 0.0, threading.Event())
+    return Reading("text", False, 2, 0.0, 5.0, threading.Event())

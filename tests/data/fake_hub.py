@@ -3,40 +3,122 @@
 import http.server
 import json
 import random
+import socket
+import struct
 import threading
+import time
 import urllib.parse
+from collections.abc import Sequence
 from pathlib import Path
 
-SHA = "a" * 40
 JSON = {"Content-Type": "application/json"}
+
+FAULTS = {
+    "500": "status 500",
+    "503": "status 503",
+    "429": "status 429",
+    "403": "status 403",
+    "close": "the connection is closed without an answer",
+    "reset": "the connection is reset in the middle of the body",
+    "cut": "the connection is closed in the middle of the body",
+    "stall": "no more bytes in the middle of the body, connection open",
+    "mute": "no answer at all, connection open",
+    "short": "status 206 with half of the bytes that its range claims",
+    "unbounded": "status 206 with half of the bytes and no length",
+    "whole": "status 200 with the file's first half",
+    "shifted": "status 206 with other bytes than those asked for",
+    "refuse": "connections are refused for a while",
+}
+
+
+class Server(http.server.ThreadingHTTPServer):
+    # Else a handler that stalls would be waited for.
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients leave, and connections are reset, on purpose."""
 
 
 class FakeHub:
-    """Serves `folder`; a share of the requests for files goes wrong, in turn in each way."""
+    """Serves `folder`; a share of the requests for files goes wrong, in turn in each way.
 
-    def __init__(self, folder: Path, fault_share: float):
+    Use as a context. `sha` is the dataset's
+    commit, `tag` the files' entity tag.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fault_share: float,
+        *,
+        kinds: Sequence[str] = tuple(FAULTS),
+        refused_seconds: float = 0.15,
+        seed: int = 0,
+    ):
         self.folder = folder
         self.fault_share = fault_share
-        self.random = random.Random(0)
+        self.kinds = kinds
+        self.refused_seconds = refused_seconds
+        self.random = random.Random(seed)
+        self.lock = threading.Lock()
         self.faults: list[str] = []
-        self.down = False
-        handler = type("Handler", (Handler,), {"hub": self})
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.requests = 0
+        self.answers: int | None = None  # after so many more requests for files all fail
+        self.mute_api = False
+        self.headers: dict[str, str] = {}  # sent with every fault that has a status
+        self.sha, self.tag = "a" * 40, "b" * 40
+        self.refusing = False
+        self.ended = threading.Event()
+        self.listen(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
+    def listen(self, address: tuple[str, int]) -> None:
+        handler = type("Handler", (Handler,), {"hub": self})
+        self.server = Server(address, handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
     def __enter__(self) -> "FakeHub":
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.stop()
+
+    def stop(self) -> None:
+        """Refuse connections from here on."""
+        self.refusing = True
         self.server.shutdown()
         self.server.server_close()
 
+    def go_on(self) -> None:
+        """Take connections again, at the same address."""
+        self.refusing = False
+        self.listen(self.server.server_address[:2])
+
+    def refuse_a_while(self) -> None:
+        self.stop()
+        time.sleep(self.refused_seconds)
+        if not self.ended.is_set():
+            self.go_on()
+
     def fault(self) -> str | None:
-        if self.random.random() >= self.fault_share:
-            return None
-        self.faults.append(("500", "429", "403", "cut", "close")[len(self.faults) % 5])
-        return self.faults[-1]
+        with self.lock:
+            self.requests += 1
+            if self.answers is not None:
+                self.answers -= 1
+                if self.answers < 0:
+                    return "500"
+            if self.refusing:
+                return "close"
+            if self.random.random() >= self.fault_share:
+                return None
+            self.faults.append(self.kinds[len(self.faults) % len(self.kinds)])
+            if self.faults[-1] == "refuse":
+                self.refusing = True
+                threading.Thread(target=self.refuse_a_while).start()
+                return "close"
+            return self.faults[-1]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,7 +131,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def reply(self, code: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(code)
         for key, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
-            self.send_header(key, value)
+            if value:
+                self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -62,15 +145,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         api, files = "/api/datasets/me/data", "/datasets/me/data/resolve/"
         if path == "/":
             self.reply(200)
+        elif path.startswith(api) and self.hub.mute_api:
+            self.hub.ended.wait(5)
         elif path.startswith(api + "/tree/"):
             self.tree(path.removeprefix(api + "/tree/").partition("/")[2])
         elif path.startswith(api):
             names = [str(p.relative_to(self.hub.folder)) for p in self.hub.folder.rglob("*.*")]
             siblings = [{"rfilename": name} for name in names]
-            about = {"id": "me/data", "sha": SHA, "private": False, "gated": False, "tags": []}
+            about = {
+                "id": "me/data",
+                "sha": self.hub.sha,
+                "private": False,
+                "gated": False,
+                "tags": [],
+            }
             self.reply(200, json.dumps(about | {"siblings": siblings}).encode(), JSON)
         elif path.startswith(files):
             self.file(path.removeprefix(files).partition("/")[2])
+        elif path.startswith("/api/datasets/") or path.startswith("/datasets/"):
+            self.reply(404, b"{}", JSON | {"X-Error-Code": "RepoNotFound"})
         else:
             self.reply(404, b"{}", JSON)
 
@@ -93,25 +186,63 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def file(self, name: str) -> None:
         path = self.hub.folder / name
         if not path.is_file():
-            self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": SHA})
+            self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.hub.sha})
             return
         data = path.read_bytes()
-        headers = {"ETag": f'"{"b" * 40}"', "X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{self.hub.tag}"',
+            "X-Repo-Commit": self.hub.sha,
+            "Accept-Ranges": "bytes",
+        }
         span = self.headers.get("Range")
         if span is None:
             self.reply(200, data, headers)
             return
         first, _, last = span.removeprefix("bytes=").partition("-")
         begin, end = int(first), min(int(last or len(data)) + 1, len(data))
+        if begin >= end:
+            self.reply(416, b"", headers | {"Content-Range": f"bytes */{len(data)}"})
+            return
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
-        body = data[begin:end]
-        fault = "500" if self.hub.down else self.hub.fault()
-        if fault == "close":
-            self.close_connection = True
-        elif fault == "cut":
-            self.reply(206, body[: len(body) // 2], headers | {"Content-Length": str(len(body))})
-            self.close_connection = True
-        elif fault is not None:
-            self.reply(int(fault), b"trouble")
+        fault = self.hub.fault()
+        if fault is None:
+            self.reply(206, data[begin:end], headers)
         else:
-            self.reply(206, body, headers)
+            self.go_wrong(fault, data, begin, end, headers)
+
+    def go_wrong(
+        self, fault: str, data: bytes, begin: int, end: int, headers: dict[str, str]
+    ) -> None:
+        body = data[begin:end]
+        half, length = body[: len(body) // 2], {"Content-Length": str(len(body))}
+        if fault.isdecimal():
+            self.reply(int(fault), b"trouble", self.hub.headers)
+            return
+        self.close_connection = True
+        if fault == "mute":
+            self.hub.ended.wait(5)
+        elif fault == "cut":
+            self.reply(206, half, headers | length)
+        elif fault == "short":
+            self.reply(206, half, headers)
+        elif fault == "stall":
+            self.reply(206, half, headers | length)
+            self.hub.ended.wait(5)
+        elif fault == "reset":
+            self.reply(206, half, headers | length)
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.connection.close()
+        elif fault == "trickle":  # not in FAULTS: takes its time
+            self.reply(206, b"", headers | length)
+            for byte in body:
+                if self.hub.ended.wait(0.05):
+                    break
+                self.wfile.write(bytes([byte]))
+        elif fault == "unbounded":
+            self.reply(206, half, headers | {"Content-Length": ""})
+        elif fault == "whole":
+            self.reply(200, data[: len(data) // 2], headers | {"Content-Range": ""})
+        elif fault == "shifted":
+            place = f"bytes {begin + 1}-{end}/{len(data)}"
+            self.reply(206, body, headers | {"Content-Range": place})

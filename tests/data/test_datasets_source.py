@@ -1,22 +1,16 @@
-import hashlib
 import itertools
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from fake_hub import FakeHub
 
-from chomp.config import DataConfig, TokenizerConfig
-from chomp.data import datasets_source, load_tokenizer, open_data
+from chomp.data import datasets_source
 from chomp.data.datasets_source import RemoteShard, open_dataset
 from chomp.data.documents import DocumentStream
 from chomp.errors import DataError
@@ -215,61 +209,3 @@ def test_giving_up_after_max_retries(flaky, tmp_path, paragraphs, reading):
     place = iterator.get_state()["row"]
     flaky.fault_share = 0.0
     assert next(iterator).text == paragraphs[place]
-
-
-CHILD = """
-import hashlib, itertools, json, sys, time, types
-from huggingface_hub.utils import _http
-_http.time = types.SimpleNamespace(**(vars(time) | {"sleep": lambda _: None}))
-from test_datasets_source import batches_digest
-print(batches_digest(sys.argv[1], 200))
-"""
-
-
-def batches_digest(dataset: str, count: int) -> str:
-    """Draw batches of a dataset in two parts, with a resume between them; digest of all."""
-    config = DataConfig(
-        **HF,
-        hf_dataset=dataset,
-        shuffle_buffer_size=30,
-        max_retries=8,
-        retry_delay_sec=0.001,
-        tokenizer=TokenizerConfig(),
-    )
-    digest, state = hashlib.sha256(), None
-    for part in (count // 2, count - count // 2):
-        data = open_data(
-            config,
-            load_tokenizer(config.tokenizer),
-            **{"accum": 1, "batch": 2, "time": 64, "pad_id": 0, "eos_id": 2, "evaluate": False},
-        )
-        if state is not None:
-            data.set_state(json.loads(state))
-        for drawn in itertools.islice(data.train, part):
-            digest.update(repr(drawn.stats).encode())
-            for array in drawn.batch:
-                digest.update(np.ascontiguousarray(array).tobytes())
-        state = json.dumps(data.get_state())
-        data.close()
-    return digest.hexdigest()
-
-
-def test_the_hub_s_own_path_with_faults_gives_the_same_batches(tmp_path, paragraphs):
-    folder = write_shards(tmp_path / "set", paragraphs[:60], "parquet")
-    with FakeHub(folder, fault_share=0.5) as hub:
-        environment = os.environ | {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "home"),
-            "PYTHONPATH": str(Path(__file__).parent),
-        }
-        environment.pop("HF_HUB_OFFLINE", None)
-        child = subprocess.run(
-            [sys.executable, "-c", CHILD, "me/data"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert child.returncode == 0, child.stderr[-3000:]
-        assert set(hub.faults) == {"500", "429", "403", "cut", "close"}
-    assert child.stdout.split()[-1] == batches_digest(str(folder), 200)

@@ -45,7 +45,7 @@ texts = st.lists(st.lists(st.sampled_from(["a", "b", "", None]), max_size=6), mi
 @given(texts, st.integers(0, 25), st.one_of(st.none(), st.integers(0, 5)))
 @settings(max_examples=100, deadline=None)
 def test_every_text_once_an_epoch_and_exactly_on_from_any_document(items, stop, seed):
-    reading = Reading("text", False, 0, 0.0, threading.Event())
+    reading = Reading("text", False, 0, 0.0, 5.0, threading.Event())
     good = [
         (document_key(i, j), text)
         for i, part in enumerate(items)

@@ -23,7 +23,7 @@ class Mute:
 def blocks(texts, reading, tokenizer=None, **keys) -> grain.DatasetIterator:
     tokenizer = tokenizer or load_tokenizer(TokenizerConfig())
     stream = DocumentStream([TextShard(texts)], reading, seed=None, **keys)
-    return EncodedBlocks(stream, tokenizer, None).__iter__()
+    return EncodedBlocks(stream, tokenizer, None, short_before_error=True).__iter__()
 
 
 def test_documents_keep_their_order_and_the_state_is_that_of_what_was_given_out(reading):
@@ -62,7 +62,8 @@ def test_an_interrupted_stream_does_not_go_on_as_if_nothing_had_been_lost(readin
                 yield number, row
 
     stream = DocumentStream([Interrupted(["a"] * 500)], reading, repeat=False, seed=None)
-    iterator = EncodedBlocks(stream, load_tokenizer(TokenizerConfig()), None).__iter__()
+    tokenizer = load_tokenizer(TokenizerConfig())
+    iterator = EncodedBlocks(stream, tokenizer, None, short_before_error=True).__iter__()
     with pytest.raises(KeyboardInterrupt):
         next(iterator)
     next(iterator)  # read before

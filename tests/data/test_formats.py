@@ -66,9 +66,9 @@ def test_compressed_lines(suffix, compress):
     packed = compress(data[: len(data) // 2]) + compress(data[len(data) // 2 :])  # two members
     assert lines(packed, "x.jsonl" + suffix) == lines(data)
     assert lines(packed, "x.jsonl" + suffix, 1234) == lines(data, start=1234)
-    if suffix == ".gz":
-        with pytest.raises(BrokenFileError, match=r"x\.jsonl\.gz: broken compression"):
-            lines(packed[: len(packed) // 3], "x.jsonl" + suffix)
+    for end in (len(packed) // 3, len(packed) - 1):
+        with pytest.raises(BrokenFileError, match=rf"x\.jsonl{suffix}: broken compression"):
+            lines(packed[:end], "x.jsonl" + suffix)
     with pytest.raises(BrokenFileError, match=r"broken compression at the start"):
         lines(data, "x.jsonl" + suffix)
 

@@ -60,6 +60,7 @@ def log(kept: Rows, stopwatch: Stopwatch) -> Callable[..., Log]:
             first_row={"first_step_compile_time_s": 7.0},
             row_tokens=8,
             memory=lambda: {"peak_memory_gb": 1.0},
+            read_retries=lambda: 0,
             check=check,
         )
         seen = [start]

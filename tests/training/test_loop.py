@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chomp.errors import DataError
+from chomp.errors import DataError, Interrupted
 from chomp.training import Action, Ending, Stopwatch, run_loop
 from chomp.types import Batch, BatchStats, Drawn, Progress, StepMetrics, TrainState
 
@@ -129,3 +129,89 @@ def test_a_finished_run_draws_nothing(loop, action, calls):
     stream = Stream()
     result = loop(stream, [action("save", 1, at_end=True)], 5, start=5)
     assert (stream.drawn, calls, result.ending) == (0, [], Ending.FINISHED)
+
+
+def test_an_interrupted_action_is_left_to_a_resume_with_those_behind_it(loop, action, calls):
+    def interrupt(moment: Any) -> None:
+        raise Interrupted
+
+    seen: list[list[str]] = []
+    stopping = [False]
+
+    def save(moment: Any) -> None:
+        calls.append(("save", moment.progress.step))
+        seen.append(moment.pending)
+        stopping[0] = True
+
+    actions = [
+        Action("evaluate", interrupt, 3),
+        action("log", 1, reports=True),
+        action("sample", 3),
+        Action("save", save, 10, at_stop=True),
+    ]
+    result = loop(Stream(), actions, 3)
+    assert result.ending is Ending.STOPPED
+    assert calls == [("log", 1), ("log", 2), ("log", 3), ("save", 3)]
+    assert seen == [["evaluate", "sample"]]
+
+
+def test_an_action_without_data_ends_the_run_saved(loop, action, calls):
+    def fail(moment: Any) -> None:
+        raise DataError("the network is away")
+
+    pending: list[str] = []
+    save = Action("save", lambda m: pending.extend(m.pending), 10, at_stop=True)
+    with pytest.raises(DataError, match="the network is away"):
+        loop(Stream(), [Action("sample", fail, 2), save], 9)
+    assert pending == ["sample"]
+
+
+def test_an_action_that_is_asked_for_comes_besides_its_steps(loop, calls):
+    asked = [False]
+
+    def save(moment: Any) -> None:
+        calls.append(("save", moment.progress.step))
+        asked[0] = False
+
+    def ask(moment: Any) -> None:
+        asked[0] = moment.progress.step == 3
+
+    loop(Stream(), [Action("ask", ask, 1), Action("save", save, 5, asked=lambda: asked[0])], 6)
+    assert calls == [("save", 3), ("save", 5)]
+
+
+def test_batches_to_leave_out_are_drawn_and_counted_but_not_trained_on():
+    stream, seen = Stream(), []
+    state = TrainState(jnp.zeros(()), (), jnp.asarray(0), jnp.asarray(0), jnp.zeros(2))
+    result = run_loop(
+        count,
+        state,
+        Progress(),
+        stream,
+        [Action("see", lambda m: seen.append(m.stats.hash), 1)],
+        steps=4,
+        should_stop=lambda: False,
+        stopwatch=Stopwatch(),
+        skipped={1, 3},
+    )
+    assert seen == [2, 4, 5, 6]
+    assert result.progress == Progress(4, 6, 8, docs_seen=4, docs_skipped=12)
+
+
+def test_a_stop_is_heard_while_data_is_late(loop):
+    class Late(Stream):
+        waits = 0
+
+        def wait(self, seconds: float) -> bool:
+            self.waits += 1
+            return self.drawn < 2
+
+    stream = Late()
+    state = TrainState(jnp.zeros(()), (), jnp.asarray(0), jnp.asarray(0), jnp.zeros(2))
+    result = run_loop(
+        *(count, state, Progress(), stream, []),
+        steps=9,
+        should_stop=lambda: stream.waits >= 7,
+        stopwatch=Stopwatch(),
+    )
+    assert (result.ending, result.progress.step, stream.drawn) == (Ending.STOPPED, 2, 2)

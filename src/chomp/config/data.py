@@ -10,6 +10,7 @@ from chomp.config.section import (
     CountOrZero,
     Name,
     NotNegative,
+    Positive,
     Section,
     Seed,
     Texts,
@@ -99,7 +100,10 @@ class DataConfig(Section):
     """Attempts after a network error while streaming, each from the exact position, before the
     run saves its state and stops."""
     retry_delay_sec: NotNegative = 1.0
-    """Seconds before the first such attempt; doubled for each further one."""
+    """Seconds before the first such attempt; doubled for each further one. Longer if the server
+    asks for more time (up to two minutes)."""
+    timeout_sec: Positive = 30.0
+    """Seconds without a byte after which a connection counts as broken."""
     on_error: Literal["stop", "skip"] = "stop"
     """What a broken document does (a text that isn't a string, a bad JSON line or Parquet file):
     `stop` ends the run with file and line; `skip` leaves it out and counts it."""

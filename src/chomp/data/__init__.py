@@ -3,6 +3,7 @@
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.feed import is_stuck
 from chomp.data.pipeline import Data, open_corpus, open_data
+from chomp.data.reading import read_retries
 from chomp.data.tokenizer import SpecialIds, Tokenizer, load_tokenizer
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "load_tokenizer",
     "open_corpus",
     "open_data",
+    "read_retries",
 ]

@@ -7,14 +7,16 @@ row on; other kinds of dataset go through `load_dataset(streaming=True)`, one sh
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from chomp.data.documents import BrokenFileError, Row
 from chomp.data.files import Corpus, local_files
 from chomp.data.fingerprint import Fingerprint
 from chomp.data.formats import LINES_SUFFIXES, read_lines, read_parquet, value_row
-from chomp.data.hub import hub_errors, require_hub
+from chomp.data.http_file import HttpFile
+from chomp.data.hub import ask_hub, hub_errors
 from chomp.data.reading import Reading
 from chomp.data.retrying import BUFFER_BYTES, RetryingFile
 from chomp.errors import DataError
@@ -22,27 +24,53 @@ from chomp.errors import DataError
 READABLE = (*LINES_SUFFIXES, ".parquet")
 
 
-class RemoteShard(NamedTuple):
-    """A Parquet or JSON lines file behind an fsspec URL."""
+@dataclass(frozen=True)
+class RemoteShard:
+    """A Parquet or JSON lines file behind an fsspec URL.
+
+    Those on the hub or behind HTTP are read by `HttpFile`: the libraries' own files repeat
+    requests out of our sight, for minutes if a server asks for it, and take any bytes that come.
+    """
 
     name: str
     reading: Reading
     transient: tuple[type[BaseException], ...]
+    versions: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """The file's length and tag, kept from one epoch to the next."""
 
     def rows(self, start: int) -> Iterator[tuple[int, Row]]:
         """Yield its rows from `start` on."""
-        import fsspec
-
-        def open_file():
-            filesystem, path = fsspec.url_to_fs(self.name)
-            return filesystem.open(path, "rb")
-
-        raw = RetryingFile(open_file, self.name, self.transient, self.reading)
+        raw = RetryingFile(self._open(), self.name, self.transient, self.reading)
         with io.BufferedReader(raw, BUFFER_BYTES) as file:
             if self.name.endswith(LINES_SUFFIXES):
                 yield from read_lines(file, self.name, start, self.reading.text_key)
             else:
                 yield from read_parquet(file, self.name, start, self.reading.text_key)
+
+    def _open(self) -> Callable[[], Any]:
+        """Return what opens the file, each time that reading it has failed."""
+        import fsspec
+
+        if self.name.startswith(("hf://", "http://", "https://")):
+            file = HttpFile(self.name, self._locate, self.versions, self.reading)
+            return lambda: file
+
+        def open_file() -> Any:
+            filesystem, path = fsspec.url_to_fs(self.name)
+            return filesystem.open(path, "rb")
+
+        return open_file
+
+    def _locate(self) -> tuple[str, dict[str, str]]:
+        if not self.name.startswith("hf://"):
+            return self.name, {}
+        from huggingface_hub import HfFileSystem
+        from huggingface_hub.utils import build_hf_headers
+
+        hub = HfFileSystem()
+        url = hub.url(self.name)
+        self.versions.setdefault(url, (hub.info(self.name)["size"], ""))
+        return url, build_hf_headers()
 
 
 class StreamShard(NamedTuple):
@@ -83,11 +111,9 @@ def open_dataset(key: str, path: str, name: str | None, split: str, reading: Rea
     """
     path = os.path.expanduser(path)
     local = os.path.isdir(path)
-    if not local:
-        if os.path.isabs(path) or path.startswith("."):
-            raise DataError(f"data.hf_dataset: there is no folder {path!r}")
-        require_hub("data.hf_dataset", path)
-    builder = _builder(path, name)
+    if not local and (os.path.isabs(path) or path.startswith(".")):
+        raise DataError(f"data.hf_dataset: there is no folder {path!r}")
+    builder = _builder(path, name, None if local else reading)
     files = builder.config.data_files or {}
     identity: Fingerprint = {"dataset": os.path.basename(os.path.normpath(path)) if local else path}
     identity |= {"name": builder.config.name, "split": split}
@@ -103,15 +129,18 @@ def open_dataset(key: str, path: str, name: str | None, split: str, reading: Rea
     splits = list(files) or list(builder.info.splits or {})
     if splits and split not in splits:
         raise DataError(f"{key}: {path!r} has no split {split!r}; there are: {', '.join(splits)}")
-    return _streamed(path, name, split, reading.text_key, identity, transient)
+    return _streamed(path, name, split, reading, identity, transient)
 
 
-def _builder(path: str, name: str | None) -> Any:
+def _builder(path: str, name: str | None, remote: Reading | None) -> Any:
     import datasets
     from datasets.exceptions import DatasetsError
 
-    try:
+    def build() -> Any:
         return datasets.load_dataset_builder(path, name)
+
+    try:
+        return ask_hub(remote, "data.hf_dataset", path, build) if remote else build()
     except ValueError as error:
         raise DataError(
             f"data.hf_name: {path!r}: {error}; null takes the dataset's default"
@@ -129,22 +158,36 @@ def _streamed(
     path: str,
     name: str | None,
     split: str,
-    text_key: str,
+    reading: Reading,
     identity: Fingerprint,
     transient: tuple[type[BaseException], ...],
 ) -> Corpus:
     import datasets
+    from datasets import config
     from datasets.exceptions import DatasetsError
 
+    # Its own retries wait up to a minute each, uncounted, and go on when the run is closed: one
+    # attempt, then ours.
+    settings: Any = config
+    settings.STREAMING_READ_MAX_RETRIES = 1
+    settings.STREAMING_READ_RETRY_INTERVAL = 0
+    settings.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 0
+    settings.STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL = 0
+
+    def load() -> Any:
+        return datasets.load_dataset(path, name, split=split, streaming=True)
+
     try:
-        stream = datasets.load_dataset(path, name, split=split, streaming=True)
+        stream = ask_hub(reading, "data.hf_dataset", path, load) if transient else load()
     except (DatasetsError, RuntimeError, ValueError, *hub_errors()) as error:
         raise DataError(
             f"data.hf_dataset: {path!r}, split {split!r} can't be opened: {error}"
         ) from error
     count = stream.num_shards
     shards = [
-        StreamShard(f"{path} [{split}, shard {i}]", text_key, transient, stream.shard(count, i))
+        StreamShard(
+            f"{path} [{split}, shard {i}]", reading.text_key, transient, stream.shard(count, i)
+        )
         for i in range(count)
     ]
     files = getattr(stream, "_data_files", None) or getattr(stream.info, "download_checksums", None)

@@ -128,13 +128,14 @@ class DocumentIterator(grain.DatasetIterator[Document]):
                 self._end_shard()
                 continue
             number, row = found
+            if not row.text:
+                self._skip(row)
             self._row = number + 1
             if row.text:
                 self._found = True
                 skipped, self._skipped = self._skipped, 0
                 key = document_key(self._order[self._place], number)
                 return Document(row.text, key, row.repaired, skipped, self._epoch)
-            self._skip(row)
         if self._skipped:
             skipped, self._skipped = self._skipped, 0
             return Document("", -1, skipped=skipped, epoch=self._epoch)
@@ -172,6 +173,7 @@ class DocumentIterator(grain.DatasetIterator[Document]):
 
     def _skip(self, row: Row) -> None:
         if row.fault and not self._reading.skip_broken:
+            self._rows = None  # whoever goes on meets it again
             raise DataError(f"{row.fault} (data.on_error: skip leaves such documents out)")
         if row.fault:
             log.warning("left out: %s", row.fault)

@@ -18,6 +18,8 @@ BLOCK_DOCUMENTS = 64
 THREADS = 2
 """Blocks encoded at a time. A tokenizer uses all cores for one block already, but its ids become
 arrays under Python's lock, and its last long document keeps one core: the next block fills in."""
+BLOCK_CHARACTERS = 4_000_000
+"""A block ends after this much text: huge documents are encoded, and wait, one by one."""
 BLOCKS_AHEAD = 4
 EMPTY_BLOCKS = 100
 INTERRUPTED = RuntimeError("the stream was interrupted while it read; set its state to go on")
@@ -45,17 +47,24 @@ def _encoded(document: Document, ids: np.ndarray, max_tokens: int | None) -> Enc
 
 
 class EncodedBlocks(grain.IterDataset[Block]):
-    """Blocks of up to `BLOCK_DOCUMENTS` encoded documents, some encoded ahead in threads."""
+    """Blocks of up to `BLOCK_DOCUMENTS` encoded documents, some encoded ahead in threads.
+
+    With `short_before_error` the documents right before a broken one come as a shorter block.
+    """
 
     def __init__(
-        self, parent: grain.IterDataset[Document], tokenizer: Tokenizer, max_tokens: int | None
+        self,
+        parent: grain.IterDataset[Document],
+        tokenizer: Tokenizer,
+        max_tokens: int | None,
+        *,
+        short_before_error: bool,
     ):
         super().__init__(parent)
-        self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
+        self._options = (tokenizer, max_tokens, short_before_error)
 
     def __iter__(self) -> "EncodingIterator":
-        return EncodingIterator(self._parent.__iter__(), self._tokenizer, self._max_tokens)
+        return EncodingIterator(self._parent.__iter__(), *self._options)
 
 
 class EncodingIterator(grain.DatasetIterator[Block]):
@@ -69,10 +78,12 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         parent: grain.DatasetIterator[Document],
         tokenizer: Tokenizer,
         max_tokens: int | None,
+        short_before_error: bool,
     ):
         super().__init__(parent)
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
+        self._short_before_error = short_before_error
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
         self._restart(parent.get_state())
 
@@ -105,16 +116,20 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         return block
 
     def _read_block(self) -> None:
-        """Read a block and have it encoded; an error waits until the blocks before it are gone."""
+        """Read a block and have it encoded; an error waits until what came before it is gone."""
         documents: list[Document] = []
+        characters = 0
         ended, self._end = self._end, INTERRUPTED
         try:
-            while len(documents) < BLOCK_DOCUMENTS:
+            while len(documents) < BLOCK_DOCUMENTS and characters < BLOCK_CHARACTERS:
                 documents.append(next(self._parent))
+                characters += len(documents[-1].text)
         except StopIteration as end:
             ended = end
         except DataError as end:
-            ended, documents = end, []
+            ended = end
+            if not self._short_before_error:
+                documents = []
         self._end = ended
         if documents:
             future = self._threads.submit(encode, documents, self._tokenizer, self._max_tokens)

@@ -6,9 +6,9 @@ import platform
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from chomp.data.documents import Row, Shard
+from chomp.data.documents import BrokenFileError, Row, Shard
 from chomp.data.fingerprint import Fingerprint, digest_files, digest_texts
 from chomp.data.formats import (
     LINES_SUFFIXES,
@@ -19,6 +19,7 @@ from chomp.data.formats import (
     read_text,
     value_row,
 )
+from chomp.data.local_file import LocalFile, find_local_file, kind_of
 from chomp.errors import DataError
 
 NOT_LIBRARY = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
@@ -34,13 +35,13 @@ class Corpus(NamedTuple):
 class FileShard(NamedTuple):
     """A local file."""
 
-    path: str
+    file: LocalFile
     text_key: str
 
     @property
     def name(self) -> str:
         """Its path."""
-        return self.path
+        return self.file.path
 
     @property
     def transient(self) -> tuple[type[BaseException], ...]:
@@ -48,14 +49,23 @@ class FileShard(NamedTuple):
         return ()
 
     def rows(self, start: int) -> Iterator[tuple[int, Row]]:
-        """Yield its rows from `start` on."""
-        with open(self.path, "rb") as file:
-            if self.path.endswith(TEXT_SUFFIXES):
-                yield from read_text(file, start)
-            elif self.path.endswith(LINES_SUFFIXES):
-                yield from read_lines(file, self.path, start, self.text_key)
-            else:
-                yield from read_parquet(file, self.path, start, self.text_key)
+        """Yield its rows from `start` on. Raises DataError if the file changes meanwhile."""
+        with self.file.open() as opened:
+            try:
+                for found in self._read(opened, start):
+                    self.file.check(opened)  # behind each read: nothing of a changed file gets out
+                    yield found
+            except BrokenFileError:
+                self.file.check(opened)
+                raise
+            self.file.check(opened)
+
+    def _read(self, opened: BinaryIO, start: int) -> Iterator[tuple[int, Row]]:
+        if self.name.endswith(TEXT_SUFFIXES):
+            return read_text(opened, start)
+        if self.name.endswith(LINES_SUFFIXES):
+            return read_lines(opened, self.name, start, self.text_key)
+        return read_parquet(opened, self.name, start, self.text_key)
 
 
 class TextShard(NamedTuple):
@@ -80,6 +90,11 @@ def find_files(key: str, patterns: Sequence[str], text_key: str) -> Corpus:
     for pattern in patterns:
         matches = glob.glob(os.path.expanduser(pattern), recursive=True, include_hidden=False)
         found = [path for path in matches if os.path.isfile(path)]
+        if not found and not glob.has_magic(pattern) and matches:
+            raise DataError(
+                f"{key}: {pattern!r} is {kind_of(matches[0])}; name files, one by one or with a "
+                f"glob such as {os.path.join(pattern, '**', '*.jsonl')!r}"
+            )
         if not found:
             raise DataError(f"{key}: no file matches {pattern!r} (in {os.getcwd()})")
         paths.update(os.path.normpath(path) for path in found)
@@ -95,8 +110,10 @@ def find_files(key: str, patterns: Sequence[str], text_key: str) -> Corpus:
 
 
 def local_files(paths: Sequence[str], text_key: str) -> Corpus:
-    """Make a corpus of local files, in the order given."""
-    return Corpus([FileShard(path, text_key) for path in paths], digest_files(paths))
+    """Make a corpus of local files, in the order given. Raises DataError if one can't be read."""
+    # Before they are digested: a change from here on is one to what the fingerprint says.
+    found = [find_local_file(path) for path in paths]
+    return Corpus([FileShard(file, text_key) for file in found], digest_files(paths))
 
 
 def standard_library() -> Corpus:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 
-from chomp.errors import DataError
+from chomp.data.local_file import open_regular, unreadable
 
 Fingerprint = dict[str, str | int]
 
@@ -26,12 +26,15 @@ def digest_texts(texts: Sequence[str]) -> Fingerprint:
 
 
 def digest_files(paths: Sequence[str]) -> Fingerprint:
-    """Identify files by number, size and digest; names are relative to their common folder."""
+    """Identify files by number, size and digest; names are relative to their common folder.
+
+    Raises DataError if one can't be read.
+    """
     try:
         size = sum(os.path.getsize(path) for path in paths)
         digests = [_digest_file(path, whole=size <= FULL_DIGEST_BYTES) for path in paths]
     except OSError as error:
-        raise DataError(f"{error.filename}: can't be read: {error.strerror}") from error
+        raise unreadable(error) from error
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     names = [os.path.relpath(os.path.abspath(path), root) for path in paths]
     lines = [f"{digest} {name}" for name, digest in zip(names, digests, strict=True)]
@@ -44,7 +47,7 @@ def digest_files(paths: Sequence[str]) -> Fingerprint:
 
 def _digest_file(path: str, *, whole: bool) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         status = os.fstat(file.fileno())
         if whole:
             while data := file.read(1 << 20):

@@ -5,7 +5,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from chomp.data.documents import BrokenFileError, Row
 from chomp.errors import DataError
@@ -64,11 +64,50 @@ def _decompressed(file: BinaryIO, name: str) -> BinaryIO:
     if name.endswith(".gz"):
         return io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 20)  # pyright: ignore
     if name.endswith(".zst"):
+        return io.BufferedReader(ZstdFile(file), 1 << 20)
+    return file
+
+
+class ZstdFile(io.RawIOBase):
+    """The text of a zstd file, of several frames perhaps.
+
+    The library's own reader takes the end of a file that was cut off for the end of its text.
+    """
+
+    def __init__(self, file: BinaryIO):
+        super().__init__()
+        self._file = file
+        self._frame: Any = None
+        self._text = memoryview(b"")
+        self._rest = b""  # of what was read, behind the end of a frame
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read at most as many bytes as `buffer` holds. Raises EOFError at a torn end."""
+        while not self._text:
+            data = self._rest or self._file.read(1 << 16)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("the file ended before its last frame did")
+                return 0
+            self._decompress(data)
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), len(self._text))
+        view[:count] = self._text[:count]
+        self._text = self._text[count:]
+        return count
+
+    def _decompress(self, data: bytes) -> None:
         import zstandard
 
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        return io.BufferedReader(reader, 1 << 20)  # pyright: ignore
-    return file
+        if self._frame is None:
+            self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._text, self._rest = memoryview(self._frame.decompress(data)), b""
+        if self._frame.eof:
+            self._rest, self._frame = self._frame.unused_data, None
 
 
 def _zstd_errors(name: str) -> type[Exception]:

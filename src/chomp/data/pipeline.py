@@ -109,6 +109,7 @@ def open_data(
         config.on_error == "skip",
         config.max_retries,
         config.retry_delay_sec,
+        config.timeout_sec,
         closing,
     )
     corpus = open_corpus(config, reading)
@@ -164,8 +165,14 @@ def training_batches(
     layout: Layout,
 ) -> grain.IterDataset[Drawn]:
     """Chain everything from documents to batches."""
-    encoded = EncodedBlocks(documents, tokenizer, config.tokenizer.max_doc_tokens)
-    if config.packing_mode == "sequential":
+    sequential = config.packing_mode == "sequential"
+    encoded = EncodedBlocks(
+        documents,
+        tokenizer,
+        config.tokenizer.max_doc_tokens,
+        short_before_error=sequential,  # a round of bins would end otherwise than in a mended file
+    )
+    if sequential:
         rows = SequentialRows(encoded, time=layout.time)
     else:
         rows = BinRows(

@@ -14,8 +14,8 @@ BUFFER_BYTES = 1 << 20
 class RetryingFile(io.RawIOBase):
     """A binary file that is opened again when reading it fails.
 
-    Waits longer before each retry; a read that succeeds starts the count anew. Raises DataError
-    when `data.max_retries` are used up, or the file's length has changed.
+    Waits longer before each retry; a read that succeeds starts the count anew. Raises NetworkError
+    when `data.max_retries` are used up, DataError if the file's length has changed.
 
     Args:
         open_file: opens it; called in the first read and after each failure.

@@ -79,6 +79,7 @@ class Log:
         first_row: Row,
         row_tokens: int,
         memory: Callable[[], dict[str, float]],
+        read_retries: Callable[[], int],
         check: Callable[[], None],
     ):
         """Prepare to log.
@@ -94,6 +95,7 @@ class Log:
             first_row: values of the first row only.
             row_tokens: positions of a whole batch, padding included.
             memory: current memory readings.
+            read_retries: how often a read was repeated since this process began.
             check: judges the steps that a row tells of; called behind each.
         """
         self._tracker, self._stopwatch = tracker, stopwatch
@@ -101,6 +103,7 @@ class Log:
         self._last, self._rates = progress, rates
         self._constants, self._first_row = constants, first_row
         self._row_tokens, self._memory, self._check = row_tokens, memory, check
+        self._read_retries = read_retries
         self._window_tokens = 0
         self._last_seen = progress.step
         for rate in rates.values():
@@ -146,6 +149,7 @@ class Log:
             "docs_truncated": now.docs_truncated,
             "docs_skipped": now.docs_skipped,
             "docs_repaired": now.docs_repaired,
+            "read_retries": self._read_retries(),
             "updates_rejected": int(rejected),
             "batch_hash": f"{moment.stats.hash:016x}",
             "epoch": moment.stats.epoch,

@@ -44,7 +44,9 @@ class Moment:
     done: set[str] = field(default_factory=set)
     """Names of the actions that have run."""
     pending: list[str] = field(default_factory=list)
-    """Names of those that a stop has kept from it: to be made up for by a resume."""
+    """Names of those that a stop or a failure has kept from it: a resume makes up for them."""
+    failure: DataError | None = None
+    """Why an action couldn't have the documents that it needs: ends the run, saved."""
 
 
 def _never() -> bool:
@@ -127,7 +129,8 @@ def run_loop(
         skipped: numbers of batches that are drawn and left out.
 
     Raises:
-        DataError: no batch could be had; the actions of a stop have run.
+        DataError: a batch, or what an action needs, could not be had; the actions of a stop have
+            run.
     """
     in_flight: collections.deque[StepMetrics] = collections.deque()
     moment = None
@@ -155,8 +158,12 @@ def run_loop(
         if len(in_flight) > STEPS_AHEAD:
             jax.block_until_ready(in_flight.popleft())
         perform(actions, moment, functools.partial(_follows, step=progress.step, steps=steps))
+        if moment.failure:
+            break
     if ending is not Ending.FINISHED or (moment and moment.pending):
         _end(actions, moment, ending)
+    if moment and moment.failure:
+        raise moment.failure
     return LoopResult(progress, Ending.STOPPED if moment and moment.pending else ending)
 
 
@@ -175,7 +182,7 @@ def _follows(action: Action, *, step: int, steps: int) -> bool:
 def perform(actions: Sequence[Action], moment: Moment, wanted: Callable[[Action], bool]) -> None:
     """Run the wanted actions that have not run yet, in order.
 
-    Once a stop has interrupted one, the others are only noted as pending, but for those that
+    Once a stop has interrupted one, or one has no data, the others are only noted as pending, but for those that
     report and those that belong to a stop.
     """
     for action in actions:
@@ -188,6 +195,9 @@ def perform(actions: Sequence[Action], moment: Moment, wanted: Callable[[Action]
             action.run(moment)
         except Interrupted:
             moment.pending.append(action.name)
+        except DataError as failure:
+            moment.pending.append(action.name)
+            moment.failure = failure
         else:
             moment.done.add(action.name)
 
