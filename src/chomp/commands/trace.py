@@ -64,15 +64,14 @@ def trace(run_dir: Path, step: int | None) -> Trace:
             f"{folder.path} has no {folder.ledger.name}: its training has not begun, or "
             "logging.ledger_every is 0"
         )
-    values = json.loads(folder.resolved_config.read_text(encoding="utf-8"))
-    values.pop("derived", None)
-    config = config_from_mapping(values)
+    config = config_from_mapping(folder.read_resolved())
     entry = _entry(folder.ledger, step, config.logging.ledger_every)
     reading = Reading(
         config.data.text_key,
         True,
         config.data.max_retries,
         config.data.retry_delay_sec,
+        config.data.timeout_sec,
         threading.Event(),
     )
     corpus = open_corpus(config.data, reading)

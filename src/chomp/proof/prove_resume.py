@@ -171,4 +171,4 @@ def _summarize(done: list[Killed], laps: int, equal: bool, say: Callable[[str], 
             replayed = sum(max(0, killed.step - killed.resumed) for killed in of_kind)
             say(f"  {len(of_kind):>4} {moment:<32} {replayed:>5} steps done again")
     verdict = "all came back exactly" if equal else "NOT all came back exactly"
-    say(f"{'proved' if equal else 'FAILED':<11} {len(done)} kills in {laps} runs: {verdict}")
+    say(f"{'proved' if equal else 'FAILED':<11} {len(done)} kills in {laps} run(s): {verdict}")

@@ -182,8 +182,8 @@ def _follows(action: Action, *, step: int, steps: int) -> bool:
 def perform(actions: Sequence[Action], moment: Moment, wanted: Callable[[Action], bool]) -> None:
     """Run the wanted actions that have not run yet, in order.
 
-    Once a stop has interrupted one, or one has no data, the others are only noted as pending, but for those that
-    report and those that belong to a stop.
+    Once a stop has interrupted one, or one has no data, the others are only noted as pending, but
+    for those that report and those that belong to a stop.
     """
     for action in actions:
         if not wanted(action) or (action.name in moment.done and not action.reports):
