@@ -23,7 +23,7 @@ from chomp.data.reading import Reading
 from chomp.errors import DataError, ResumeError
 from chomp.parts import set_up
 
-READING = Reading("text", False, 0, 0.0, threading.Event())
+READING = Reading("text", False, 0, 0.0, 5.0, threading.Event())
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_epochs_differ(reading):
 @given(st.integers(1, 30), st.integers(1, 40), st.lists(st.integers(0, 50), max_size=5))
 @settings(max_examples=100, deadline=None)
 def test_goes_on_exactly_as_often_as_one_likes(count, size, stops):
-    reading = Reading("text", False, 0, 0.0, threading.Event())
+    reading = Reading("text", False, 0, 0.0, 5.0, threading.Event())
     expected = take(shuffled(count, size, reading), sum(stops) + 20)
     got, iterator = [], shuffled(count, size, reading)
     for stop in [*stops, 20]:
