@@ -115,7 +115,6 @@ COMMAND_LINES = (
         "resume with fewer steps than done",
         RESUME + " -o train.steps=3",
         "train.steps",
-        waits="ends at once as if all were done, and keeps the lower number",
     ),
     Case("`generate` without a run", "generate none", "holds no run", stdin="x"),
     Case("`generate` from the dummy model", "generate run --prompt x", "can't generate"),

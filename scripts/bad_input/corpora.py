@@ -96,7 +96,6 @@ CORPORA = (
         says=("data.hf_split", "train"),
         change=HF | {"data.hf_split": "tarin"},
         prepare=files(set_in_train__jsonl=ROWS),
-        waits="its list of splits is not of texts: TypeError",
     ),
     Case(
         "a subset that isn't there",

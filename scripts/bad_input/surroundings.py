@@ -33,7 +33,6 @@ SURROUNDINGS = (
         says="JAX_PLATFORMS",
         env={"JAX_PLATFORMS": "gup"},
         alone=True,
-        waits="the checkpoints' folder is opened before JAX is started",
     ),
     Case(
         "`XLA_FLAGS` with an unknown flag",

@@ -56,7 +56,7 @@ def saved_folder(tmp_path_factory: pytest.TempPathFactory, state: TrainState) ->
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
     checkpoints = Checkpoints(folder)
     for step in (10, 20, 30):
-        checkpoints.save(state, Progress(step, 100 * step), {}, META)
+        checkpoints.save(state, Progress(step, tokens_seen=100 * step), {}, META)
     assert checkpoints.problems() == []
     checkpoints.close()
     return folder

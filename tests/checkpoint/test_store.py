@@ -26,7 +26,7 @@ def assert_same_bits(left: Any, right: Any) -> None:
 @pytest.mark.parametrize("async_save", [False, True])
 def test_a_state_comes_back_bit_for_bit(opened: Open, state, shapes, async_save: bool):
     checkpoints = opened(async_save=async_save)
-    progress = Progress(3, 2**40 + 1, 5, 6, 7, 8)
+    progress = Progress(3, 4, 2**40 + 1, 5, 6, 7, 8)
     data_state = {"train": {"at": [1, 2], "deep": {"x": None}}, "samples": None}
     checkpoints.save(state, progress, data_state, META)
     checkpoints.close()
@@ -80,7 +80,7 @@ def test_the_newest_are_kept(opened: Open, state):
 
 def test_a_step_is_saved_once(opened: Open, state):
     checkpoints = opened()
-    checkpoints.save(state, Progress(1, 10), {}, META)
+    checkpoints.save(state, Progress(1, tokens_seen=10), {}, META)
     checkpoints.save(state, Progress(1, 99), {}, META)
     assert checkpoints.restore_run(1).progress.tokens_seen == 10
 
@@ -113,7 +113,7 @@ def test_reading_writes_nothing(opened: Open, tmp_path: Path):
 
 
 def test_the_record_is_plain_json(opened: Open, state):
-    opened().save(state, Progress(3, 17), {"at": 5}, META)
+    opened().save(state, Progress(3, tokens_seen=17), {"at": 5}, META)
     record = json.loads((opened().path(3) / "run.json").read_text())
     assert (record["progress"]["tokens_seen"], record["data"]["at"]) == (17, 5)
     assert record["meta"] == META

@@ -17,7 +17,7 @@ from rich.cells import cell_len
 
 from chomp.commands.trace import Document, Trace, read_documents, trace, trace_lines
 from chomp.config import config_from_mapping
-from chomp.data.files import FileShard
+from chomp.data.files import find_files
 from chomp.data.pipeline import open_corpus
 from chomp.data.reading import Reading
 from chomp.errors import DataError, ResumeError
@@ -256,7 +256,9 @@ def test_what_cannot_be_read_any_more_is_said_document_by_document(tmp_path: Pat
     """After the fingerprint was compared: files above 1 GiB are only looked at in parts."""
     lines, gone = tmp_path / "a.jsonl", tmp_path / "gone.txt"
     lines.write_text('{"text": "a"}\n\n{"text": 3}\n{"other": "b"}\n{"text": "e"}\n')
-    shards = [FileShard(str(lines), "text"), FileShard(str(gone), "text")]
+    gone.write_text("text")
+    shards = find_files("data.files", [str(lines), str(gone)], "text").shards
+    gone.unlink()
     places = [(0, 4), (0, 9), (0, 1), (1, 0), (0, 2), (0, 3), (0, 0)]
     found = read_documents(shards, places)
     assert [(document.source, document.row) for document in found] == [

@@ -128,7 +128,9 @@ def open_dataset(key: str, path: str, name: str | None, split: str, reading: Rea
         return Corpus(shards, identity | {"files": len(paths), "revision": revision})
     splits = list(files) or list(builder.info.splits or {})
     if splits and split not in splits:
-        raise DataError(f"{key}: {path!r} has no split {split!r}; there are: {', '.join(splits)}")
+        raise DataError(
+            f"{key}: {path!r} has no split {split!r}; there are: {', '.join(map(str, splits))}"
+        )
     return _streamed(path, name, split, reading, identity, transient)
 
 
