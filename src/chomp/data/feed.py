@@ -73,8 +73,8 @@ class Feed:
         if self._closed:
             return
         self._closed = True
-        self._forget(CLOSING_SECONDS)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        ended = self._forget(CLOSING_SECONDS)
+        self._thread.shutdown(wait=ended, cancel_futures=True)
         self._batches.close()
 
     def _submit(self, count: int) -> None:
@@ -95,11 +95,11 @@ class Feed:
             self._batches.get_state()
         )
 
-    def _forget(self, seconds: float | None) -> None:
-        """Drop what was prepared; the read in progress has so many seconds to end."""
+    def _forget(self, seconds: float | None) -> bool:
+        """Drop what was prepared; return whether the read in progress ended in so many seconds."""
         running = [future for future in self._ahead if not future.cancel()]
-        concurrent.futures.wait(running, seconds)
         self._ahead.clear()
+        return not concurrent.futures.wait(running, seconds).not_done
 
 
 def is_stuck() -> bool:
