@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from chomp.errors import ResumeError
+from chomp.whole_file import replace_text
 
 
 class RunFolder:
@@ -118,9 +119,20 @@ class RunFolder:
         )
 
     def write_configs(self, original: str, resolved: dict[str, Any]) -> None:
-        """Keep the user's own text and the resolved values."""
-        self.original_config.write_text(original, encoding="utf-8")
-        self.resolved_config.write_text(json.dumps(resolved, indent=2) + "\n", encoding="utf-8")
+        """Keep the user's own text and the resolved values.
+
+        Raises:
+            ResumeError: a file can't be written; it is as it was.
+        """
+        resolved_text = json.dumps(resolved, indent=2) + "\n"
+        for path, text in (self.original_config, original), (self.resolved_config, resolved_text):
+            try:
+                replace_text(path, text)
+            except OSError as error:
+                raise ResumeError(
+                    f"{path} can't be written ({error.strerror}); make room on the disk, or give "
+                    "another --run-dir"
+                ) from error
 
 
 def new_run_path(root: Path = Path("runs"), now: datetime.datetime | None = None) -> Path:
