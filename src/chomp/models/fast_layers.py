@@ -10,7 +10,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from megalodon_jax import MegalodonForCausalLM
 from megalodon_jax.layers.complex_ema import ComplexEMA
 from megalodon_jax.layers.segments import SegmentMetadata
 from megalodon_jax.layers.timestep_norm import TimestepNorm
@@ -84,15 +83,3 @@ class FastTimestepNorm(eqx.Module):
         if documents is not None:
             normal = jnp.where(documents.valid[..., None], normal, 0.0)
         return normal, None
-
-
-def with_fast_layers(params: MegalodonForCausalLM) -> MegalodonForCausalLM:
-    """Return the model with fast layers in place; a view for one call, never stored."""
-
-    def replace(node: Any) -> Any:
-        if isinstance(node, ComplexEMA):
-            return FastComplexEMA(node)
-        return FastTimestepNorm(node) if isinstance(node, TimestepNorm) else node
-
-    slow = (ComplexEMA, TimestepNorm)
-    return jax.tree.map(replace, params, is_leaf=lambda node: isinstance(node, slow))

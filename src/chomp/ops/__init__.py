@@ -1,7 +1,17 @@
 """Fast model operations: pure functions of arrays, with derivative rules of their own."""
 
 from chomp.ops.complex_ema import Coefficients, complex_ema
+from chomp.ops.gate import silu, silu_gate
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
+from chomp.ops.span_attention import span_attention
 from chomp.ops.timestep_norm import timestep_norm
 
-__all__ = ["Coefficients", "complex_ema", "linear_cross_entropy", "timestep_norm"]
+__all__ = [
+    "Coefficients",
+    "complex_ema",
+    "linear_cross_entropy",
+    "silu",
+    "silu_gate",
+    "span_attention",
+    "timestep_norm",
+]

@@ -64,9 +64,7 @@ def _at(x: Array, number: Array, block: int) -> Array:
 
 
 def _add_at(x: Array, number: Array, block: int, added: Array) -> Array:
-    return lax.dynamic_update_slice_in_dim(
-        x, _at(x, number, block) + added, number * block, axis=2
-    )
+    return lax.dynamic_update_slice_in_dim(x, _at(x, number, block) + added, number * block, axis=2)
 
 
 def _scores(q: Array, k: Array, start: Array, i: Array, j: Array) -> Array:
@@ -126,7 +124,7 @@ def _blocks_backward(
     saved: tuple[Array, ...], grad: Array, block: int
 ) -> tuple[Array, Array, Array]:
     q, k, v, start, out, log_sum = saved
-    batch, heads, time, _ = q.shape
+    time = q.shape[2]
     inner = (grad.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
 
     def query_block(
