@@ -11,28 +11,24 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
-from megalodon_jax import MegalodonForCausalLM
-from megalodon_jax.layers.attention import ChunkedAttention, MegalodonAttention, NormalizedFFN
-from megalodon_jax.layers.complex_ema import ComplexEMA
+from megalodon_jax.layers.attention import MegalodonAttention, NormalizedFFN
 from megalodon_jax.layers.rotary import RotaryTable
 from megalodon_jax.layers.segments import SegmentMetadata
-from megalodon_jax.layers.timestep_norm import TimestepNorm
 from megalodon_jax.ops import inverted_dropout, linear_3d
 
 from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
 from chomp.ops import silu, silu_gate, span_attention
+
+SAVED = "activation"
+"""Name of what the backward pass should find kept; the rest is cheap to compute again."""
 
 
 class FastAttention(eqx.Module):
     """`MegalodonAttention` without dropout of attention weights."""
 
     layer: MegalodonAttention
-
-    @property
-    def inner(self) -> ChunkedAttention:
-        """What the model derives its rotary table from."""
-        return self.layer.inner
 
     def __call__(
         self,
@@ -55,6 +51,7 @@ class FastAttention(eqx.Module):
         x = x.astype(layer.compute_dtype)
         normal, _ = FastTimestepNorm(layer.timenorm)(x, _segment_metadata=documents)
         average, _ = FastComplexEMA(layer.cema)(normal.swapaxes(1, 2), _segment_metadata=documents)
+        average = checkpoint_name(average, SAVED)
         mixed = drop(layer.rmsnorm(average.swapaxes(1, 2)), mixed_key).reshape(-1, dim)
         values = silu(project(layer.wv, normal.reshape(-1, dim)))
         q, k = _queries_and_keys(layer, project, mixed.reshape(batch, time, dim), _rotary_table)
@@ -72,7 +69,7 @@ class FastAttention(eqx.Module):
 
 
 def _project(linear: eqx.nn.Linear, x: Array, *, compute_dtype: Any, accum_dtype: Any) -> Array:
-    return linear_3d(linear, x, compute_dtype, accum_dtype)
+    return checkpoint_name(linear_3d(linear, x, compute_dtype, accum_dtype), SAVED)
 
 
 def _drop(deterministic: bool, rate: float, x: Array, key: PRNGKeyArray | None) -> Array:
@@ -156,25 +153,3 @@ class FastFeedForward(eqx.Module):
         if layer.alpha is not None:
             out = out * layer.alpha.astype(out.dtype)
         return residual + out.reshape(x.shape)
-
-
-def with_fast_layers(params: MegalodonForCausalLM, deterministic: bool) -> MegalodonForCausalLM:
-    """Return the model with fast layers in place; a view for one call, never stored.
-
-    Dropout of attention weights and sliding windows are left to the library's own attention.
-    """
-    config = params.config
-    dropped = not deterministic and config.attention_dropout > 0.0
-    stand_ins = {
-        ComplexEMA: FastComplexEMA,
-        TimestepNorm: FastTimestepNorm,
-        NormalizedFFN: FastFeedForward,
-    }
-    if not dropped and config.attention_window is None:
-        stand_ins[MegalodonAttention] = FastAttention
-
-    def replace(node: Any) -> Any:
-        stand_in = stand_ins.get(type(node))
-        return node if stand_in is None else stand_in(node)
-
-    return jax.tree.map(replace, params, is_leaf=lambda node: type(node) in stand_ins)

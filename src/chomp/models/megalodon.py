@@ -8,7 +8,7 @@ from megalodon_jax import MegalodonConfig, MegalodonForCausalLM
 from megalodon_jax.ops import dot_precision
 
 from chomp.config import ModelConfig
-from chomp.models.fast_blocks import with_fast_layers
+from chomp.models.fast_forward import hidden_states
 from chomp.ops import linear_cross_entropy
 from chomp.types import IGNORE_LABEL, Batch
 
@@ -61,9 +61,7 @@ class Megalodon:
                 return_valid_count=True,
             )
             return loss, targets
-        hidden, _ = with_fast_layers(params, key is None).model(
-            ids, segment_ids=segments, deterministic=key is None, key=key
-        )
+        hidden = hidden_states(params, ids, segments, key)
         return self._head_loss(params, hidden, labels, segments)
 
     def _head_loss(

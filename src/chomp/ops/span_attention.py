@@ -12,11 +12,14 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 BLOCK = 128
 # Below every score, but finite: a difference of two infinities is not a number.
 LOWEST = -1e30
+SAVED = "attention"
+"""Name of output and log-sum-exp, for the policy of a surrounding `jax.checkpoint`."""
 
 
 def span_attention(
@@ -168,7 +171,7 @@ def _attention(q: Array, k: Array, v: Array, start: Array, block: int, reach: in
 def _attention_forward(
     q: Array, k: Array, v: Array, start: Array, block: int, reach: int
 ) -> tuple[Array, tuple[Array, ...]]:
-    out, log_sum = _blocks_forward(q, k, v, start, block)
+    out, log_sum = checkpoint_name(_blocks_forward(q, k, v, start, block), SAVED)
     return out, (q, k, v, start, out, log_sum)
 
 

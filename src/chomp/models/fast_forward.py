@@ -1,0 +1,99 @@
+"""The forward pass of training and evaluation, with fast layers in place of the library's.
+
+The layers run in a scan: their parameters are stacked inside the step, so that the program, its
+compile time and its scratch memory hold one layer whatever the depth, and the parameters
+outside keep the library's paths. Of each layer the backward pass finds what matrix products,
+averages and attention gave; norms, gates, rotations and masks it computes again, which costs less
+than the memory that would hold them.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from megalodon_jax import MegalodonForCausalLM
+from megalodon_jax.layers.attention import MegalodonAttention, NormalizedFFN
+from megalodon_jax.layers.complex_ema import ComplexEMA
+from megalodon_jax.layers.timestep_norm import TimestepNorm
+from megalodon_jax.model import MegalodonBlock
+from megalodon_jax.ops import inverted_dropout
+
+from chomp.models.fast_blocks import SAVED, FastAttention, FastFeedForward
+from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
+from chomp.ops.span_attention import SAVED as ATTENTION
+
+# Of the scan over layers; more make the program larger (`scripts/step_parts.py --depth`).
+LAYERS_AT_ONCE = 1
+
+
+def hidden_states(
+    params: MegalodonForCausalLM,
+    ids: Int[Array, "batch time"],
+    segments: Int[Array, "batch time"] | None,
+    key: PRNGKeyArray | None,
+) -> Float[Array, "batch time dim"]:
+    """Return what the head scores, as the library's model does.
+
+    Args:
+        params: the library's model.
+        ids: tokens; their range is not checked here.
+        segments: numbers of the documents, 0 at padding; None: one stream.
+        key: of dropout, which it switches on; the same key drops the same values as there.
+    """
+    model, config = params.model, params.config
+    embedding_key, layers_key = (None, None) if key is None else jax.random.split(key)
+    x = model.embed.weight[ids]
+    if model.scale != 1.0:
+        x = x * jnp.asarray(model.scale, x.dtype)
+    x = x.astype(config.compute_dtype)
+    if embedding_key is not None and config.dropout > 0.0:
+        x = inverted_dropout(x, config.dropout, embedding_key)
+    documents, table = model._prepare_call_metadata(ids.shape, segments, None, None)
+
+    def block(layer: MegalodonBlock, x: Array, layer_key: PRNGKeyArray | None) -> Array:
+        # The library's own attention, where it is used, compares raw ids as well.
+        out, _ = _with_fast_layers(layer, key is None)(
+            x,
+            segment_ids=segments,
+            deterministic=key is None,
+            key=layer_key,
+            _segment_metadata=documents,
+            _rotary_table=table,
+        )
+        return out
+
+    kept = () if config.use_checkpoint else (SAVED, ATTENTION)
+    policy = jax.checkpoint_policies.save_only_these_names(*kept)
+    # A scan can't merge what is computed again with what was computed first.
+    block = jax.checkpoint(block, policy=policy, prevent_cse=False)
+    keys = None if layers_key is None else jax.random.split(layers_key, len(model.layers))
+    layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *model.layers)
+    x, _ = jax.lax.scan(
+        lambda x, item: (block(item[0], x, item[1]), None),
+        x,
+        (layers, keys),
+        unroll=LAYERS_AT_ONCE,
+    )
+    return FastTimestepNorm(model.norm)(x, _segment_metadata=documents)[0]
+
+
+def _with_fast_layers(block: MegalodonBlock, deterministic: bool) -> MegalodonBlock:
+    """Return the block with fast layers in place.
+
+    Dropout of attention weights and sliding windows are left to the library's own attention.
+    """
+    inner = block.attn.inner
+    stand_ins: dict[type, type] = {
+        ComplexEMA: FastComplexEMA,
+        TimestepNorm: FastTimestepNorm,
+        NormalizedFFN: FastFeedForward,
+    }
+    if (deterministic or inner.attention_dropout == 0.0) and inner.attention_window is None:
+        stand_ins[MegalodonAttention] = FastAttention
+
+    def replace(node: Any) -> Any:
+        stand_in = stand_ins.get(type(node))
+        return node if stand_in is None else stand_in(node)
+
+    return jax.tree.map(replace, block, is_leaf=lambda node: type(node) in stand_ins)
