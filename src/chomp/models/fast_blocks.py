@@ -60,7 +60,6 @@ class FastAttention(eqx.Module):
             k,
             values.reshape(batch, time, layer.num_heads, -1).swapaxes(1, 2),
             _starts(batch, time, layer.inner.chunk_size, documents),
-            layer.inner.chunk_size,
         )
         out = out.swapaxes(1, 2).reshape(batch * time, -1)
         gated = drop(silu_gate(project(layer.wr, mixed), out), gated_key)

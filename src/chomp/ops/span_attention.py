@@ -27,7 +27,6 @@ def span_attention(
     k: Float[Array, "batch heads time dim"],
     v: Float[Array, "batch heads time values"],
     start: Int[Array, "batch time"],
-    reach: int,
 ) -> Float[Array, "batch heads time values"]:
     """Return softmax(q k) v over the keys at `start[t] <= s <= t` of each query t.
 
@@ -39,14 +38,13 @@ def span_attention(
         v: values.
         start: first position that each query sees; a query with `start > t` sees nothing and
             gives zeros.
-        reach: most keys that any query sees: `t - start[t] < reach`.
     """
     time = q.shape[2]
     block = min(BLOCK, time)
     pad = -time % block
     q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, pad), (0, 0))) for x in (q, k, v))
     start = jnp.pad(start, ((0, 0), (0, pad)), constant_values=time + pad)
-    return _attention(q, k, v, start, block, reach)[:, :, :time]
+    return _attention(q, k, v, start, block)[:, :, :time]
 
 
 def _product(a: Array, b: Array, inner: tuple[int, int]) -> Float[Array, "batch heads _ _"]:
@@ -163,9 +161,9 @@ def _blocks_backward(
     return to_q.astype(q.dtype), to_k.astype(k.dtype), to_v.astype(v.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attention(q: Array, k: Array, v: Array, start: Array, block: int, reach: int) -> Array:
-    return _attention_forward(q, k, v, start, block, reach)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attention(q: Array, k: Array, v: Array, start: Array, block: int) -> Array:
+    return _attention_forward(q, k, v, start, block)[0]
 
 
 def _attention_forward(
@@ -176,7 +174,7 @@ def _attention_forward(
 
 
 def _attention_backward(
-    block: int, reach: int, saved: tuple[Array, ...], grad: Array
+    block: int, saved: tuple[Array, ...], grad: Array
 ) -> tuple[Array, Array, Array, None]:
     return *_blocks_backward(saved, grad, block), None
 
