@@ -72,7 +72,10 @@ def _project(linear: eqx.nn.Linear, x: Array, *, compute_dtype: Any, accum_dtype
 
 
 def _drop(deterministic: bool, rate: float, x: Array, key: PRNGKeyArray | None) -> Array:
-    return x if deterministic or rate == 0.0 else inverted_dropout(x, rate, key)
+    if deterministic or rate == 0.0:
+        return x
+    assert key is not None, "dropout needs a key"
+    return inverted_dropout(x, rate, key)
 
 
 def _starts(batch: int, time: int, chunk: int, documents: SegmentMetadata | None) -> Array:

@@ -42,6 +42,7 @@ def hidden_states(
         key: of dropout, which it switches on; the same key drops the same values as there.
     """
     model, config = params.model, params.config
+    batch, time = ids.shape
     embedding_key, layers_key = (None, None) if key is None else jax.random.split(key)
     x = model.embed.weight[ids]
     if model.scale != 1.0:
@@ -49,7 +50,7 @@ def hidden_states(
     x = x.astype(config.compute_dtype)
     if embedding_key is not None and config.dropout > 0.0:
         x = inverted_dropout(x, config.dropout, embedding_key)
-    documents, table = model._prepare_call_metadata(ids.shape, segments, None, None)
+    documents, table = model._prepare_call_metadata((batch, time), segments, None, None)
 
     def block(layer: MegalodonBlock, x: Array, layer_key: PRNGKeyArray | None) -> Array:
         # The library's own attention, where it is used, compares raw ids as well.

@@ -42,9 +42,11 @@ def span_attention(
     time = q.shape[2]
     block = min(BLOCK, time)
     pad = -time % block
-    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, pad), (0, 0))) for x in (q, k, v))
+    widths = ((0, 0), (0, 0), (0, pad), (0, 0))
+    q, k, v = jnp.pad(q, widths), jnp.pad(k, widths), jnp.pad(v, widths)
     start = jnp.pad(start, ((0, 0), (0, pad)), constant_values=time + pad)
-    return _attention(q, k, v, start, block)[:, :, :time]
+    out: Array = _attention(q, k, v, start, block)
+    return out[:, :, :time]
 
 
 def _product(a: Array, b: Array, inner: tuple[int, int]) -> Float[Array, "batch heads _ _"]:
@@ -151,8 +153,8 @@ def _blocks_backward(
             )
 
         nothing = jnp.zeros(queries.shape)
-        to_queries, *totals = lax.fori_loop(_first(begins, i), i + 1, fold, (nothing, *totals))
-        return tuple(totals), to_queries
+        to_queries, to_k, to_v = lax.fori_loop(_first(begins, i), i + 1, fold, (nothing, *totals))
+        return (to_k, to_v), to_queries
 
     items = (jnp.arange(time // block), _starts(start, block))
     zeros = (jnp.zeros(k.shape), jnp.zeros(v.shape))
@@ -167,7 +169,7 @@ def _attention(q: Array, k: Array, v: Array, start: Array, block: int) -> Array:
 
 
 def _attention_forward(
-    q: Array, k: Array, v: Array, start: Array, block: int, reach: int
+    q: Array, k: Array, v: Array, start: Array, block: int
 ) -> tuple[Array, tuple[Array, ...]]:
     out, log_sum = checkpoint_name(_blocks_forward(q, k, v, start, block), SAVED)
     return out, (q, k, v, start, out, log_sum)
