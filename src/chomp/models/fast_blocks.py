@@ -22,7 +22,7 @@ from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
 from chomp.ops import silu, silu_gate, span_attention
 
 SAVED = "activation"
-"""Name of what the backward pass should find kept; the rest is cheap to compute again."""
+"""Name, for a `jax.checkpoint` policy, of what is not cheap to compute again."""
 
 
 class FastAttention(eqx.Module):
@@ -43,6 +43,7 @@ class FastAttention(eqx.Module):
         """Return the block's output with the residual added; there is no cache to return."""
         layer, documents = self.layer, _segment_metadata
         batch, time, dim = x.shape
+        assert _rotary_table is not None, "the model makes one for all layers"
         drop = functools.partial(_drop, deterministic, layer.hidden_dropout)
         _, mixed_key, gated_key, out_key = (None,) * 4 if key is None else jax.random.split(key, 4)
         project = functools.partial(
@@ -140,7 +141,7 @@ class FastFeedForward(eqx.Module):
         x = x.astype(layer.compute_dtype)
         residual = x if residual_base is None else residual_base.astype(layer.compute_dtype)
         hidden_key = out_key = key
-        if not deterministic and layer.hidden_dropout > 0.0:
+        if key is not None and not deterministic and layer.hidden_dropout > 0.0:
             hidden_key, out_key = jax.random.split(key)
         project = functools.partial(
             _project, compute_dtype=layer.compute_dtype, accum_dtype=layer.accum_dtype

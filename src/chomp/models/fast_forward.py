@@ -1,11 +1,4 @@
-"""The forward pass of training and evaluation, with fast layers in place of the library's.
-
-The layers run in a scan: their parameters are stacked inside the step, so that the program, its
-compile time and its scratch memory hold one layer whatever the depth, and the parameters
-outside keep the library's paths. Of each layer the backward pass finds what matrix products,
-averages and attention gave; norms, gates, rotations and masks it computes again, which costs less
-than the memory that would hold them.
-"""
+"""The forward pass of training and evaluation, with fast layers in place of the library's."""
 
 from typing import Any
 
@@ -23,8 +16,11 @@ from chomp.models.fast_blocks import SAVED, FastAttention, FastFeedForward
 from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
 from chomp.ops.span_attention import SAVED as ATTENTION
 
-# Of the scan over layers; more make the program larger (`scripts/step_parts.py --depth`).
-LAYERS_AT_ONCE = 1
+# None: all, one program text per layer. A number makes the layers a scan over their stacked
+# parameters, whose backward pass finds what products, averages and attention gave and computes
+# norms, gates and masks again: half the scratch memory and one layer's compile time, but slower
+# on a CPU (`scripts/step_parts.py --depth`, docs/step.md).
+LAYERS_AT_ONCE: int | None = None
 
 
 def hidden_states(
@@ -64,17 +60,18 @@ def hidden_states(
         )
         return out
 
-    kept = () if config.use_checkpoint else (SAVED, ATTENTION)
-    policy = jax.checkpoint_policies.save_only_these_names(*kept)
-    # A scan can't merge what is computed again with what was computed first.
-    block = jax.checkpoint(block, policy=policy, prevent_cse=False)
-    keys = None if layers_key is None else jax.random.split(layers_key, len(model.layers))
+    depth = len(model.layers)
+    at_once = LAYERS_AT_ONCE or depth
+    if config.use_checkpoint and key is not None:
+        block = jax.checkpoint(block)
+    elif at_once < depth:
+        kept = jax.checkpoint_policies.save_only_these_names(SAVED, ATTENTION)
+        # Within a scan nothing merges the second computation with the first.
+        block = jax.checkpoint(block, policy=kept, prevent_cse=False)
+    keys = None if layers_key is None else jax.random.split(layers_key, depth)
     layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *model.layers)
     x, _ = jax.lax.scan(
-        lambda x, item: (block(item[0], x, item[1]), None),
-        x,
-        (layers, keys),
-        unroll=LAYERS_AT_ONCE,
+        lambda x, item: (block(item[0], x, item[1]), None), x, (layers, keys), unroll=at_once
     )
     return FastTimestepNorm(model.norm)(x, _segment_metadata=documents)[0]
 
