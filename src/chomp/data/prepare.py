@@ -153,8 +153,8 @@ def _begun(out: Path, plan: dict[str, Any], texts: Texts) -> _Begun:
         if others := sorted({entry.name for entry in out.iterdir()} - {PROGRESS + ".tmp"}):
             raise DataError(f"{out}: not empty (it holds {others[0]}); give a new folder")
         own = texts.own.shards if texts.own else ()
-        names = [[shard.name for shard in shards] for shards in (texts.corpus.shards, own)]
-        begun = _Begun(Manifest(plan, *names, [], [], 0), False, None)
+        sources, theirs = ([shard.name for shard in s] for s in (texts.corpus.shards, own))
+        begun = _Begun(Manifest(plan, sources, theirs, [], [], 0, False), False, None)
         begun.save(out)
         return begun
     values = read_json(path)
@@ -213,6 +213,9 @@ class _Writer:
         finally:
             blocks.close()
         manifest = self._begun.manifest
+        if held_out and manifest.shards:
+            first = TokenShards(self._out, manifest.shards, self._dtype).source(0)
+            manifest = manifest._replace(end_alone=min(held_out) < first)
         if not any(shard.tokens for shard in manifest.shards):
             raise DataError("the corpus gives no token; data.tokenizer doesn't suit it")
         write_json(self._out / MANIFEST, manifest.as_values())

@@ -132,6 +132,7 @@ def open_prepared(config: DataConfig, tokenizer: Tokenizer, *, evaluate: bool) -
             seed=seed if config.shuffle else None,
             repeat=config.repeat,
             skipped_at_end=corpus.manifest.skipped_at_end,
+            alone=corpus.manifest.end_alone,
         ),
         TokenTexts(
             corpus.train, tokenizer, seed=(seed + SAMPLE_SEED) % SEEDS if config.shuffle else None

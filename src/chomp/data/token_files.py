@@ -75,6 +75,8 @@ class Manifest(NamedTuple):
     """Documents that are only evaluated on: one shard or none."""
     skipped_at_end: int
     """Documents left out behind the last one."""
+    end_alone: bool
+    """The corpus's first document is kept apart: it takes no such count along."""
 
     @property
     def all_shards(self) -> list[ShardInfo]:
@@ -106,8 +108,10 @@ def manifest_from_values(values: dict[str, Any]) -> Manifest:
     shards, evaluation = (
         [ShardInfo(**shard) for shard in values[key]] for key in ("shards", "evaluation")
     )
-    given = {key: values[key] for key in Manifest._fields}
-    return Manifest(**given | {"shards": shards, "evaluation": evaluation})
+    return Manifest(
+        *(values["plan"], values["sources"], values["evaluation_sources"]),
+        *(shards, evaluation, values["skipped_at_end"], values["end_alone"]),
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
