@@ -22,7 +22,15 @@ def data() -> None:
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
 @click.argument("out", type=FolderPath())
 @override_option
-def prepare(config_path: Path, out: Path, overrides: Sequence[str]) -> None:
+@click.option(
+    "--shard-tokens",
+    type=click.IntRange(1),
+    default=1 << 25,
+    show_default=True,
+    metavar="N",
+    help="Tokens behind which a shard ends: what a kill can cost, and about what memory holds.",
+)
+def prepare(config_path: Path, out: Path, overrides: Sequence[str], shard_tokens: int) -> None:
     """Tokenise the corpus of CONFIG and write it to the folder OUT.
 
     Evaluation documents are kept apart as CONFIG says. Stopped or killed, the same command goes
@@ -35,7 +43,7 @@ def prepare(config_path: Path, out: Path, overrides: Sequence[str]) -> None:
     from chomp.commands.prepared import prepare_corpus
     from chomp.config import load_config
 
-    prepare_corpus(load_config(config_path, overrides), out, click.echo)
+    prepare_corpus(load_config(config_path, overrides), out, click.echo, shard_tokens)
 
 
 @data.command("verify")

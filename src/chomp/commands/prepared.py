@@ -51,7 +51,9 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
 
 
-def prepare_corpus(config: Config, out: Path, write: Callable[[str], None]) -> None:
+def prepare_corpus(
+    config: Config, out: Path, write: Callable[[str], None], shard_tokens: int
+) -> None:
     """Prepare a config's corpus, or finish what was begun; `write` takes progress and result.
 
     Raises:
@@ -65,7 +67,10 @@ def prepare_corpus(config: Config, out: Path, write: Callable[[str], None]) -> N
         )
     _, tokenizer = open_tokenizer(config, None)
     prepare(
-        config.data, tokenizer, out, evaluate=config.train.eval_every > 0, tell=ProgressLines(write)
+        *(config.data, tokenizer, out),
+        evaluate=config.train.eval_every > 0,
+        shard_tokens=shard_tokens,
+        tell=ProgressLines(write),
     )
     for line in corpus_lines(out):
         write(line)

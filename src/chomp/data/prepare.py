@@ -40,9 +40,6 @@ from chomp.data.token_files import (
 from chomp.data.tokenizer import Tokenizer
 from chomp.errors import DataError
 
-SHARD_TOKENS = 1 << 25
-"""A shard ends behind this many tokens: what a kill can cost, and about what is held in memory."""
-
 
 class Prepared(NamedTuple):
     """How far a preparation is."""
@@ -62,8 +59,8 @@ def prepare(
     out: Path,
     *,
     evaluate: bool,
+    shard_tokens: int,
     tell: Tell,
-    shard_tokens: int = SHARD_TOKENS,
 ) -> Manifest:
     """Write a config's corpus as tokens, or finish what was begun of it.
 
@@ -72,8 +69,8 @@ def prepare(
         tokenizer: of the config.
         out: folder to write to: new, empty, or with the same corpus, finished or not.
         evaluate: whether an evaluation set is kept apart.
+        shard_tokens: tokens behind which a shard ends.
         tell: takes how far it is, behind each block of documents.
-        shard_tokens: tokens after which a shard ends.
 
     Raises:
         DataError: the texts can't be read, or the folder holds something else.
