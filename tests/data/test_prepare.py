@@ -78,24 +78,25 @@ def run(out, files, fatal):
     make(out, backend="files", files=[files])
     os._exit(0)
 
-base, files = Path(sys.argv[1]), sys.argv[2]
+base, files, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 fatal = 1
 while run(base / str(fatal), files, fatal):
     assert run(base / str(fatal), files, 0) == 0, fatal
-    fatal += 1
+    fatal += step
 # One that is killed again and again, ever later.
 steps = 15
 while run(base / "often", files, steps):
-    steps += 3
+    steps += 7
 print(fatal, steps)
 """
 
 
-def test_killed_anywhere_and_started_again_it_ends_with_the_same_bytes(tmp_path, keys):
+@pytest.mark.parametrize("step", [15, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_anywhere_and_started_again_it_ends_with_the_same_bytes(tmp_path, keys, step):
     make(tmp_path / "straight", **keys)
     expected = content(tmp_path / "straight")
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, tmp_path / "killed", *keys["files"]],
+        [sys.executable, "-c", KILLED, tmp_path / "killed", *keys["files"], str(step)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
         capture_output=True,
         text=True,
@@ -152,7 +153,7 @@ def test_a_broken_line_stops_it_and_skipping_goes_on(tmp_path, write_lines, para
     lines = [{"text": text} for text in paragraphs]
     path = write_lines("texts.jsonl", *lines[:400], b'{"text": 5}', *lines[400:])
     keys = {"backend": "files", "files": [str(path)], "shuffle": False}
-    with pytest.raises(DataError, match="texts.jsonl, line 401"):
+    with pytest.raises(DataError, match=r"texts.jsonl, line 401"):
         make(tmp_path / "out", **keys)
     finished = json.loads((tmp_path / "out" / "progress.json").read_text())["manifest"]["shards"]
     assert finished
@@ -160,7 +161,7 @@ def test_a_broken_line_stops_it_and_skipping_goes_on(tmp_path, write_lines, para
     make(tmp_path / "straight", **keys, on_error="skip")
     assert content(tmp_path / "out") == content(tmp_path / "straight")
     path.write_text("")
-    with pytest.raises(DataError, match="source.digest"):
+    with pytest.raises(DataError, match=r"source.digest"):
         make(tmp_path / "straight", **keys)
 
 
@@ -209,10 +210,10 @@ def test_damage_is_named_when_the_corpus_is_opened(opened, copy):
     with pytest.raises(DataError, match=r"train-00001.tokens.npy: [\d,]+ bytes in place of"):
         open_tokens(opened, copy)
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(DataError, match="train-00001.tokens.npy: not what was written"):
+    with pytest.raises(DataError, match=r"train-00001.tokens.npy: not what was written"):
         open_tokens(opened, copy)
     shard.unlink()
-    with pytest.raises(DataError, match="train-00001.tokens.npy: missing"):
+    with pytest.raises(DataError, match=r"train-00001.tokens.npy: missing"):
         open_tokens(opened, copy)
     shard.write_bytes(whole)
     open_tokens(opened, copy)
@@ -253,7 +254,7 @@ def test_evaluation_that_was_not_prepared_is_refused(opened, corpus, tmp_path, p
     with pytest.raises(DataError, match=r"max_eval_samples: .* prepared with 20 \(got 21\)"):
         opened(**keys, tokens_dir=str(corpus), max_eval_samples=21)
     make(tmp_path / "out", local_text=paragraphs, evaluate=False)
-    with pytest.raises(DataError, match="train.eval_every: 0"):
+    with pytest.raises(DataError, match=r"train.eval_every: 0"):
         opened(**keys, tokens_dir=str(tmp_path / "out"))
 
 

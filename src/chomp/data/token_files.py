@@ -178,12 +178,16 @@ def _write_array(path: Path, array: np.ndarray) -> tuple[int, str]:
     temporary = path.with_name(path.name + ".tmp")
 
     def write() -> None:
-        with temporary.open("wb") as file:
-            for part in parts:  # np.save loses the reason when the disk is full
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                for part in parts:  # np.save loses the reason when the disk is full
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         sync_folder(path.parent)
 
     on_disk(path, write)
@@ -204,7 +208,6 @@ def on_disk(path: Path, write: Callable[[], None]) -> None:
     try:
         write()
     except OSError as error:
-        path.with_name(path.name + ".tmp").unlink(missing_ok=True)
         raise DiskError(
             f"{path}: can't be written: {error.strerror or error}; the shards that are finished "
             "stay: make room and give the same command again"
