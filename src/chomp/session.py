@@ -39,6 +39,7 @@ from chomp.training import (
     Reaction,
     Rewind,
     Stopwatch,
+    Window,
     perform,
     run_loop,
 )
@@ -135,7 +136,8 @@ class Session:
             tracker.message(f"resumed    after step {progress.step}")
         stopwatch = Stopwatch(self._tell)
         watch = self._watch(tracker, state, saved)
-        agenda = Agenda(setup, tracker, stopwatch, self.signals, watch, progress)
+        window = Window(*saved.meta["window"]) if saved else Window()
+        agenda = Agenda(setup, tracker, stopwatch, self.signals, watch, progress, window)
         with ExitStack() as resources:
             save = (lambda moment: self._save(moment, watch)) if self.checkpoints else None
             actions = agenda.actions(
@@ -311,7 +313,8 @@ class Session:
             "versions": package_versions(),
             "losses": watch.losses,
             "skipped": self.history.lineage.skipped_batches,
-            "unfinished": {"actions": moment.pending, "row": moment.row if moment.pending else {}},
+            "window": moment.window,
+            "unfinished": {"actions": moment.pending, "row": moment.row},
         }
         self.checkpoints.save(moment.state, moment.progress, self.setup.data.get_state(), meta)
         self._show_problems(self.checkpoints)
