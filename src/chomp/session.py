@@ -92,15 +92,16 @@ class Session:
                 try:
                     result = self._attempt(tracker, saved)
                 except Interrupted:
-                    self.history.end(Ending.STOPPED.value)
+                    self.history.stopped(self.signals.stop)
                     tracker.message("stopped before the first step")
                     return self.signals.exit_code
                 except Rewind as rewind:
                     saved = self._rewind(tracker, rewind)
                     continue
-                if result.ending is Ending.STOPPED and (stop := self.signals.stop):
-                    self.history.lineage.event(EventKind.STOP, signal=stop.name)
-                self.history.end(result.ending.value)
+                if result.ending is Ending.STOPPED:
+                    self.history.stopped(self.signals.stop)
+                else:
+                    self.history.end(result.ending.value)
                 saved_step = self._wait_for_saves()
                 self._summarize(tracker, result, first)
                 if saved_step not in (None, result.progress.step):

@@ -53,7 +53,7 @@ def log(kept: Rows, stopwatch: Stopwatch) -> Callable[..., Log]:
         *,
         start: int = 0,
         steps: int = 100,
-        window: Window = Window(),
+        window: tuple[int, int] = (0, 0),
         check: Any = lambda: None,
     ) -> Any:
         action = Log(
@@ -62,7 +62,7 @@ def log(kept: Rows, stopwatch: Stopwatch) -> Callable[..., Log]:
             every=every,
             steps=steps,
             progress=Progress(start, start, 10 * start),
-            window=window,
+            window=Window(*window),
             rates={"lr": lambda count: jnp.asarray(0.5 * (count + 1))},
             constants={"packing_mode": "bin"},
             first_row={"first_step_compile_time_s": 7.0},

@@ -50,7 +50,7 @@ class Moment:
     stats: BatchStats
     row: dict[str, Any] = field(default_factory=dict)
     """Values that are not written yet."""
-    window: Window = Window()
+    window: Window = field(default_factory=Window)
     done: set[str] = field(default_factory=set)
     """Names of the actions that have run."""
     pending: list[str] = field(default_factory=list)
