@@ -234,6 +234,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("-o", "--override", action="append", default=[])
+    parser.add_argument("--only", default="", help="moments with these words in their name")
     parser.add_argument("--small", action="store_true", help="shrink the model")
     options = parser.parse_args()
     config = load_config(options.config, options.override)
@@ -247,7 +248,7 @@ def main() -> int:
         straight.finish()
         newest = straight.archive.complete(straight.archive.steps()[-1])
         assert newest is not None
-        for number, moment in enumerate(MOMENTS):
+        for number, moment in enumerate(m for m in MOMENTS if options.only in m.name):
             disk = Disk(work / f"disk-{number}", CHECKPOINTS * newest.bytes, path)
             try:
                 results.append(tried(moment, disk, straight))
