@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from chomp.errors import DiskError, ResumeError
+from chomp.whole_file import replace_text
 
 
 class RunFolder:
@@ -139,16 +140,13 @@ class RunFolder:
         """Keep the user's own text and the resolved values.
 
         Raises:
-            DiskError: they can't be written; those that are there stay.
+            DiskError: a file can't be written; it is as it was.
         """
         text = json.dumps(resolved, indent=2) + "\n"
-        for path, content in ((self.resolved_config, text), (self.original_config, original)):
-            draft = path.with_name(path.name + ".tmp")
+        for path, content in (self.resolved_config, text), (self.original_config, original):
             try:
-                draft.write_text(content, encoding="utf-8")
-                os.replace(draft, path)
+                replace_text(path, content)
             except OSError as error:
-                draft.unlink(missing_ok=True)
                 raise self._unwritable(path, error) from error
 
     def _unwritable(self, path: Path, error: OSError) -> DiskError:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import jax.numpy as jnp
 
 from chomp.agenda import Agenda
+from chomp.checkpoint.archive import damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
 from chomp.errors import ChompError, DivergedError, Interrupted
 from chomp.history.goodput import goodput_line
@@ -224,7 +225,10 @@ class Session:
         saved = None
         if self.checkpoints:
             self.checkpoints.wait()
-            step = self.checkpoints.newest_good(first - 1).step
+            choice = self.checkpoints.newest_good(first - 1)
+            for line in damage_lines(choice):
+                tracker.message(f"warning: {line}")
+            step = choice.step
             saved = None if step is None else self.checkpoints.restore_run(step)
             self.checkpoints.set_aside_after(step or 0)
         step = saved.progress.step if saved else 0

@@ -110,6 +110,16 @@ def test_a_row_covers_the_window_since_the_last(log: Any, kept: Rows, stopwatch:
     assert "first_step_compile_time_s" not in second
 
 
+def test_a_batch_left_out_is_no_step_of_a_row(log: Any, kept: Rows, stopwatch: Stopwatch):
+    action = log(2)
+    action(moment(1))
+    with stopwatch.waiting():  # for the batch that isn't trained on
+        pass
+    action(moment(2))
+    [row] = kept.rows
+    assert row["packing_utilization"] == 2 * 6 / (2 * 8)
+
+
 def test_the_window_of_a_row_goes_on_after_a_resume(log: Any, kept: Rows):
     before = log(3)
     last = moment(2)

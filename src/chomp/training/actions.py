@@ -141,13 +141,14 @@ class Log:
             (moment.metrics.loss, moment.metrics.grad_norm, moment.metrics.rejected)
         )
         lap, now = self._stopwatch.lap(), moment.progress
+        steps = now.step - self._last.step
         row: Row = {"step": now.step, "loss": float(loss), "grad_norm": float(grad_norm)}
         # The rate of the update that made this step: schedules count finished updates.
         row |= {name: np.asarray(rate(now.step - 1)).item() for name, rate in self._rates.items()}
         row |= {
             "tokens_seen": now.tokens_seen,
             "tokens_per_sec": (now.tokens_seen - self._last.tokens_seen) / lap.seconds,
-            "step_time_s": lap.seconds / lap.steps,
+            "step_time_s": lap.seconds / steps,
             "data_wait_share": lap.waiting / lap.seconds,
             "packing_utilization": self._window.tokens / (self._window.steps * self._row_tokens),
             "docs_seen": now.docs_seen,

@@ -160,7 +160,7 @@ def run_loop(
             raise
         if progress.batches + 1 in skipped:
             progress = progress.without_batch()
-            if moment:  # a save at a stop keeps the data's place behind this batch
+            if moment:  # a stop saves the data's place, which is behind this batch
                 moment.progress = progress
             continue
         state, metrics = step(state, drawn.batch)
