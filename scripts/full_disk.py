@@ -205,7 +205,7 @@ MOMENTS = [
 def tried(moment: Moment, disk: Disk, straight: Trial) -> Result:
     wrong = list(moment.run(disk))
     trial = disk.trial
-    said = list(dict.fromkeys(trial.said()))
+    said = trial.said()
     if not any(moment.says in line for line in said):
         wrong.append(f"it doesn't say {moment.says!r}")
     archive = trial.archive
@@ -220,7 +220,7 @@ def tried(moment: Moment, disk: Disk, straight: Trial) -> Result:
 def table(results: list[Result]) -> str:
     lines = ["| full | what the run says | in the end |", "|---|---|---|"]
     for result in results:
-        said = "<br>".join(f"`{shortened(line)}`" for line in result.said)
+        said = "<br>".join(dict.fromkeys(f"`{shortened(line)}`" for line in result.said))
         lines.append(f"| {result.moment} | {said} | {'; '.join(result.wrong) or 'equal'} |")
     return "\n".join(lines)
 
