@@ -33,7 +33,7 @@ def _text(name: str, value: object) -> str:
     factor, unit = _UNITS[ending] if ending else (1.0, "")
     if isinstance(value, Spread):
         parts = (value.median, value.lowest, value.lower_quartile, value.upper_quartile)
-        median, lowest, lower, upper = (_number(part * factor) for part in parts)
+        median, lowest, lower, upper = (f"{part * factor:,.4g}" for part in parts)
         return f"{median}{unit}\n  least {lowest}, quartiles {lower} to {upper}"
     if isinstance(value, int | float):
         return _number(value * factor) + unit

@@ -1,6 +1,7 @@
 """`chomp bench`."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ def bench() -> None:
 
 def _measurement(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what all measurements take."""
-    command = click.option("--json", "to_json", is_flag=True, help="Print one JSON object.")(command)
+    command = click.option("--json", "to_json", is_flag=True, help="Print one JSON object.")(
+        command
+    )
     command = override_option(command)
     path = click.Path(path_type=Path)
     return click.argument("config_path", metavar="CONFIG", type=path)(command)
@@ -97,5 +100,6 @@ def _print(values: Values, to_json: bool, others: Sequence[str] = ()) -> None:
         return
     from rich.console import Console
 
-    console = Console(highlight=False)
-    console.print(table(values, others), soft_wrap=True)
+    # A pipe is no reason to cut a table short.
+    width = None if sys.stdout.isatty() else 120
+    Console(highlight=False, width=width).print(table(values, others))

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from chomp.cli.options import FolderPath, override_option, start_environment
+from chomp.garbage import deferred_collection
 
 
 @click.command()
@@ -24,6 +25,7 @@ from chomp.cli.options import FolderPath, override_option, start_environment
     help="Resume although this value of the configuration has changed.",
 )
 @click.option("--dry-run", is_flag=True, help="Compile and take one step; write nothing.")
+@deferred_collection()
 def train(
     config_path: Path | None,
     overrides: Sequence[str],
