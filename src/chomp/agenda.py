@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from chomp.data import read_retries
-from chomp.flop_rate import matmul_rate, peak_flops
+from chomp.flop_rate import QUICK_SIZE, matmul_rate, peak_flops
 from chomp.garbage import settle
 from chomp.generation import SampleMaker, Sampling
 from chomp.models.flops import model_flops_per_token
@@ -168,7 +168,7 @@ class Agenda:
         return Utilization(
             tokens * model_flops_per_token(config.model),
             peak,
-            functools.partial(matmul_rate, config.model.compute_dtype),
+            functools.partial(matmul_rate, config.model.compute_dtype, QUICK_SIZE),
         )
 
     def _sample_maker(self) -> SampleMaker:

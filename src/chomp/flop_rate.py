@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 # Dense bfloat16 with float32 sums, in TFLOP/s, by the name that JAX gives the device. Data sheets
 # print twice as much for sparse matrices. Names match whole: a laptop's or a cut-down GPU of a
@@ -31,6 +31,12 @@ PEAK_TFLOPS: tuple[tuple[str, float], ...] = (
 )
 
 
+QUICK_SIZE = {"cpu": 1024}
+"""Enough for a CPU where a run measures beside its work: some milliseconds."""
+_SIZE = {"cpu": 2048}
+_ACCELERATOR_SIZE = 8192
+
+
 def peak_flops(device: str) -> float | None:
     """Return a device's peak rate in FLOP/s, dense bfloat16; None if it isn't known."""
     for pattern, tflops in PEAK_TFLOPS:
@@ -39,18 +45,18 @@ def peak_flops(device: str) -> float | None:
     return None
 
 
-def matmul_rate(dtype: str, size: int | None = None) -> Callable[[], float]:
+def matmul_rate(dtype: str, sizes: Mapping[str, int] = _SIZE) -> Callable[[], float]:
     """Return a function that measures the rate of one large matrix product, in FLOP/s.
 
     Args:
         dtype: of the factors; the precision is the one that the model multiplies them in.
-        size: of the square factors. None: enough to keep the device busy.
+        sizes: of the square factors, by platform; others have large ones.
     """
     import jax
     import jax.numpy as jnp
     from megalodon_jax.ops import dot_precision
 
-    size = size or (2048 if jax.default_backend() == "cpu" else 8192)
+    size = sizes.get(jax.default_backend(), _ACCELERATOR_SIZE)
     precision = dot_precision(jnp.dtype(dtype))
     product = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))
     factor = jnp.full((size, size), 1.0 / size, dtype)
