@@ -1,6 +1,6 @@
 """Measured values as a table for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.table import Table
 
@@ -10,21 +10,25 @@ from chomp.bench.spread import Spread
 _UNITS = {"_seconds": (1.0, " s"), "_bytes": (1e-6, " MB"), "_flops": (1e-9, " GFLOP/s")}
 
 
-def table(values: Mapping[str, object], others: Sequence[str]) -> Table:
-    """Return a row for each value, and a column for each of `others` in whose name it is there.
+def table(values: Mapping[str, object], columns: Mapping[str, str]) -> Table:
+    """Return a row for each name and a column for each program.
 
     Args:
-        values: by name; a value of another program has that one's name and `_` in front.
-        others: names of the other programs.
+        values: by name; a program's values begin with its prefix.
+        columns: the programs' prefixes by title; the first has all values without a prefix.
     """
     result = Table()
-    for title in ("", *(["this config", *others] if others else ["measured"])):
+    for title in ("", *columns):
         result.add_column(title, no_wrap=True)
-    theirs = tuple(f"{other}_" for other in others)
+    main = next(iter(columns))
+    cells: dict[str, dict[str, str]] = {}
     for name, value in values.items():
-        if not (theirs and name.startswith(theirs)):
-            row = [value, *(values.get(prefix + name) for prefix in theirs)]
-            result.add_row(name, *("" if cell is None else _text(name, cell) for cell in row))
+        titles = (title for title, prefix in columns.items() if prefix and name.startswith(prefix))
+        title = next(titles, main)
+        row = name.removeprefix(columns[title])
+        cells.setdefault(row, {})[title] = "" if value is None else _text(name, value)
+    for row, texts in cells.items():
+        result.add_row(row, *(texts.get(title, "") for title in columns))
     return result
 
 
@@ -33,14 +37,16 @@ def _text(name: str, value: object) -> str:
     factor, unit = _UNITS[ending] if ending else (1.0, "")
     if isinstance(value, Spread):
         parts = (value.median, value.lowest, value.lower_quartile, value.upper_quartile)
-        median, lowest, lower, upper = (f"{part * factor:,.4g}" for part in parts)
+        median, lowest, lower, upper = (_number(part * factor, 4) for part in parts)
+        if value.count == 1:
+            return median + unit
         return f"{median}{unit}\n  least {lowest}, quartiles {lower} to {upper}"
     if isinstance(value, int | float):
-        return _number(value * factor) + unit
+        return _number(value * factor, 6) + unit
     return str(value)
 
 
-def _number(value: float) -> str:
+def _number(value: float, digits: int) -> str:
     if isinstance(value, int) or abs(value) >= 10_000:
         return f"{value:,.0f}"
-    return f"{value:.6g}"
+    return f"{value:.{digits}g}"
