@@ -10,7 +10,6 @@ import pytest
 
 from chomp.bench.spread import Spread, as_json
 from chomp.bench.table import table
-from chomp.config import config_from_mapping
 from chomp.models.flops import model_flops_per_token
 
 
@@ -39,25 +38,30 @@ def test_a_table_has_a_column_for_each_program():
     assert cells == [["step_seconds", "temp_bytes"], ["1 s", "2 MB"], ["2.5 s", ""]]
 
 
-def test_step_against_the_library(bench, config_file, values):
-    small = {"train": {"grad_accum": 1, "seq_len": 32}, "data": {"isolate_documents": True}}
-    config = config_file("megalodon", **small)
-    found = bench("step", config, "--against", "library", "--rounds", 2, "--steps", 1)
-    assert found["loss"] == pytest.approx(found["library_loss"], rel=1e-5)
-    assert found["grad_norm"] == pytest.approx(found["library_grad_norm"], rel=1e-5)
-    # Two programs, and the figures are not mixed up: the library's is known to need more.
-    assert found["library_temp_bytes"] > found["temp_bytes"] > 0
+def test_step_against_another_program(bench, config_file, make_config):
+    found = bench("step", config_file(), "--against", "stream", "--rounds", 2, "--steps", 1)
     assert found["compile_seconds"] > 0
-    assert found["library_compile_seconds"] > 0
-    assert found["speedup"] == found["library_step_seconds"] / found["step_seconds"]
-    assert found["tokens_per_second"] == 2 * 32 / found["step_seconds"]
-    fitted = config_from_mapping(values("megalodon", **small))
-    per_token = model_flops_per_token(fitted.model)
+    assert found["stream_compile_seconds"] > 0
+    assert found["temp_bytes"] > 0
+    assert found["speedup"] == found["stream_step_seconds"] / found["step_seconds"]
+    assert found["tokens_per_second"] == 2 * 2 * 64 / found["step_seconds"]
+    per_token = model_flops_per_token(make_config().model)
     assert found["model_flops_per_token"] == per_token
     assert found["achieved_flops"] == pytest.approx(per_token * found["tokens_per_second"])
     share = found["achieved_flops"] / found["matmul_flops"]
     assert found["fraction_of_matmul_bound"] == pytest.approx(share)
     assert found["step_seconds_spread"]["count"] == 2
+
+
+@pytest.mark.slow
+def test_step_against_the_library(bench, config_file):
+    config = config_file("megalodon", data={"isolate_documents": True})
+    found = bench("step", config, "--against", "library", "--rounds", 1, "--steps", 1)
+    assert found["loss"] == pytest.approx(found["library_loss"], rel=1e-5)
+    assert found["grad_norm"] == pytest.approx(found["library_grad_norm"], rel=1e-5)
+    # The figures are not mixed up: the library's program is known to need more.
+    assert found["library_temp_bytes"] > found["temp_bytes"]
+    assert found["library_compile_seconds"] > found["compile_seconds"]
 
 
 def test_data_against_another_pipeline(bench, config_file, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from chomp.bench.spread import Spread
 from chomp.checkpoint.arrays import load_library
@@ -45,7 +46,7 @@ def bench_checkpoint(
     setup = set_up(config, None)
     setup.data.close()
     load_library()
-    state = jax.block_until_ready(setup.learner.init())
+    state = _full(setup.learner.shapes)
     meta = {
         "config": setup.given.model_dump(mode="json"),
         "identity": setup.identity,
@@ -85,6 +86,17 @@ def bench_checkpoint(
         "verify_seconds": Spread.of(verified),
         "restore_seconds": Spread.of(restored),
     }
+
+
+def _full(shapes: TrainState) -> TrainState:
+    """Return a state of noise: an optimizer's fresh zeros would be written in no time."""
+    random = np.random.default_rng(0)
+
+    def noise(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        values = np.abs(random.standard_normal(leaf.shape, np.float32))  # counters aren't negative
+        return jax.device_put(values.astype(leaf.dtype))
+
+    return jax.block_until_ready(jax.tree.map(noise, shapes))
 
 
 def _save(
