@@ -7,7 +7,6 @@ from contextlib import ExitStack
 import jax.numpy as jnp
 
 from chomp.agenda import Agenda
-from chomp.checkpoint.arrays import load_library
 from chomp.checkpoint.store import Checkpoints, SavedRun
 from chomp.errors import ChompError, DivergedError, Interrupted
 from chomp.history.goodput import goodput_line
@@ -175,15 +174,10 @@ class Session:
 
     def _compile(self) -> Compiled:
         if self.compiled is None:
-            self.compiled = compile_step(self.setup, self._prepare)
+            is_new = self.saved is None
+            meanwhile = self.setup.learner.prepare if is_new else lambda: None
+            self.compiled = compile_step(self.setup, meanwhile)
         return self.compiled
-
-    def _prepare(self) -> None:
-        """Do what is due before the first step and needs no compiled program."""
-        if self.saved is None:
-            self.setup.learner.prepare()
-        if self.checkpoints:
-            load_library()
 
     def _start_state(self, saved: SavedRun | None) -> TrainState:
         if saved is None or self.checkpoints is None:

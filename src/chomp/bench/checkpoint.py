@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from chomp.bench.spread import Spread
-from chomp.checkpoint.arrays import load_library
 from chomp.checkpoint.store import Checkpoints
 from chomp.config import Config
 from chomp.errors import DiskError
@@ -45,7 +44,6 @@ def bench_checkpoint(
     start_jax(allow_cpu=config.train.allow_cpu, compile_cache=cache)
     setup = set_up(config, None)
     setup.data.close()
-    load_library()
     state = _full(setup.learner.shapes)
     meta = {
         "config": setup.given.model_dump(mode="json"),

@@ -5,19 +5,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from chomp.types import TrainState
 
 PARAMS, TRAIN = "params", "train"
 Flat = dict[str, Any]
-
-# Orbax takes long to import, and is needed only once something is saved or restored: so it is
-# imported in the functions that use it.
-
-
-def load_library() -> None:
-    """Import Orbax now, while there is time."""
-    import orbax.checkpoint  # noqa: F401
 
 
 def split(state: TrainState) -> dict[str, Flat]:
@@ -61,8 +54,6 @@ def write_items(folder: Path, items: dict[str, Flat]) -> None:
     Raises:
         OSError, ValueError: the disk is full or can't be written to.
     """
-    import orbax.checkpoint as ocp
-
     for name, flat in items.items():
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             checkpointer.save(folder.absolute() / name, args=ocp.args.StandardSave(flat))
@@ -70,16 +61,12 @@ def write_items(folder: Path, items: dict[str, Flat]) -> None:
 
 def read_item(folder: Path, name: str, like: Flat) -> Flat:
     """Return the arrays of an item, shaped and placed as in `like` (shapes suffice)."""
-    import orbax.checkpoint as ocp
-
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         return checkpointer.restore(folder.absolute() / name, args=ocp.args.StandardRestore(like))
 
 
 def read_numpy(folder: Path, name: str) -> dict[str, np.ndarray]:
     """Return the arrays of an item, whatever devices they were on."""
-    import orbax.checkpoint as ocp
-
     as_numpy = dict.fromkeys(shapes(folder, name), ocp.RestoreArgs(restore_type=np.ndarray))
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         args = ocp.args.PyTreeRestore(restore_args=as_numpy)
@@ -88,8 +75,6 @@ def read_numpy(folder: Path, name: str) -> dict[str, np.ndarray]:
 
 def shapes(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
     """Return the shapes of an item's arrays."""
-    import orbax.checkpoint as ocp
-
     with ocp.StandardCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(folder.absolute() / name).item_metadata
     return {path: tuple(leaf.shape) for path, leaf in metadata.tree.items()}
