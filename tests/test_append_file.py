@@ -1,10 +1,8 @@
 import json
 import logging
 import os
-import resource
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,6 @@ from chomp.append_file import AppendFile
 from chomp.history.ledger import Ledger
 from chomp.tracking import JsonLines, log_to_file, open_console
 from chomp.types import BatchStats
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """No file of this process can grow beyond `size`: writes fail as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -69,7 +56,9 @@ def test_lines_are_there_at_once_behind_those_of_before(path: Path, told: list[s
     assert told == []
 
 
-def test_lines_that_fail_wait_and_are_written_in_their_order(path: Path, told: list[str]):
+def test_lines_that_fail_wait_and_are_written_in_their_order(
+    path: Path, told: list[str], files_of_at_most: Any
+):
     file = AppendFile(path, told.append)
     lines = [f"{number:04}\n" for number in range(10)]
     with files_of_at_most(13):
@@ -87,7 +76,7 @@ def test_lines_that_fail_wait_and_are_written_in_their_order(path: Path, told: l
     assert len(told) == 1
 
 
-def test_close_writes_what_waits(path: Path, told: list[str]):
+def test_close_writes_what_waits(path: Path, told: list[str], files_of_at_most: Any):
     file = AppendFile(path, told.append)
     with files_of_at_most(3):
         file.write("one\n")
@@ -96,7 +85,7 @@ def test_close_writes_what_waits(path: Path, told: list[str]):
     assert path.read_text() == "one\ntwo\n"
 
 
-def test_close_tells_what_is_lost(path: Path, told: list[str]):
+def test_close_tells_what_is_lost(path: Path, told: list[str], files_of_at_most: Any):
     file = AppendFile(path, told.append)
     with files_of_at_most(5):
         for line in ("one\n", "two\n", "three\n"):
@@ -107,7 +96,9 @@ def test_close_tells_what_is_lost(path: Path, told: list[str]):
 
 
 @pytest.mark.parametrize("limit", range(0, 26))
-def test_the_last_line_is_replaced_wherever_it_is(path: Path, told: list[str], limit: int):
+def test_the_last_line_is_replaced_wherever_it_is(
+    path: Path, told: list[str], limit: int, files_of_at_most: Any
+):
     """In the file, in memory, or partly in both."""
     file = AppendFile(path, told.append)
     with files_of_at_most(limit):

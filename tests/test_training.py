@@ -21,6 +21,8 @@ import orbax.checkpoint as ocp
 import pytest
 import yaml
 
+from chomp.checkpoint.archive import Choice
+from chomp.checkpoint.store import Checkpoints
 from chomp.config import config_from_mapping
 from chomp.parts import set_up
 
@@ -715,6 +717,27 @@ class TestRewind:
         for part in ("params", "train"):
             assert_same_bits(left[part], right[part])
         assert left["progress"]["batches"] == self.STEPS + 1
+
+    def test_a_damaged_checkpoint_is_passed_over_with_a_word(
+        self,
+        train: Any,
+        config_of: Callable[..., Path],
+        texts_with_noise: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        choose = Checkpoints.newest_good
+
+        def damaged(self: Checkpoints, at_most: int | None = None) -> Choice:
+            (tmp_path / "run" / "checkpoints" / "16" / "run.json").unlink()
+            return choose(self, at_most)
+
+        monkeypatch.setattr(Checkpoints, "newest_good", damaged)
+        done = train(config_of(texts_with_noise))
+        assert done.code == 0, done.err
+        assert "warning: the checkpoint of step 16 is damaged: run.json is missing" in done.out
+        assert "falling back to step 8" in done.out
+        assert "going back to step 8, and leaving out batch 21\n" in done.out
 
     def test_a_resume_leaves_it_out_as_well(
         self, train: Any, config_of: Callable[..., Path], texts_with_noise: Any, tmp_path: Path

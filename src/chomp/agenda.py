@@ -30,6 +30,7 @@ from chomp.training import (
     Save,
     Stopwatch,
     Utilization,
+    Window,
 )
 from chomp.types import BatchStats, Progress
 
@@ -52,7 +53,7 @@ class SaveClock:
 
     def __init__(self, minutes: float | None, signals: Signals):
         self._minutes, self._signals = minutes, signals
-        self.restart()
+        self._start = time.monotonic()
 
     def restart(self) -> None:
         """Begin to count anew: a checkpoint was just made."""
@@ -76,6 +77,7 @@ class Agenda:
         signals: what was asked for from outside.
         watch: of the loss.
         progress: counts at the start.
+        window: the steps before the start that no row tells of.
     """
 
     setup: Setup
@@ -84,6 +86,7 @@ class Agenda:
     signals: Signals
     watch: LossWatch
     progress: Progress
+    window: Window
 
     def actions(
         self,
@@ -150,6 +153,7 @@ class Agenda:
             every=train.log_every,
             steps=train.steps,
             progress=self.progress,
+            window=self.window,
             rates=self.setup.learner.schedules,
             constants={"packing_mode": config.data.packing_mode},
             first_row={"first_step_compile_time_s": compiled.seconds},

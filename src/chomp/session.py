@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import jax.numpy as jnp
 
 from chomp.agenda import Agenda
+from chomp.checkpoint.archive import damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
 from chomp.errors import ChompError, DivergedError, Interrupted
 from chomp.history.goodput import goodput_line
@@ -39,6 +40,7 @@ from chomp.training import (
     Reaction,
     Rewind,
     Stopwatch,
+    Window,
     perform,
     run_loop,
 )
@@ -91,15 +93,16 @@ class Session:
                 try:
                     result = self._attempt(tracker, saved)
                 except Interrupted:
-                    self.history.end(Ending.STOPPED.value)
+                    self.history.stopped(self.signals.stop)
                     tracker.message("stopped before the first step")
                     return self.signals.exit_code
                 except Rewind as rewind:
                     saved = self._rewind(tracker, rewind)
                     continue
-                if result.ending is Ending.STOPPED and (stop := self.signals.stop):
-                    self.history.lineage.event(EventKind.STOP, signal=stop.name)
-                self.history.end(result.ending.value)
+                if result.ending is Ending.STOPPED:
+                    self.history.stopped(self.signals.stop)
+                else:
+                    self.history.end(result.ending.value)
                 saved_step = self._wait_for_saves()
                 self._summarize(tracker, result, first)
                 if saved_step not in (None, result.progress.step):
@@ -135,7 +138,8 @@ class Session:
             tracker.message(f"resumed    after step {progress.step}")
         stopwatch = Stopwatch(self._tell)
         watch = self._watch(tracker, state, saved)
-        agenda = Agenda(setup, tracker, stopwatch, self.signals, watch, progress)
+        window = Window(*saved.meta["window"]) if saved else Window()
+        agenda = Agenda(setup, tracker, stopwatch, self.signals, watch, progress, window)
         with ExitStack() as resources:
             save = (lambda moment: self._save(moment, watch)) if self.checkpoints else None
             actions = agenda.actions(
@@ -223,7 +227,10 @@ class Session:
         saved = None
         if self.checkpoints:
             self.checkpoints.wait()
-            step = self.checkpoints.newest_good(first - 1).step
+            choice = self.checkpoints.newest_good(first - 1)
+            for line in damage_lines(choice):
+                tracker.message(f"warning: {line}")
+            step = choice.step
             saved = None if step is None else self.checkpoints.restore_run(step)
             self.checkpoints.set_aside_after(step or 0)
         step = saved.progress.step if saved else 0
@@ -313,7 +320,8 @@ class Session:
             "versions": package_versions(),
             "losses": watch.losses,
             "skipped": self.history.lineage.skipped_batches,
-            "unfinished": {"actions": moment.pending, "row": moment.row if moment.pending else {}},
+            "window": moment.window,
+            "unfinished": {"actions": moment.pending, "row": moment.row},
         }
         self.checkpoints.save(moment.state, moment.progress, self.setup.data.get_state(), meta)
         self._show_problems(self.checkpoints)

@@ -98,6 +98,20 @@ def test_half_written_and_missing_files_are_no_crash(
     assert json.loads(chomp("status", copy, "--json").out)["running"] is False
 
 
+@pytest.mark.parametrize(
+    "config",
+    ["[]", '{"train": 3}', '{"train": {"steps": "many"}, "logging": []}', '{"checkpoint": null}'],
+)
+def test_an_odd_config_is_no_crash(folder: Path, config: str):
+    begin(folder)
+    (folder / "metrics.jsonl").write_text(row(7))
+    (folder / "config_resolved.json").write_text(config)
+    status = read_status(folder)
+    assert status.metrics["step"] == 7
+    assert status.steps is None
+    assert status_lines(status)
+
+
 def test_a_running_process(folder: Path):
     lineage, heartbeat = begin(folder)
     lineage.resumed(40, [{"step": 45, "reason": "a file is missing"}])

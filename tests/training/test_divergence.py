@@ -24,6 +24,7 @@ class Watched:
             report=self.reported.append,
         )
         self.step, self.rejected = 0, 2
+        self.check_always = True
 
     def see(self, *losses: float) -> None:
         for loss in losses:
@@ -34,7 +35,8 @@ class Watched:
             progress = Progress(self.step, self.step + 5)
             stats = BatchStats(3, 3, 1, 0, 0, 0, (), 0xABC + self.step)
             self.watch.collect(Moment(state, StepMetrics(*values), progress, stats))
-        self.watch.check()
+        if self.check_always:
+            self.watch.check()
 
 
 def noisy(count: int) -> list[float]:
@@ -85,6 +87,14 @@ def test_a_spike_is_reported_once_and_a_fall_or_noise_never():
     [incident] = watched.reported
     assert (incident.step, incident.batch) == (35, 40)
     assert "loss 9.0000 at step 35" in incident.what
+
+
+def test_losses_that_nobody_asks_for_are_judged_in_time():
+    watched = Watched()
+    watched.check_always = False
+    watched.see(NAN, *noisy(998))
+    with pytest.raises(DivergedError, match="at step 1 "):
+        watched.see(3.0)
 
 
 def test_a_new_level_is_soon_the_usual_one():

@@ -198,6 +198,24 @@ def test_batches_to_leave_out_are_drawn_and_counted_but_not_trained_on():
     assert result.progress == Progress(4, 6, 8, docs_seen=4, docs_skipped=12)
 
 
+def test_a_stop_behind_a_batch_left_out_saves_its_number():
+    """The data's place is behind that batch, so the count of batches has to be."""
+    stream, saved = Stream(), []
+    state = TrainState(jnp.zeros(()), (), jnp.asarray(0), jnp.asarray(0), jnp.zeros(2))
+    run_loop(
+        count,
+        state,
+        Progress(),
+        stream,
+        [Action("save", lambda m: saved.append(m.progress), 0, at_stop=True)],
+        steps=9,
+        should_stop=lambda: stream.drawn >= 3,
+        stopwatch=Stopwatch(),
+        skipped={3},
+    )
+    assert [(one.step, one.batches) for one in saved] == [(2, 3)]
+
+
 def test_a_stop_is_heard_while_data_is_late(loop):
     class Late(Stream):
         waits = 0

@@ -152,7 +152,7 @@ class Archive:
 def damage_lines(choice: Choice) -> list[str]:
     """Return what to tell of the damaged checkpoints that were passed over."""
     lines = [f"the checkpoint of step {step} is damaged: {what}" for step, what in choice.rejected]
-    return [*lines, f"falling back to step {choice.step}"] if lines else []
+    return [*lines, f"falling back to step {choice.step or 0}"] if lines else []
 
 
 def is_permanent(step: int, keep_every: int) -> bool:

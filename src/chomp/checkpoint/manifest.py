@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from chomp.errors import DamagedError
+from chomp.whole_file import sync_folder
 
 NAME = "manifest.json"
 CHUNK = 1 << 20
@@ -109,15 +110,6 @@ def verify(folder: Path) -> Manifest:
         if found != digest:
             raise DamagedError(f"{name} has changed (its digest doesn't fit)")
     return manifest
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in `folder` to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _encode(content: dict[str, Any]) -> bytes:

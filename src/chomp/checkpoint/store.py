@@ -26,9 +26,10 @@ from chomp.checkpoint.arrays import (
     write_items,
 )
 from chomp.checkpoint.disk import EXTRA, check_room, free_bytes, megabytes, reason
-from chomp.checkpoint.manifest import sync_folder, write_manifest
+from chomp.checkpoint.manifest import write_manifest
 from chomp.errors import DiskError, ResumeError
 from chomp.types import Progress, TrainState
+from chomp.whole_file import sync_folder
 
 RECORD = "run.json"
 # What a disk that is full, read-only or gone raises: Python, TensorStore, and the latter's

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -14,6 +14,8 @@ from chomp.history.goodput import Goodput, measure
 from chomp.history.heartbeat import Beat, Phase, read_heartbeat
 from chomp.history.record import Record, Start, read_record, with_beat
 from chomp.run_folder import RunFolder
+
+T = TypeVar("T")
 
 TAIL = 1 << 20
 """Bytes at the end of the metrics in which the newest evaluation is looked for."""
@@ -84,15 +86,15 @@ def read_status(path: Path) -> Status:
         latest = beat._replace(alive=now) if beat and running else beat
         starts[-1] = with_beat(starts[-1], latest, running=running)
     config = _config(folder.resolved_config, problems)
-    metrics = folder.inside(config.get("logging", {}).get("metrics_file", "metrics.jsonl"))
+    metrics = folder.inside(_setting(config, "logging.metrics_file", str) or "metrics.jsonl")
     rows = list(_last_rows(metrics))
     row = next((row for row in rows if _has(row, ROW)), {})
     step = beat.finished if beat else 0
     if not (step and running):  # just begun, or without a heartbeat to the end
         step = max([step, row.get("step", 0), *(start.last_step for start in starts[-1:])])
-    steps = config.get("train", {}).get("steps")
+    steps = _setting(config, "train.steps", int)
     left = (steps - step) * row["step_time_s"] if running and steps and row else None
-    checkpoints = folder.inside(config.get("checkpoint", {}).get("root_dir") or "checkpoints")
+    checkpoints = folder.inside(_setting(config, "checkpoint.root_dir", str) or "checkpoints")
     return Status(
         folder=str(path),
         run=record.run if record else None,
@@ -131,7 +133,18 @@ def _config(path: Path, problems: list[str]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         problems.append(f"{path} can't be read ({error})")
         return {}
-    return values if isinstance(values, dict) else {}
+    if not isinstance(values, dict):
+        problems.append(f"{path} holds no mapping")
+        return {}
+    return values
+
+
+def _setting(config: dict[str, Any], key: str, kind: type[T]) -> T | None:
+    """Return a value of the configuration; None if there is none, or none of its type."""
+    section, name = key.split(".")
+    values = config.get(section)
+    value = values.get(name) if isinstance(values, dict) else None
+    return value if isinstance(value, kind) else None
 
 
 def _is_running(beat: Beat | None, host: str | None, now: float) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from chomp.history.heartbeat import Beat, read_heartbeat
 from chomp.history.record import EventKind, Record, Start, read_record, replayed_steps, with_beat
+from chomp.whole_file import replace_text
 
 Compare = Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[Any]]
 """Returns differences that have `key`, `old` and `new`."""
@@ -188,18 +189,8 @@ class Lineage:
         return None
 
     def _write(self) -> None:
-        replacement = self._path.with_name(self._path.name + ".tmp")
         try:
-            with replacement.open("w", encoding="utf-8") as file:
-                file.write(self.record.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(replacement, self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            replace_text(self._path, self.record.to_json())
         except OSError as error:
             self._warn(
                 f"warning: {self._path} can't be written ({error.strerror}); the run goes on, and "

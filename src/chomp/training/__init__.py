@@ -2,7 +2,7 @@
 
 from chomp.training.actions import DeviceCheck, Evaluate, Log, Profile, Record, Row, Sample, Save
 from chomp.training.divergence import Incident, LossWatch, Reaction, Rewind
-from chomp.training.loop import Action, Ending, LoopResult, Moment, perform, run_loop
+from chomp.training.loop import Action, Ending, LoopResult, Moment, Window, perform, run_loop
 from chomp.training.step import TrainStep, init_state, make_train_step
 from chomp.training.stopwatch import Stopwatch
 from chomp.training.utilization import Utilization
@@ -27,6 +27,7 @@ __all__ = [
     "Stopwatch",
     "TrainStep",
     "Utilization",
+    "Window",
     "init_state",
     "make_train_step",
     "perform",

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from chomp.errors import ChompError, Interrupted
-from chomp.training.loop import Moment
+from chomp.training.loop import Moment, Window
 from chomp.training.stopwatch import Stopwatch
 from chomp.types import Batch, BatchStats, Progress, TrainState
 
@@ -74,6 +74,7 @@ class Log:
         every: int,
         steps: int,
         progress: Progress,
+        window: Window,
         rates: dict[str, optax.Schedule],
         constants: Row,
         first_row: Row,
@@ -91,6 +92,7 @@ class Log:
             every: steps between rows.
             steps: the last step, which always has a row.
             progress: counts at the start.
+            window: the steps before the start that no row tells of.
             rates: learning rate by its name in the row.
             constants: values that every row repeats.
             first_row: values of the first row only.
@@ -106,11 +108,10 @@ class Log:
         self._constants, self._first_row = constants, first_row
         self._row_tokens, self._memory, self._check = row_tokens, memory, check
         self._read_retries, self._utilization = read_retries, utilization
-        self._window_tokens = 0
+        self._window = window
         self._last_seen = progress.step
         for rate in rates.values():
             rate(0)  # compiles its few operations, which would count as time of the second row
-        self._reported: Row = {}
 
     def __call__(self, moment: Moment) -> None:
         """Count the step, and write a row if one is due.
@@ -122,31 +123,36 @@ class Log:
         if not data_ended:
             self._last_seen = step
             self._tracker.progress(step)
-            self._window_tokens += moment.stats.tokens
+            steps, tokens = self._window
+            self._window = Window(steps + 1, tokens + moment.stats.tokens)
         if data_ended and step == self._last.step:  # the row is there; an evaluation may be new
-            if moment.row != self._reported and not moment.pending:
+            if moment.row and not moment.pending:
                 self._tracker.log({"step": step} | moment.row)
+                moment.row = {}
         elif moment.pending:
             moment.row = self._row(moment)
             self._check()
         elif moment.row or data_ended or step == self._steps or step % self._every == 0:
             self._tracker.log(self._row(moment))
+            moment.row = {}
             self._check()
+        moment.window = self._window
 
     def _row(self, moment: Moment) -> Row:
         loss, grad_norm, rejected = jax.device_get(
             (moment.metrics.loss, moment.metrics.grad_norm, moment.metrics.rejected)
         )
         lap, now = self._stopwatch.lap(), moment.progress
+        steps = now.step - self._last.step
         row: Row = {"step": now.step, "loss": float(loss), "grad_norm": float(grad_norm)}
         # The rate of the update that made this step: schedules count finished updates.
         row |= {name: np.asarray(rate(now.step - 1)).item() for name, rate in self._rates.items()}
         row |= {
             "tokens_seen": now.tokens_seen,
             "tokens_per_sec": (now.tokens_seen - self._last.tokens_seen) / lap.seconds,
-            "step_time_s": lap.seconds / lap.steps,
+            "step_time_s": lap.seconds / steps,
             "data_wait_share": lap.waiting / lap.seconds,
-            "packing_utilization": self._window_tokens / (lap.steps * self._row_tokens),
+            "packing_utilization": self._window.tokens / (self._window.steps * self._row_tokens),
             "docs_seen": now.docs_seen,
             "docs_truncated": now.docs_truncated,
             "docs_skipped": now.docs_skipped,
@@ -157,10 +163,9 @@ class Log:
             "epoch": moment.stats.epoch,
         }
         with self._stopwatch.paused("training"):  # the first time it measures the device
-            row |= self._utilization(lap.seconds / lap.steps)
+            row |= self._utilization(lap.seconds / steps)
         row |= self._constants | self._first_row | self._memory() | moment.row
-        self._last, self._first_row, self._window_tokens = now, {}, 0
-        self._reported = dict(moment.row)
+        self._last, self._first_row, self._window = now, {}, Window()
         return row
 
 

@@ -20,6 +20,8 @@ MIN_HISTORY = 16
 """Losses that must be known before one can be called unusual."""
 LEAST_SPREAD = 1e-3
 """Smallest spread of losses assumed, as a share of their median: repeated texts have none."""
+MOST_UNREAD = 1000
+"""Steps that are collected at most before they are judged."""
 MAD_TO_SIGMA = 1.4826
 """Standard deviation by median absolute deviation, of a normal distribution."""
 
@@ -92,11 +94,17 @@ class LossWatch:
         return list(self._losses)
 
     def collect(self, moment: Moment) -> None:
-        """Keep what the step reports, unread."""
+        """Keep what the step reports, unread but for once in many steps.
+
+        Raises:
+            DivergedError, Rewind: as `check` does.
+        """
         now = moment.progress
         self._unread.append(
             _Seen(now.step, now.batches, f"{moment.stats.hash:016x}", moment.metrics)
         )
+        if len(self._unread) >= MOST_UNREAD:
+            self.check()
 
     def check(self) -> None:
         """Judge the steps since the last check.

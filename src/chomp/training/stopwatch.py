@@ -9,7 +9,6 @@ from typing import NamedTuple
 class Lap(NamedTuple):
     """A stretch of training between two readings."""
 
-    steps: int
     seconds: float
     """Wall time of the stretch, pauses left out."""
     waiting: float
@@ -35,11 +34,10 @@ class Stopwatch:
     def _restart(self) -> None:
         self._start = time.perf_counter()
         self._paused = self._waiting = 0.0
-        self._steps = 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time inside as waiting for data, and one more step."""
+        """Count the time inside as waiting for data."""
         start = time.perf_counter()
         self._do("waiting")
         yield
@@ -47,7 +45,6 @@ class Stopwatch:
         seconds = time.perf_counter() - start
         self._waiting += seconds
         self.total_waiting += seconds
-        self._steps += 1
 
     @contextmanager
     def paused(self, doing: str) -> Iterator[None]:
@@ -71,6 +68,6 @@ class Stopwatch:
     def lap(self) -> Lap:
         """Return the lap so far and begin the next. The device must be idle."""
         seconds = time.perf_counter() - self._start - self._paused
-        lap = Lap(self._steps, max(seconds, 1e-9), self._waiting)
+        lap = Lap(max(seconds, 1e-9), self._waiting)
         self._restart()
         return lap
