@@ -236,6 +236,17 @@ def test_damage_is_named_when_the_corpus_is_opened(opened, copy):
         open_tokens(opened, copy / "nowhere")
 
 
+def test_an_id_beyond_the_vocabulary_never_reaches_the_model(opened, copy, monkeypatch):
+    """In a corpus too large to be read at the start."""
+    monkeypatch.setattr("chomp.data.token_corpus.FULL_DIGEST_BYTES", 0)
+    tokens = np.load(copy / "train-00000.tokens.npy", mmap_mode="r+")
+    tokens[tokens.size // 2] = 40_000
+    tokens.flush()
+    data = open_tokens(opened, copy, repeat=False)
+    with pytest.raises(DataError, match=r"the id 40000, but those of the tokenizer are below 256"):
+        list(data.train)
+
+
 @pytest.mark.parametrize(
     "keys, message",
     [
