@@ -5,11 +5,8 @@ the texts the next shard begins, so that a preparation killed anywhere goes on t
 the same bytes.
 """
 
-import fcntl
-import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,16 +25,14 @@ from chomp.data.token_files import (
     PROGRESS,
     TOKENIZER,
     Manifest,
-    damage,
-    manifest_from_values,
     on_disk,
-    read_json,
     records_of,
     token_type,
     write_json,
     write_shard,
 )
 from chomp.data.tokenizer import Tokenizer
+from chomp.data.unfinished import Begun, check_same, locked, read_begun
 from chomp.errors import DataError
 
 
@@ -80,13 +75,13 @@ def prepare(
     texts = find_texts(config, reading_of(config, closing))
     plan = _plan(config, tokenizer, texts, evaluate=evaluate, shard_tokens=shard_tokens)
     on_disk(out, lambda: out.mkdir(parents=True, exist_ok=True))
-    with _locked(out):
+    with locked(out):
         if (out / MANIFEST).exists():
             manifest = read_manifest(out)
-            _check_same(out, manifest.plan, plan)
+            check_same(out, manifest.plan, plan)
             (out / PROGRESS).unlink(missing_ok=True)
             return manifest
-        writer = _Writer(out, texts, tokenizer, _begun(out, plan, texts))
+        writer = _Writer(out, texts, tokenizer, read_begun(out, plan, texts))
         try:
             return writer.write(config.tokenizer.max_doc_tokens, evaluate=evaluate, tell=tell)
         finally:
@@ -118,78 +113,10 @@ def _plan(
     }
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise DataError(f"{folder}: another chomp data prepare is writing to it") from error
-    finally:
-        os.close(descriptor)
-
-
-class _Begun(NamedTuple):
-    """What is finished of a corpus."""
-
-    manifest: Manifest
-    evaluated: bool
-    """The evaluation documents are written."""
-    state: dict[str, Any] | None
-    """Where the texts of the next shard begin."""
-
-    def save(self, out: Path) -> None:
-        write_json(out / PROGRESS, self._asdict() | {"manifest": self.manifest.as_values()})
-
-
-def _begun(out: Path, plan: dict[str, Any], texts: Texts) -> _Begun:
-    """Return what is there of the corpus. Raises DataError if it's another, or something else."""
-    path = out / PROGRESS
-    if not path.exists():
-        if others := sorted({entry.name for entry in out.iterdir()} - {PROGRESS + ".tmp"}):
-            raise DataError(f"{out}: not empty (it holds {others[0]}); give a new folder")
-        own = texts.own.shards if texts.own else ()
-        sources, theirs = ([shard.name for shard in s] for s in (texts.corpus.shards, own))
-        begun = _Begun(Manifest(plan, sources, theirs, [], [], 0, False), False, None)
-        begun.save(out)
-        return begun
-    values = read_json(path)
-    try:
-        manifest = manifest_from_values(values["manifest"])
-        begun = _Begun(manifest, values["evaluated"], values["state"])
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error!r}); delete {out} and start again") from error
-    _check_same(out, manifest.plan, plan)
-    if lost := [line for s in manifest.all_shards for line in damage(out, s, read=False)]:
-        raise DataError("\n".join([*lost[:10], f"delete {out} and prepare it again"]))
-    return begun
-
-
-def _check_same(out: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    old, new = dict(_flat(then)), dict(_flat(now))
-    differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if differing:
-        lines = [
-            f"{out}: holds another corpus, which stays as it is:",
-            *(f"  {key}: there {old.get(key)!r}, now {new.get(key)!r}" for key in differing[:10]),
-            "give another folder, or delete this one",
-        ]
-        raise DataError("\n".join(lines))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
 class _Writer:
     """Writes what is missing of a corpus."""
 
-    def __init__(self, out: Path, texts: Texts, tokenizer: Tokenizer, begun: _Begun):
+    def __init__(self, out: Path, texts: Texts, tokenizer: Tokenizer, begun: Begun):
         self._out, self._texts, self._tokenizer, self._begun = out, texts, tokenizer, begun
         self._dtype = token_type(tokenizer.vocab_size)
 
