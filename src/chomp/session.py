@@ -178,7 +178,9 @@ class Session:
 
     def _compile(self) -> Compiled:
         if self.compiled is None:
-            self.compiled = compile_step(self.setup)
+            is_new = self.saved is None
+            meanwhile = self.setup.learner.prepare if is_new else lambda: None
+            self.compiled = compile_step(self.setup, meanwhile)
         return self.compiled
 
     def _start_state(self, saved: SavedRun | None) -> TrainState:

@@ -48,6 +48,10 @@ def stopwatch() -> Stopwatch:
 
 @pytest.fixture
 def log(kept: Rows, stopwatch: Stopwatch) -> Callable[..., Log]:
+    def utilization(step_seconds: float) -> dict[str, float]:
+        time.sleep(0 if kept.rows else 0.8)  # the first time it measures
+        return {"mfu": 0.01 / step_seconds}
+
     def make(
         every: int,
         *,
@@ -68,6 +72,7 @@ def log(kept: Rows, stopwatch: Stopwatch) -> Callable[..., Log]:
             first_row={"first_step_compile_time_s": 7.0},
             row_tokens=8,
             memory=lambda: {"peak_memory_gb": 1.0},
+            utilization=utilization,
             read_retries=lambda: 0,
             check=check,
         )
@@ -102,6 +107,7 @@ def test_a_row_covers_the_window_since_the_last(log: Any, kept: Rows, stopwatch:
     assert 0.02 <= second["step_time_s"] < 0.3
     assert first["tokens_per_sec"] == pytest.approx(20 / (2 * first["step_time_s"]))
     assert second["tokens_per_sec"] == pytest.approx(30 / (3 * second["step_time_s"]))
+    assert first["mfu"] * first["step_time_s"] == pytest.approx(0.01)
     assert first["packing_utilization"] == 6 / 8
     # The rate of the update that made the step: the ninth has count 8.
     assert second["lr"] == 4.5

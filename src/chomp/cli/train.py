@@ -12,6 +12,7 @@ import click
 from chomp.cli.group import show_error
 from chomp.cli.options import FolderPath, override_option, start_environment
 from chomp.errors import ChompError
+from chomp.garbage import deferred_collection
 from chomp.signals import nothing_to_save
 
 
@@ -27,6 +28,7 @@ from chomp.signals import nothing_to_save
     help="Resume although this value of the configuration has changed.",
 )
 @click.option("--dry-run", is_flag=True, help="Compile and take one step; write nothing.")
+@deferred_collection()
 def train(
     config_path: Path | None,
     overrides: Sequence[str],

@@ -80,6 +80,7 @@ class Log:
         first_row: Row,
         row_tokens: int,
         memory: Callable[[], dict[str, float]],
+        utilization: Callable[[float], Row],
         read_retries: Callable[[], int],
         check: Callable[[], None],
     ):
@@ -97,6 +98,7 @@ class Log:
             first_row: values of the first row only.
             row_tokens: positions of a whole batch, padding included.
             memory: current memory readings.
+            utilization: what a step time in seconds says about the use of the device.
             read_retries: how often a read was repeated since this process began.
             check: judges the steps that a row tells of; called behind each.
         """
@@ -105,7 +107,7 @@ class Log:
         self._last, self._rates = progress, rates
         self._constants, self._first_row = constants, first_row
         self._row_tokens, self._memory, self._check = row_tokens, memory, check
-        self._read_retries = read_retries
+        self._read_retries, self._utilization = read_retries, utilization
         self._window = window
         self._last_seen = progress.step
         for rate in rates.values():
@@ -160,6 +162,8 @@ class Log:
             "batch_hash": f"{moment.stats.hash:016x}",
             "epoch": moment.stats.epoch,
         }
+        with self._stopwatch.paused("training"):  # the first time it measures the device
+            row |= self._utilization(lap.seconds / steps)
         row |= self._constants | self._first_row | self._memory() | moment.row
         self._last, self._first_row, self._window = now, {}, Window()
         return row
