@@ -16,6 +16,8 @@ MEASURED = frozenset(
         "peak_memory_gb",
         "device_memory_gb",
         "read_retries",
+        "mfu",
+        "fraction_of_matmul_bound",
     }
 )
 """Values of a row that the clock or the machine decides."""
