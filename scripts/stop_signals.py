@@ -44,6 +44,9 @@ class Stop(NamedTuple):
 
 
 class StoppedTrial(Trial):
+    step = 0
+    """The last finished step of all starts."""
+
     def stop(self, moment: Kill) -> Stop | None:
         """Start, and send SIGTERM when the moment has come; None if the run ended before."""
         process = self._start()
@@ -66,10 +69,10 @@ class StoppedTrial(Trial):
         assert beat is not None
         wrong = [f"exit code {code}"] if code != 128 + signal.SIGTERM else []
         wrong += [f"checkpoint of step {step}: {what}" for step, what in newest.rejected]
-        lost = beat.finished - (newest.step or 0)
-        if lost:
-            wrong.append(f"step {beat.finished} finished, {newest.step} saved")
-        return Stop(phase, saving, seconds, beat.finished, lost, wrong)
+        self.step = max(self.step, beat.finished)
+        if lost := self.step - (newest.step or 0):
+            wrong.append(f"step {self.step} finished, {newest.step} saved")
+        return Stop(phase, saving, seconds, self.step, lost, wrong)
 
     def interrupted_sample(self) -> bool:
         """Whether the last checkpoint was saved by a stop before that step's sample was drawn."""

@@ -208,7 +208,8 @@ def ask_to_save(run: Run) -> None:
     # While Python still reads its modules there is nothing to save, but nobody is killed either.
     wait_until(run.process, lambda: is_ignoring(run.process, signal.SIGUSR1))
     run.process.send_signal(signal.SIGUSR1)
-    run.send(signal.SIGUSR1, Phase.COMPILING)  # before there is a step
+    # Before there is a new step; what the run goes on from is known already.
+    run.send(signal.SIGUSR1, Phase.STARTING, 5)
     run.send(signal.SIGUSR1, Phase.EVALUATING, STEPS)
 
 

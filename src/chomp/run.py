@@ -80,6 +80,9 @@ def train(request: Request) -> int:
             saved = _read_saved(request, checkpoints, choice, console)
             values = config.model_dump(mode="json")
             history.begin(versions=package_versions(), config=values, compare=changes)
+            if saved:
+                fallbacks = [{"step": step, "reason": what} for step, what in choice.rejected]
+                history.resumed(saved.progress.step, fallbacks)
             setup = signals.unless_stopped(
                 lambda: _prepare(config, snapshot, console, resources, history.lineage.on_device)
             )
@@ -97,9 +100,6 @@ def train(request: Request) -> int:
         folder.write_configs(request.original, resolved)
         if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
             console.message(f"newer checkpoints set aside in {aside}")
-        if saved:
-            fallbacks = [{"step": step, "reason": problem} for step, problem in choice.rejected]
-            history.resumed(saved.progress.step, fallbacks)
         session = Session(
             setup, folder, checkpoints, saved, console, signals, history, request.started
         )
