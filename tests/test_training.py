@@ -55,6 +55,8 @@ MEASURED = {
     "first_step_compile_time_s",
     "peak_memory_gb",
     "device_memory_gb",
+    "mfu",
+    "fraction_of_matmul_bound",
 }
 # The end of JAX's message about each program that it compiles, which train.log keeps.
 COMPILED_STEP = "Finished XLA compilation of jit(train_step)"
