@@ -18,8 +18,6 @@ MEASURED = frozenset(
         "mfu",
         "fraction_of_matmul_bound",
         "read_retries",
-        "mfu",
-        "fraction_of_matmul_bound",
     }
 )
 """Values of a row that the clock or the machine decides."""
