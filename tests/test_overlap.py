@@ -21,7 +21,7 @@ LOG_EVERY = 5
 STEPS = 15
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def setup(make_config: Callable[..., Any]) -> Iterator[Setup]:
     setup = set_up(make_config("megalodon", train={"eval_every": 5}), None)
     yield setup

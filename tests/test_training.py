@@ -55,6 +55,8 @@ MEASURED = {
     "first_step_compile_time_s",
     "peak_memory_gb",
     "device_memory_gb",
+    "mfu",
+    "fraction_of_matmul_bound",
 }
 # The end of JAX's message about each program that it compiles, which train.log keeps.
 COMPILED_STEP = "Finished XLA compilation of jit(train_step)"
@@ -175,7 +177,8 @@ def signalled(chains: dict[str, Future[Chain]]) -> Chain:
 
 
 def unmeasured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
+    measured = MEASURED | {"mfu", "fraction_of_matmul_bound"}  # one of them, by device
+    return [{k: v for k, v in row.items() if k not in measured} for row in rows]
 
 
 def saved_steps(run: Path) -> list[int]:

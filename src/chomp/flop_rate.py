@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 # Dense bfloat16 with float32 sums, in TFLOP/s, by the name that JAX gives the device. Data sheets
 # print twice as much for sparse matrices. Names match whole: a laptop's or a cut-down GPU of a
@@ -31,10 +31,10 @@ PEAK_TFLOPS: tuple[tuple[str, float], ...] = (
 )
 
 
-QUICK_SIZE = {"cpu": 1024}
-"""Enough for a CPU where a run measures beside its work: some milliseconds."""
-_SIZE = {"cpu": 2048}
-_ACCELERATOR_SIZE = 8192
+SIZE = (2048, 8192)
+"""Of the factors on a CPU, and elsewhere: enough to keep the device busy."""
+QUICK_SIZE = (1024, 4096)
+"""Where a run measures beside its work: some milliseconds, and memory that a step needs anyway."""
 
 
 def peak_flops(device: str) -> float | None:
@@ -45,26 +45,26 @@ def peak_flops(device: str) -> float | None:
     return None
 
 
-def matmul_rate(dtype: str, sizes: Mapping[str, int] = _SIZE) -> Callable[[], float]:
+def matmul_rate(dtype: str, size: tuple[int, int] = SIZE) -> Callable[[], float]:
     """Return a function that measures the rate of one large matrix product, in FLOP/s.
 
     Args:
         dtype: of the factors; the precision is the one that the model multiplies them in.
-        sizes: of the square factors, by platform; others have large ones.
+        size: of the square factors on a CPU, and elsewhere.
     """
     import jax
     import jax.numpy as jnp
     from megalodon_jax.ops import dot_precision
 
-    size = sizes.get(jax.default_backend(), _ACCELERATOR_SIZE)
+    width = size[jax.default_backend() != "cpu"]
     precision = dot_precision(jnp.dtype(dtype))
     product = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))
-    factor = jnp.full((size, size), 1.0 / size, dtype)
+    factor = jnp.full((width, width), 1.0 / width, dtype)
     jax.block_until_ready(product(factor))
 
     def measure() -> float:
         start = time.perf_counter()
         jax.block_until_ready(product(factor))
-        return 2 * size**3 / (time.perf_counter() - start)
+        return 2 * width**3 / (time.perf_counter() - start)
 
     return measure
