@@ -196,7 +196,7 @@ MOMENTS = [
     Moment("before a resume, until it was refused", before_a_resume, "no room for two"),
     Moment("before a save", before_a_save, "not saved: it needs about"),
     Moment("while a save was written", during_a_save, "not saved: No space left on device"),
-    Moment("at rows of metrics, ledger and log", at_rows, "metrics.jsonl can't be written"),
+    Moment("at rows of metrics", at_rows, "metrics.jsonl can't be written"),
     Moment("at a sample", at_samples, "samples.jsonl can't be written"),
     Moment("near the end, until it had failed", to_the_end, "could not be saved"),
 ]

@@ -177,7 +177,8 @@ def signalled(chains: dict[str, Future[Chain]]) -> Chain:
 
 
 def unmeasured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
+    measured = MEASURED | {"mfu", "fraction_of_matmul_bound"}  # one of them, by device
+    return [{k: v for k, v in row.items() if k not in measured} for row in rows]
 
 
 def saved_steps(run: Path) -> list[int]:
