@@ -29,7 +29,8 @@ import jax  # noqa: E402
 from chomp import run, session  # noqa: E402
 from chomp.config import Config, load_config  # noqa: E402
 from chomp.garbage import deferred_collection  # noqa: E402
-from chomp.parts import Compiled, Setup, compile_step  # noqa: E402
+from chomp.parts import Setup  # noqa: E402
+from chomp.programs import Compiled, compile_step  # noqa: E402
 from chomp.run_folder import RunFolder  # noqa: E402
 from chomp.types import Batch  # noqa: E402
 

@@ -38,7 +38,8 @@ class Bench:
     """A model, its data and its state, ready for steps."""
 
     def __init__(self, config_path: Path, overrides: Sequence[str]):
-        from chomp.parts import compile_step, set_up
+        from chomp.parts import set_up
+        from chomp.programs import compile_step
         from chomp.types import Progress
 
         self.setup = set_up(load_config(config_path, overrides), None)
@@ -88,7 +89,7 @@ class Timed:
 
 def unchecked_step(bench: Bench) -> Any:
     """Compile the step without the choice between old and new values."""
-    from chomp.parts import compile_step
+    from chomp.programs import compile_step
     from chomp.training import step
 
     choose, step._where = step._where, lambda condition, new, old: new

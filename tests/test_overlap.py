@@ -13,7 +13,8 @@ import pytest
 
 import chomp.session
 from chomp.errors import DataError
-from chomp.parts import Setup, compile_loss, compile_step, place, set_up
+from chomp.parts import Setup, place, set_up
+from chomp.programs import compile_loss, compile_step
 from chomp.training import Action, Moment, Stopwatch, run_loop
 from chomp.types import Batch, BatchStats, Drawn, Progress, StepMetrics, TrainState
 

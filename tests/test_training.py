@@ -356,7 +356,9 @@ class TestRunFolder:
         rows = read_rows(tmp_path / "run")
         assert [row["step"] for row in rows] == [3, 5, 6, 7]
         for row in rows:
-            assert MEASURED - {"first_step_compile_time_s"} <= set(row)
+            utilization = {"mfu", "fraction_of_matmul_bound"}
+            assert MEASURED - {"first_step_compile_time_s"} - utilization <= set(row)
+            assert len(utilization & set(row)) == 1
             assert {"docs_seen", "docs_truncated", "packing_mode", "lr"} <= set(row)
             assert row["lr_muon"] == pytest.approx(100 * row["lr"])
             assert 0 < row["packing_utilization"] <= 1
@@ -365,6 +367,16 @@ class TestRunFolder:
         assert ["eval_loss" in row for row in rows] == [False, True, False, True]
         last = rows[-1]
         assert last["eval_perplexity"] == pytest.approx(np.exp(last["eval_loss"]))
+
+    def test_a_peak_in_the_config_makes_rows_of_mfu(
+        self, train: Any, config_file: Any, tmp_path: Path, read_rows: Any
+    ):
+        assert train(config_file(logging={"peak_tflops": 0.5})).code == 0
+        # Forward and backward, embedding to vocabulary, for each position.
+        flops = 2 * 2 * 64 * (3 * 2 * 16 * 384)
+        for row in read_rows(tmp_path / "run"):
+            assert row["mfu"] == pytest.approx(flops / row["step_time_s"] / 0.5e12)
+            assert "fraction_of_matmul_bound" not in row
 
     def test_a_second_run_in_it_is_refused(self, train: Any, config_file: Any, tmp_path: Path):
         config = config_file()

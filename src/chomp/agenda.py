@@ -13,7 +13,8 @@ from chomp.flop_rate import QUICK_SIZE, matmul_rate, peak_flops
 from chomp.garbage import settle
 from chomp.generation import SampleMaker, Sampling
 from chomp.models.flops import model_flops_per_token
-from chomp.parts import Compiled, Setup, compile_loss
+from chomp.parts import Setup
+from chomp.programs import Compiled, compile_loss
 from chomp.runtime import memory_readings
 from chomp.signals import Signals
 from chomp.tracking import Tracker

@@ -1,15 +1,12 @@
 """The parts of a run, built from its configuration."""
 
 import functools
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -18,7 +15,7 @@ from chomp.data import Data, SpecialIds, Tokenizer, load_tokenizer, open_data
 from chomp.errors import ConfigError, DataError
 from chomp.models import build_model
 from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
-from chomp.training import TrainStep, init_state, make_train_step
+from chomp.training import init_state
 from chomp.types import Batch, LanguageModel, TrainState
 
 # Values of the `model` section that the tokenizer decides.
@@ -200,74 +197,6 @@ def place(batch: Batch, *, vocab: int) -> Batch:
             "than data.tokenizer describes"
         )
     return jax.device_put(batch)
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A training step ready to be called.
-
-    Attributes:
-        step: state and batch to state and metrics; the state's buffers are donated.
-        seconds: time to compile, or to load from the compile cache.
-        temp_bytes: scratch memory of the program; None where that isn't known.
-    """
-
-    step: TrainStep
-    seconds: float
-    temp_bytes: int | None
-
-
-def compile_step(setup: Setup, meanwhile: Callable[[], None] = lambda: None) -> Compiled:
-    """Compile the training step once, for the shapes of every batch.
-
-    Args:
-        setup: the parts.
-        meanwhile: is called while XLA compiles, which leaves Python to others.
-    """
-    learner, train = setup.learner, setup.config.train
-    step = make_train_step(learner.model, learner.optimizer, deterministic=learner.deterministic)
-    if not train.jit:
-        meanwhile()
-        return Compiled(step, 0.0, None)
-    start = time.perf_counter()
-    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
-    lowered = jax.jit(step, donate_argnums=0).lower(learner.shapes, batch)
-
-    def finish() -> Compiled:
-        program = lowered.compile()
-        memory = program.memory_analysis()
-        scratch = memory.temp_size_in_bytes if memory else None
-        return Compiled(program, time.perf_counter() - start, scratch)
-
-    with ThreadPoolExecutor(1) as threads:
-        compiling = threads.submit(finish)
-        meanwhile()
-        return compiling.result()
-
-
-def compile_loss(setup: Setup) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """Return the evaluation step: parameters and rows to summed loss and number of targets.
-
-    It is compiled at its first call, once for a run: evaluation batches have one shape.
-    """
-    model = setup.learner.model
-
-    @jax.jit
-    def loss(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        rows = jax.tree.map(lambda array: array[0], batch)
-        return model.loss(params, rows, None)
-
-    return loss
-
-
-def batch_shapes(accum: int, batch: int, time_steps: int) -> Batch:
-    """Return the shapes and dtypes of every training batch."""
-
-    def example() -> Batch:
-        ids = jnp.zeros((accum, batch, time_steps), jnp.int32)
-        return Batch(ids, ids, ids, ids > 0)
-
-    return jax.eval_shape(example)
 
 
 def derived_values(setup: Setup) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
 from chomp.identity import changes, check_identity, package_versions
-from chomp.parts import Setup, compile_step, derived_values, set_up
+from chomp.parts import Setup, derived_values, set_up
+from chomp.programs import compile_step
 from chomp.report import dry_run_lines, group_rows, start_lines
 from chomp.run_folder import RunFolder
 from chomp.runtime import memory_readings, start_jax

@@ -16,7 +16,8 @@ from chomp.history.history import History
 from chomp.history.ledger import Ledger
 from chomp.history.record import EventKind
 from chomp.identity import package_versions
-from chomp.parts import Compiled, Setup, compile_step
+from chomp.parts import Setup
+from chomp.programs import Compiled, compile_step
 from chomp.report import program_name, summary_lines
 from chomp.run_folder import RunFolder
 from chomp.signals import Signals

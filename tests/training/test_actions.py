@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from chomp.errors import DivergedError
-from chomp.parts import compile_loss, set_up
+from chomp.parts import set_up
+from chomp.programs import compile_loss
 from chomp.training import Evaluate, Log, Moment, Save, Stopwatch, Window
 from chomp.types import BatchStats, Progress, StepMetrics, TrainState
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from chomp.bench.spread import Spread
@@ -91,8 +92,9 @@ def _full(shapes: TrainState) -> TrainState:
     random = np.random.default_rng(0)
 
     def noise(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        values = np.abs(random.standard_normal(leaf.shape, np.float32))  # counters aren't negative
-        return jax.device_put(values.astype(leaf.dtype))
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):  # counters and keys, a few numbers
+            return jax.device_put(np.ones(leaf.shape, leaf.dtype))
+        return jax.device_put(random.standard_normal(leaf.shape, np.float32).astype(leaf.dtype))
 
     return jax.block_until_ready(jax.tree.map(noise, shapes))
 

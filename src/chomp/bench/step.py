@@ -11,7 +11,8 @@ from chomp.bench.spread import Spread
 from chomp.config import Config
 from chomp.flop_rate import matmul_rate
 from chomp.models.flops import model_flops_per_token
-from chomp.parts import Setup, build_learner, compile_step, set_up
+from chomp.parts import Setup, build_learner, set_up
+from chomp.programs import compile_step
 from chomp.runtime import start_jax
 from chomp.types import Batch
 
