@@ -193,8 +193,8 @@ def place(batch: Batch, *, vocab: int) -> Batch:
     if least < 0 or largest >= vocab:
         raise DataError(
             f"the data holds token {largest if largest >= vocab else least}, but ids must be from "
-            f"0 to {vocab - 1} (model.vocab_size is {vocab}): it was made with another tokenizer "
-            "than data.tokenizer describes"
+            f"0 to {vocab - 1} (model.vocab_size is {vocab}); chomp data verify finds damage in "
+            "prepared tokens"
         )
     return jax.device_put(batch)
 

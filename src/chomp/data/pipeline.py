@@ -7,11 +7,9 @@ Prepared tokens come in where texts have been encoded.
 
 import threading
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import grain.python as grain
-import numpy as np
 
 from chomp.config.data import DataConfig
 from chomp.data.batching import Layout, draw
@@ -19,12 +17,11 @@ from chomp.data.evaluation import EvaluationSet
 from chomp.data.feed import Feed
 from chomp.data.files import Corpus
 from chomp.data.fingerprint import Fingerprint
-from chomp.data.packing import BinRows, Block, Packed, SequentialRows
+from chomp.data.packing import BinRows, Block, SequentialRows
 from chomp.data.reading import reading_of
 from chomp.data.sources import open_prepared, open_texts
 from chomp.data.streams import Samples
 from chomp.data.tokenizer import Tokenizer
-from chomp.errors import DataError
 from chomp.types import ROW_BITS, Drawn
 
 
@@ -120,7 +117,7 @@ def open_data(
         best_fit=config.packing_mode == "bin",
         max_pieces=config.packing_max_docs_per_bin,
     )
-    batches = training_batches(source.blocks, config, layout, tokenizer.vocab_size).__iter__()
+    batches = training_batches(source.blocks, config, layout).__iter__()
     return Data(
         Feed(batches, config.grain_prefetch),
         Samples(source.samples),
@@ -132,21 +129,9 @@ def open_data(
 
 
 def training_batches(
-    blocks: grain.IterDataset[Block], config: DataConfig, layout: Layout, vocab_size: int
+    blocks: grain.IterDataset[Block], config: DataConfig, layout: Layout
 ) -> grain.IterDataset[Drawn]:
     """Chain everything from encoded documents to batches."""
-    ids = max(vocab_size, layout.pad_id + 1)
-
-    def batch(rows: Sequence[Packed]) -> Drawn:
-        drawn = draw(rows, layout)
-        # The model looks ids up unchecked; a damaged corpus of tokens may hold any.
-        if (largest := np.max(drawn.batch.input_ids)) >= ids:
-            raise DataError(
-                f"a batch holds the id {largest}, but those of the tokenizer are below {ids}: the "
-                "prepared tokens are damaged; chomp data verify finds where"
-            )
-        return drawn
-
     if config.packing_mode == "sequential":
         rows = SequentialRows(blocks, time=layout.time)
     else:
@@ -157,4 +142,4 @@ def training_batches(
             max_pieces=config.packing_max_docs_per_bin,
             seed=config.seed if config.shuffle else None,
         )
-    return rows.batch(layout.accum * layout.batch, batch_fn=batch)
+    return rows.batch(layout.accum * layout.batch, batch_fn=lambda rows: draw(rows, layout))
