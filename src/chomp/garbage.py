@@ -2,8 +2,8 @@
 
 After a start there are some 300,000 objects, which a full collection looks through for 0.1 to
 0.2 s of processor time, at any moment. Nearly all of them stay until the end, so once the first
-steps are taken they are collected once and then left alone (`gc.freeze`): later collections look at
-what is new.
+steps are taken they are collected once and then left alone (`gc.freeze`): later collections look
+at what is new.
 """
 
 import gc
