@@ -101,7 +101,7 @@ def _lap(trial: Trial, kills: list[Kill], proof: Proof, say: Say) -> list[Kill]:
             say(f"kill {len(proof.kills):<6} {_landing(killed)}")
         else:
             say(f"            {kill.moment}: none after step {kill.step} before the run ended")
-        if not (killed and killed.hit):
+        if kill.tries < TRIES and not (killed and killed.hit):
             (left if kill.tries + 1 < TRIES else proof.missed).append(kill.again())
         if not killed:
             return left + order
