@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from chomp.history.heartbeat import Beat, Phase
 
-TRIES = 4
+TRIES = 5
 """How often a kill is tried: a short moment may be over before the signal arrives."""
 
 
@@ -45,7 +45,7 @@ class Kill(NamedTuple):
 
     def again(self) -> "Kill":
         """Return the next try, which waits less."""
-        return self._replace(delay=self.delay / 4, tries=self.tries + 1)
+        return self._replace(delay=self.delay / 8, tries=self.tries + 1)
 
 
 class Known(NamedTuple):
@@ -64,7 +64,7 @@ class Known(NamedTuple):
     epoch_ends: Sequence[int]
     """Steps whose batch holds the first document of another epoch."""
     start_seconds: float
-    """From the start of the process until the state is there."""
+    """From the start of the process to the compilation, which is shorter at the next start."""
 
 
 class View(NamedTuple):
@@ -100,7 +100,7 @@ def in_order(kills: Sequence[Kill]) -> list[Kill]:
     following = [kill for kill in kills if kill.moment in FOLLOWING]
     placed = sorted((k for k in kills if k.moment not in FOLLOWING), key=lambda kill: kill.step)
     order = []
-    for kill in placed or [Kill(Moment.STEP, 1, 0.0, TRIES)]:
+    for kill in placed or [Kill(Moment.STEP, 1, 0.0)]:
         order.append(kill)
         order += following[:1]
         following = following[1:]

@@ -101,8 +101,14 @@ def _lap(trial: Trial, kills: list[Kill], proof: Proof, say: Say) -> list[Kill]:
             say(f"kill {len(proof.kills):<6} {_landing(killed)}")
         else:
             say(f"            {kill.moment}: none after step {kill.step} before the run ended")
-        if kill.tries < TRIES and not (killed and killed.hit):
-            (left if kill.tries + 1 < TRIES else proof.missed).append(kill.again())
+        if not (killed and killed.hit):
+            again = kill.again()
+            if again.tries >= TRIES:
+                proof.missed.append(again)
+            elif killed:  # the moment comes again: the checkpoint is from before it
+                order.insert(0, again)
+            else:
+                left.append(again)
         if not killed:
             return left + order
     trial.finish()
@@ -135,7 +141,7 @@ def _seen(known: Known) -> str:
 def _landing(killed: Killed) -> str:
     beat = killed.view.beat
     doing = beat.phase.value + (", checkpoint being written" if killed.view.writing else "")
-    late = "" if killed.hit else "; too late for its moment, to be tried again"
+    late = "" if killed.hit else "; too late for its moment"
     return (
         f"{killed.kill.moment:<32} {beat.finished:>4} steps finished ({doing}), "
         f"goes on from {killed.resumes}{late}"

@@ -78,7 +78,7 @@ class Trial:
                 time.sleep(POLL_SECONDS)
             until = time.monotonic() + kill.delay
             while time.monotonic() < until and self._is_now(kill, process):
-                time.sleep(POLL_SECONDS)
+                time.sleep(max(POLL_SECONDS, kill.delay / 20))
             # Stopped first, so that what it is doing when it is killed is known and not guessed.
             process.send_signal(signal.SIGSTOP)
             if process.returncode is None:

@@ -77,5 +77,5 @@ def observe(trial: Trial, every: int) -> Known:
         seconds[Phase.SAVING] / max(1, len(saves)),
         every,
         [row["step"] for before, row in itertools.pairwise(rows) if row["epoch"] > before["epoch"]],
-        sum(seconds[p] for p in (Phase.STARTING, Phase.COMPILING, Phase.RESTORING)),
+        seconds[Phase.STARTING],
     )
