@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chomp.commands.checkpoint_diff import difference
+from chomp.errors import ResumeError
 from chomp.proof.trial import Trial
 
 MEASURED = frozenset(
@@ -29,8 +30,14 @@ def differences(straight: Trial, killed: Trial) -> Iterator[str]:
     for step in sorted({step for _, *sides in tables for side in sides for step in side}):
         for name, wanted, found in tables:
             yield from _rows(f"step {step}, {name}", wanted.get(step, []), found.get(step, []))
-    for line in difference(straight.folder.path, None, killed.folder.path, None):
-        yield f"final state, {line}"
+    for name, wanted, found in tables:
+        if [*wanted] != [*found] and sorted(wanted) == sorted(found):
+            yield f"{name}: rows are in another order"
+    try:
+        for line in difference(straight.folder.path, None, killed.folder.path, None):
+            yield f"final state, {line}"
+    except ResumeError as error:
+        yield f"final state: {error}"
 
 
 def _by_step(rows: list[Row]) -> dict[int, list[Row]]:
@@ -46,10 +53,11 @@ def _rows(place: str, wanted: list[Row], found: list[Row]) -> Iterator[str]:
         return
     for one, other in zip(wanted, found, strict=True):
         for key in dict.fromkeys([*one, *other]):
-            if key not in MEASURED and _text(one.get(key)) != _text(other.get(key)):
-                yield f"{place}: {key} is {other.get(key)!r}, straight {one.get(key)!r}"
+            left, right = _text(one, key), _text(other, key)
+            if key not in MEASURED and left != right:
+                yield f"{place}: {key} is {right}, straight {left}"
 
 
-def _text(value: object) -> str:
+def _text(row: Row, key: str) -> str:
     """Return what is equal for the same bits only: 0.0 and -0.0 differ, NaN is NaN."""
-    return json.dumps(value)
+    return json.dumps(row[key]) if key in row else "missing"
