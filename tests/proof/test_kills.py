@@ -19,7 +19,7 @@ def known(draw: st.DrawFn) -> Known:
     def places() -> list[int]:
         return sorted(draw(st.sets(st.integers(1, steps), max_size=5)))
 
-    every = draw(st.integers(2, steps))
+    every = max(2, steps // 7)
     return Known(
         steps=steps,
         step_seconds=draw(SECONDS),
@@ -64,6 +64,7 @@ class TestPlan:
                 Moment.EVALUATION: seen.evaluations,
                 Moment.SAMPLE: seen.samples,
                 Moment.SAVE: seen.saves,
+                Moment.STEP: range(2 * seen.save_every + 1, seen.steps),
                 Moment.EPOCH: [step - 1 for step in seen.epoch_ends],
             }
             if kill.moment in places:

@@ -19,10 +19,12 @@ STEPS = 8
 
 @pytest.fixture
 def tiny(config_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A config of which nothing takes long; temporary folders are inside the test's own."""
+    """A config that starts fast; temporary folders are inside the test's own."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    return config_file("dummy", train={"eval_every": 4, "grad_accum": 1})
+    # Large batches: a step of the dummy model would be over before a signal arrives.
+    train = {"eval_every": 2, "batch_size": 16, "seq_len": 512}
+    return config_file("dummy", train=train, data={"max_eval_samples": 40})
 
 
 def test_a_proof(tiny: Path, chomp: Any, tmp_path: Path):
@@ -31,7 +33,7 @@ def test_a_proof(tiny: Path, chomp: Any, tmp_path: Path):
     assert done.code == 0, done.out
     first, straight, *lines = done.out.splitlines()
     assert first == f"proof       chomp prove-resume {tiny} --steps 8 --kills 2 --seed 0"
-    assert straight.startswith("straight    8 steps, 4 checkpoints, 2 evaluations, 0 samples, ")
+    assert straight.startswith("straight    8 steps, 4 checkpoints, 4 evaluations, 0 samples, ")
     assert "equal bit for bit" in done.out
     assert lines[-2].startswith("proved      ") and lines[-2].endswith("all came back exactly")
     assert lines[-1] == f"runs        kept in {work}"
@@ -91,6 +93,13 @@ def test_what_can_not_be_run_is_told(tiny: Path, chomp: Any, tmp_path: Path):
     assert "nowhere.txt" in done.err and "Traceback" not in done.err
     (kept,) = [line for line in done.out.splitlines() if line.startswith("runs ")]
     assert list(Path(kept.split(" kept in ")[1]).glob("straight.out"))
+
+
+@pytest.mark.slow
+def test_data_that_end_too_soon(tiny: Path, chomp: Any):
+    done = chomp("prove-resume", tiny, "-o", "data.repeat=false", "-o", "train.batch_size=4")
+    assert done.code == 2
+    assert "data.repeat: the documents are used up after " in done.err
 
 
 @pytest.mark.parametrize(
@@ -155,10 +164,11 @@ def test_every_moment(config_file: Callable[..., Path], chomp: Any, tmp_path: Pa
     assert "runs " not in [line[:5] for line in done.out.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_moment_that_never_comes(tiny: Path, tmp_path: Path):
     values = yaml.safe_load(tiny.read_text("utf-8"))
-    values["train"]["steps"] = 2
+    values["train"]["steps"] = 4
     tiny.write_text(yaml.safe_dump(values), "utf-8")
     trial = Trial(tiny, tmp_path / "run")
     assert trial.kill(Kill(Moment.SAMPLE, 1, 0.0)) is None
-    assert [row["step"] for row in trial.rows("metrics.jsonl")] == [1, 2]
+    assert [row["step"] for row in trial.rows("metrics.jsonl")] == [1, 2, 3, 4]

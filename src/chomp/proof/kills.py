@@ -117,6 +117,9 @@ def _steps(moment: Moment, known: Known) -> Sequence[int]:
             return known.saves
         case Moment.EPOCH:
             return [step - 1 for step in known.epoch_ends]
+        case Moment.STEP:
+            # Behind the second save, which waits for the first: it goes on from a checkpoint.
+            return range(2 * known.save_every + 1, known.steps)
         case _:
             return range(1, known.steps)
 

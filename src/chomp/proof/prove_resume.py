@@ -15,6 +15,7 @@ from chomp.proof.trial import Killed, Trial
 from chomp.proof.trial_config import observe, save_every, trial_values
 from chomp.proof.verdict import differences
 
+LEAST_STEPS = 8
 SHOWN_DIFFERENCES = 10
 Say = Callable[[str], None]
 
@@ -73,6 +74,13 @@ def _prove(work: Path, settings: Settings, say: Say) -> Proof:
     straight = Trial(path, work / "straight")
     straight.finish()
     known = observe(straight, save_every(settings.steps))
+    if known.steps < LEAST_STEPS:
+        raise ConfigError(
+            [
+                f"data.repeat: the documents are used up after {known.steps} steps, which is too "
+                "few for a proof; set it to true (-o data.repeat=true)"
+            ]
+        )
     say(_seen(known))
     kills = plan_kills(settings.kills, known, settings.seed)
     proof = Proof([], [], [])
@@ -165,7 +173,8 @@ def _summary(proof: Proof, laps: int) -> Iterator[str]:
     late = sum(not killed.hit for killed in proof.kills)
     if late:
         yield f"  {late:>4} at other moments than meant"
-    total = f"{len(proof.kills)} kills in {laps} run(s)"
+    saved = sum(killed.resumes > 0 for killed in proof.kills)
+    total = f"{len(proof.kills)} kills in {laps} run(s), {saved} of them behind a checkpoint"
     if proof.differences:
         yield f"FAILED      {total}: NOT all came back exactly"
     elif proof.missed:
