@@ -57,15 +57,16 @@ def prove(config: Config, settings: Settings, say: Say) -> Proof:
     """
     values = trial_values(config, steps=settings.steps, small=settings.small)
     work = _work_folder(settings.work_dir)
-    proof = None
+    kept = True
     try:
         (work / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
         proof = _prove(work, settings, say)
+        kept = settings.work_dir is not None or not proof.proved
     finally:
-        if proof and proof.proved and settings.work_dir is None:
-            shutil.rmtree(work)
-        else:
+        if kept:
             say(f"runs        kept in {work}")
+        else:
+            shutil.rmtree(work)
     return proof
 
 
