@@ -3,17 +3,19 @@
 import functools
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from chomp.config import Config, config_from_mapping, is_deterministic
 from chomp.data import Data, SpecialIds, Tokenizer, load_tokenizer, open_data
-from chomp.errors import ConfigError
+from chomp.errors import ConfigError, DataError
 from chomp.models import build_model
 from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
 from chomp.training import TrainStep, init_state, make_train_step
@@ -88,9 +90,18 @@ class Learner:
         """Number of trainable scalars."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.shapes.params))
 
+    @functools.cached_property
+    def _program(self) -> Callable[[], TrainState]:
+        make = functools.partial(init_state, self.model, self.optimizer, self.seed)
+        return jax.jit(make).lower().compile()
+
+    def prepare(self) -> None:
+        """Compile what `init` runs."""
+        _ = self._program
+
     def init(self) -> TrainState:
         """Make the state before the first step, in one compiled program."""
-        return jax.jit(functools.partial(init_state, self.model, self.optimizer, self.seed))()
+        return self._program()
 
 
 def build_learner(config: Config) -> Learner:
@@ -147,7 +158,7 @@ class Setup:
 
 
 def set_up(config: Config, snapshot: Path | None) -> Setup:
-    """Build every part of a run.
+    """Build every part of a run; its training batches come placed on the device.
 
     Args:
         config: as the user wrote it.
@@ -167,7 +178,28 @@ def set_up(config: Config, snapshot: Path | None) -> Setup:
         eos_id=config.model.eos_token_id,
         evaluate=train.eval_every > 0,
     )
+    data.train.place = functools.partial(place, vocab=config.model.vocab_size)
     return Setup(given, config, tokenizer, data, learner)
+
+
+def place(batch: Batch, *, vocab: int) -> Batch:
+    """Start the copy of a batch from the host to the device, so that no step waits for it.
+
+    Here, in the thread of the feed, is also the check that the compiled step goes without: a
+    token id outside the vocabulary would be read as another one there.
+
+    Raises:
+        DataError: a token id is not below `vocab`, or negative.
+    """
+    ids = np.asarray(batch.input_ids)
+    least, largest = ids.min(), ids.max()
+    if least < 0 or largest >= vocab:
+        raise DataError(
+            f"the data holds token {largest if largest >= vocab else least}, but ids must be from "
+            f"0 to {vocab - 1} (model.vocab_size is {vocab}): it was made with another tokenizer "
+            "than data.tokenizer describes"
+        )
+    return jax.device_put(batch)
 
 
 @dataclass(frozen=True)
@@ -185,18 +217,32 @@ class Compiled:
     temp_bytes: int | None
 
 
-def compile_step(setup: Setup) -> Compiled:
-    """Compile the training step once, for the shapes of every batch."""
+def compile_step(setup: Setup, meanwhile: Callable[[], None] = lambda: None) -> Compiled:
+    """Compile the training step once, for the shapes of every batch.
+
+    Args:
+        setup: the parts.
+        meanwhile: is called while XLA compiles, which leaves Python to others.
+    """
     learner, train = setup.learner, setup.config.train
     step = make_train_step(learner.model, learner.optimizer, deterministic=learner.deterministic)
     if not train.jit:
+        meanwhile()
         return Compiled(step, 0.0, None)
     start = time.perf_counter()
     batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
-    program = jax.jit(step, donate_argnums=0).lower(learner.shapes, batch).compile()
-    memory = program.memory_analysis()
-    seconds = time.perf_counter() - start
-    return Compiled(program, seconds, memory.temp_size_in_bytes if memory else None)
+    lowered = jax.jit(step, donate_argnums=0).lower(learner.shapes, batch)
+
+    def finish() -> Compiled:
+        program = lowered.compile()
+        memory = program.memory_analysis()
+        scratch = memory.temp_size_in_bytes if memory else None
+        return Compiled(program, time.perf_counter() - start, scratch)
+
+    with ThreadPoolExecutor(1) as threads:
+        compiling = threads.submit(finish)
+        meanwhile()
+        return compiling.result()
 
 
 def compile_loss(setup: Setup) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:

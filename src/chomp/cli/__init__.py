@@ -3,6 +3,7 @@
 Nothing heavy is imported at module level, so that help answers at once.
 """
 
+from chomp.cli.bench import bench
 from chomp.cli.checkpoints import checkpoints
 from chomp.cli.config import config
 from chomp.cli.generate import generate
@@ -12,7 +13,7 @@ from chomp.cli.status import status
 from chomp.cli.trace import trace
 from chomp.cli.train import train
 
-for command in (train, generate, status, checkpoints, trace, prove_resume, config):
+for command in (train, generate, status, checkpoints, trace, prove_resume, bench, config):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -61,9 +61,9 @@ class Trial:
         Raises:
             ChompError: the run failed; the message has its last lines.
         """
-        with self._started() as process:
-            process.wait()
-            self._check(process)
+        with self._running() as process:
+            if process.wait():
+                raise self._failure(process)
 
     def kill(self, kill: Kill) -> Killed | None:
         """Start, and kill when the moment has come; None if the run ended before.
@@ -71,7 +71,7 @@ class Trial:
         Raises:
             ChompError: the run failed by itself.
         """
-        with self._started() as process:
+        with self._running() as process:
             while not self._is_now(kill, process):
                 if process.poll() is not None:
                     break
@@ -86,9 +86,10 @@ class Trial:
             view = self._view(process)
             process.kill()
             process.wait()
-            if process.returncode != -signal.SIGKILL or view is None:
-                self._check(process)
+            if process.returncode == 0:
                 return None
+            if process.returncode != -signal.SIGKILL or view is None:
+                raise self._failure(process)
         self._resumed = self.archive.newest_good().step or 0
         return Killed(kill, view, self._resumed)
 
@@ -117,29 +118,31 @@ class Trial:
             return False
 
     @contextmanager
-    def _started(self) -> Iterator[subprocess.Popen[bytes]]:
-        more = ["--resume", "latest"] if self.folder.holds_run() else []
-        # -P: a file in the current folder must not hide a module, as it doesn't from `chomp`.
-        command = [sys.executable, "-P", "-m", "chomp", "train", self.config, *more]
-        with self._output.open("ab") as output:
-            process = subprocess.Popen(
-                [*command, "--run-dir", self.folder.path],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+    def _running(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Start, and let nothing outlive the block."""
+        process = self._start()
         try:
             yield process
         finally:
             process.kill()
             process.wait()
 
-    def _check(self, process: subprocess.Popen[bytes]) -> None:
-        if process.returncode == 0:
-            return
+    def _start(self) -> subprocess.Popen[bytes]:
+        more = ["--resume", "latest"] if self.folder.holds_run() else []
+        # -P: a file in the current folder must not hide a module, as it doesn't from `chomp`.
+        command = [sys.executable, "-P", "-m", "chomp", "train", self.config, *more]
+        with self._output.open("ab") as output:
+            return subprocess.Popen(
+                [*command, "--run-dir", self.folder.path],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _failure(self, process: subprocess.Popen[bytes]) -> ChompError:
         lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
         shown = "\n".join(f"  {line}" for line in lines[-SHOWN_LINES:])
-        raise ChompError(
+        return ChompError(
             f"`chomp train` ended with exit code {process.returncode} without being killed "
             f"(output in {self._output}):\n{shown}"
         )

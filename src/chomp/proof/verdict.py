@@ -16,6 +16,8 @@ MEASURED = frozenset(
         "first_step_compile_time_s",
         "peak_memory_gb",
         "device_memory_gb",
+        "mfu",
+        "fraction_of_matmul_bound",
         "read_retries",
     }
 )
