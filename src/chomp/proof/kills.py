@@ -27,6 +27,8 @@ class Moment(StrEnum):
 FOLLOWING = (Moment.TWICE, Moment.START, Moment.RESUME)
 """Moments that come behind another kill, wherever that was."""
 
+STARTS = (Phase.STARTING, Phase.COMPILING, Phase.RESTORING)
+
 
 class Kill(NamedTuple):
     """One SIGKILL.
@@ -136,7 +138,7 @@ def _seconds(moment: Moment, known: Known) -> float:
         case Moment.TWICE:
             return known.step_seconds * known.save_every
         case Moment.START:
-            return known.start_seconds
+            return 2 * known.start_seconds
         case _:
             return 2 * known.step_seconds
 
@@ -157,9 +159,8 @@ def is_now(kill: Kill, view: View) -> bool:
         case Moment.TWICE:
             return stepping and view.newest == view.resumed
         case Moment.START:
-            return phase in (Phase.STARTING, Phase.COMPILING)
+            return phase in STARTS
         case Moment.RESUME:
-            begun = phase not in (Phase.STARTING, Phase.COMPILING)
-            return begun and finished <= view.resumed + 1
+            return phase not in STARTS and finished <= view.resumed + 1
         case _:
             return stepping and finished >= kill.step
