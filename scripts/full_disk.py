@@ -25,8 +25,8 @@ import yaml
 
 from chomp.config import load_config
 from chomp.history.heartbeat import read_heartbeat
-from chomp.proof.prove_resume import Settings, trial_values
 from chomp.proof.trial import Trial
+from chomp.proof.trial_config import trial_values
 from chomp.proof.verdict import differences
 
 STEPS = 40
@@ -242,8 +242,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         path = work / "config.yaml"
-        settings = Settings(STEPS, 0, 0, options.small, work)
-        path.write_text(yaml.safe_dump(trial_values(config, settings)), encoding="utf-8")
+        values = trial_values(config, steps=STEPS, small=options.small)
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
         straight = Trial(path, work / "straight")
         straight.finish()
         newest = straight.archive.complete(straight.archive.steps()[-1])

@@ -25,9 +25,9 @@ import yaml
 
 from chomp.config import load_config
 from chomp.history.heartbeat import Phase, read_heartbeat
-from chomp.proof.kills import Kill, has_come, plan_kills
-from chomp.proof.prove_resume import Settings, observe, trial_values
+from chomp.proof.kills import Kill, plan_kills
 from chomp.proof.trial import POLL_SECONDS, Trial
+from chomp.proof.trial_config import observe, save_every, trial_values
 from chomp.proof.verdict import differences
 
 
@@ -52,11 +52,11 @@ class StoppedTrial(Trial):
         process = self._start()
         phase, saving, sent = Phase.STARTING, False, 0.0
         while process.poll() is None and not sent:
-            beat = read_heartbeat(self.folder.heartbeat)
-            if beat and has_come(moment, beat, start=self._starts, writing=self._writing()):
+            if self._is_now(moment, process):
                 time.sleep(moment.delay)
-                beat, saving = read_heartbeat(self.folder.heartbeat) or beat, self._writing()
-                phase, sent = beat.phase, time.perf_counter()
+                view = self._view(process)
+                assert view is not None
+                phase, saving, sent = view.beat.phase, view.writing, time.perf_counter()
                 process.send_signal(signal.SIGTERM)
             time.sleep(POLL_SECONDS)
         code = process.wait()
@@ -67,6 +67,7 @@ class StoppedTrial(Trial):
             raise self._failure(process)
         beat, newest = read_heartbeat(self.folder.heartbeat), self.archive.newest_good()
         assert beat is not None
+        self._resumed = newest.step or 0
         wrong = [f"exit code {code}"] if code != 128 + signal.SIGTERM else []
         wrong += [f"checkpoint of step {step}: {what}" for step, what in newest.rejected]
         self.step = max(self.step, beat.finished)
@@ -132,12 +133,12 @@ def main() -> int:
     unequal, runs = [], 0
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        settings = Settings(options.steps, options.stops, options.seed, options.small, work)
         path = work / "config.yaml"
-        path.write_text(yaml.safe_dump(trial_values(config, settings)), encoding="utf-8")
+        values = trial_values(config, steps=options.steps, small=options.small)
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
         straight = Trial(path, work / "straight")
         straight.finish()
-        known = observe(straight, options.steps)
+        known = observe(straight, save_every(options.steps))
         while (missing := options.stops - len(stops)) > 0:
             runs += 1
             moments = plan_kills(missing, known, options.seed + runs)
@@ -147,7 +148,7 @@ def main() -> int:
                 print("the run ended before the other moments", file=sys.stderr)
             found = list(differences(straight, trial))
             if trial.interrupted_sample():
-                found = [line for line in found if not line.startswith("data place samples")]
+                found = [line for line in found if "data place samples" not in line]
             unequal += found
     good = sum(not stop.wrong for stop in stops)
     print(table(stops))
