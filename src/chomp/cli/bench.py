@@ -190,5 +190,5 @@ def _print(values: Values, to_json: bool, columns: Mapping[str, str]) -> None:
     from rich.console import Console
 
     # A pipe is no reason to cut a table short.
-    width = None if sys.stdout.isatty() else 120
+    width = None if sys.stdout.isatty() else 160
     Console(highlight=False, width=width).print(table(values, columns))
