@@ -1,6 +1,8 @@
 """Make the quickstart's tokenizer: byte-level BPE on the source of Python's standard library.
 
 python scripts/quickstart_tokenizer.py configs/quickstart-tokenizer.json
+
+A number behind the path is the size of another vocabulary.
 """
 
 import sys
@@ -13,14 +15,14 @@ from chomp.data.files import standard_library
 VOCABULARY = 2048
 
 
-def main(path: str) -> None:
+def main(path: str, size: int = VOCABULARY) -> None:
     shards = standard_library().shards
     texts = (Path(shard.name).read_text("utf-8", errors="replace") for shard in shards)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=size,
         special_tokens=["<pad>", "<bos>", "<eos>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
@@ -29,4 +31,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chomp.errors import ResumeError
+from chomp.errors import DiskError, ResumeError
 from chomp.run_folder import RunFolder, new_run_path
 
 
@@ -26,13 +26,13 @@ def test_a_run_is_not_claimed_twice(tmp_path: Path):
     assert json.loads(folder.resolved_config.read_text()) == {"train": {"steps": 3}}
 
 
-def test_configs_are_replaced_whole_or_not_at_all(tmp_path: Path, files_of_at_most: Any):
+def test_each_config_is_replaced_whole_or_not_at_all(tmp_path: Path, files_of_at_most: Any):
     folder = RunFolder(tmp_path)
     folder.write_configs("train: {}\n", {"train": {"steps": 3}})
-    with files_of_at_most(100), pytest.raises(ResumeError, match=r"config_original.yaml can't be"):
+    with files_of_at_most(100), pytest.raises(DiskError, match=r"config_original.yaml can't be"):
         folder.write_configs("# long\n" * 100, {"train": {"steps": 4}})
     assert folder.original_config.read_text() == "train: {}\n"
-    assert folder.read_resolved() == {"train": {"steps": 3}}
+    assert folder.read_resolved() == {"train": {"steps": 4}}
     assert {path.name for path in tmp_path.iterdir()} == {
         "config_original.yaml",
         "config_resolved.json",

@@ -1,13 +1,20 @@
 """The periodic work of a run, in its order."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from chomp.data import read_retries
+from chomp.flop_rate import QUICK_SIZE, matmul_rate, peak_flops
+from chomp.garbage import settle
 from chomp.generation import SampleMaker, Sampling
-from chomp.parts import Compiled, Setup, compile_loss
+from chomp.models.flops import model_flops_per_token
+from chomp.parts import Setup
+from chomp.programs import Compiled, compile_loss
 from chomp.runtime import memory_readings
 from chomp.signals import Signals
 from chomp.tracking import Tracker
@@ -23,8 +30,23 @@ from chomp.training import (
     Sample,
     Save,
     Stopwatch,
+    Utilization,
+    Window,
 )
 from chomp.types import BatchStats, Progress
+
+
+class Settle:
+    """Tidies up behind the start, once the first step has nothing to wait for any more."""
+
+    def __init__(self):
+        self._steps = 0
+
+    def __call__(self, moment: Moment) -> None:
+        """Count the step; behind the second one, collect garbage for the last time at length."""
+        self._steps += 1
+        if self._steps == 2:
+            settle()
 
 
 class SaveClock:
@@ -32,7 +54,7 @@ class SaveClock:
 
     def __init__(self, minutes: float | None, signals: Signals):
         self._minutes, self._signals = minutes, signals
-        self.restart()
+        self._start = time.monotonic()
 
     def restart(self) -> None:
         """Begin to count anew: a checkpoint was just made."""
@@ -56,6 +78,7 @@ class Agenda:
         signals: what was asked for from outside.
         watch: of the loss.
         progress: counts at the start.
+        window: the steps before the start that no row tells of.
     """
 
     setup: Setup
@@ -64,6 +87,7 @@ class Agenda:
     signals: Signals
     watch: LossWatch
     progress: Progress
+    window: Window
 
     def actions(
         self,
@@ -83,7 +107,7 @@ class Agenda:
         """
         config, guard = self.setup.config, self.signals.unless_stopped
         train, debug = config.train, config.debug
-        actions = []
+        actions = [Action("settle", Settle(), 1)]
         if record:
             every = config.logging.ledger_every
             actions.append(Action("record", Record(record), every, at_end=True))
@@ -130,13 +154,26 @@ class Agenda:
             every=train.log_every,
             steps=train.steps,
             progress=self.progress,
+            window=self.window,
             rates=self.setup.learner.schedules,
             constants={"packing_mode": config.data.packing_mode},
             first_row={"first_step_compile_time_s": compiled.seconds},
             row_tokens=train.grad_accum * train.batch_size * train.seq_len,
             memory=memory_readings,
+            utilization=self._utilization(),
             read_retries=read_retries,
             check=self.watch.check,
+        )
+
+    def _utilization(self) -> Utilization:
+        config = self.setup.config
+        train, tflops = config.train, config.logging.peak_tflops
+        tokens = train.grad_accum * train.batch_size * train.seq_len
+        peak = peak_flops(jax.devices()[0].device_kind) if tflops is None else tflops * 1e12
+        return Utilization(
+            tokens * model_flops_per_token(config.model),
+            peak,
+            functools.partial(matmul_rate, config.model.compute_dtype, QUICK_SIZE),
         )
 
     def _sample_maker(self) -> SampleMaker:

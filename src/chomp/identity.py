@@ -24,7 +24,13 @@ CONTENT = "data.content"
 """Where the fingerprints of the data stand."""
 TOKENS = "data.tokens"
 """Where the fingerprint of the tokenizer stands."""
-PATHS = ("data.files", "data.eval_files", "data.hf_dataset", "data.tokenizer.hf_name_or_path")
+PATHS = (
+    "data.files",
+    "data.eval_files",
+    "data.hf_dataset",
+    "data.tokens_dir",
+    "data.tokenizer.hf_name_or_path",
+)
 
 
 def package_versions() -> dict[str, str]:

@@ -1,22 +1,21 @@
 """The parts of a run, built from its configuration."""
 
 import functools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
 from chomp.config import Config, config_from_mapping, is_deterministic
 from chomp.data import Data, SpecialIds, Tokenizer, load_tokenizer, open_data
-from chomp.errors import ConfigError
+from chomp.errors import ConfigError, DataError
 from chomp.models import build_model
 from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
-from chomp.training import TrainStep, init_state, make_train_step
+from chomp.training import init_state
 from chomp.types import Batch, LanguageModel, TrainState
 
 # Values of the `model` section that the tokenizer decides.
@@ -88,9 +87,18 @@ class Learner:
         """Number of trainable scalars."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.shapes.params))
 
+    @functools.cached_property
+    def _program(self) -> Callable[[], TrainState]:
+        make = functools.partial(init_state, self.model, self.optimizer, self.seed)
+        return jax.jit(make).lower().compile()
+
+    def prepare(self) -> None:
+        """Compile what `init` runs."""
+        _ = self._program
+
     def init(self) -> TrainState:
         """Make the state before the first step, in one compiled program."""
-        return jax.jit(functools.partial(init_state, self.model, self.optimizer, self.seed))()
+        return self._program()
 
 
 def build_learner(config: Config) -> Learner:
@@ -147,7 +155,7 @@ class Setup:
 
 
 def set_up(config: Config, snapshot: Path | None) -> Setup:
-    """Build every part of a run.
+    """Build every part of a run; its training batches come placed on the device.
 
     Args:
         config: as the user wrote it.
@@ -167,61 +175,28 @@ def set_up(config: Config, snapshot: Path | None) -> Setup:
         eos_id=config.model.eos_token_id,
         evaluate=train.eval_every > 0,
     )
+    data.train.place = functools.partial(place, vocab=config.model.vocab_size)
     return Setup(given, config, tokenizer, data, learner)
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """A training step ready to be called.
+def place(batch: Batch, *, vocab: int) -> Batch:
+    """Start the copy of a batch from the host to the device, so that no step waits for it.
 
-    Attributes:
-        step: state and batch to state and metrics; the state's buffers are donated.
-        seconds: time to compile, or to load from the compile cache.
-        temp_bytes: scratch memory of the program; None where that isn't known.
+    Here, in the thread of the feed, is also the check that the compiled step goes without: a
+    token id outside the vocabulary would be read as another one there.
+
+    Raises:
+        DataError: a token id is not below `vocab`, or negative.
     """
-
-    step: TrainStep
-    seconds: float
-    temp_bytes: int | None
-
-
-def compile_step(setup: Setup) -> Compiled:
-    """Compile the training step once, for the shapes of every batch."""
-    learner, train = setup.learner, setup.config.train
-    step = make_train_step(learner.model, learner.optimizer, deterministic=learner.deterministic)
-    if not train.jit:
-        return Compiled(step, 0.0, None)
-    start = time.perf_counter()
-    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
-    program = jax.jit(step, donate_argnums=0).lower(learner.shapes, batch).compile()
-    memory = program.memory_analysis()
-    seconds = time.perf_counter() - start
-    return Compiled(program, seconds, memory.temp_size_in_bytes if memory else None)
-
-
-def compile_loss(setup: Setup) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """Return the evaluation step: parameters and rows to summed loss and number of targets.
-
-    It is compiled at its first call, once for a run: evaluation batches have one shape.
-    """
-    model = setup.learner.model
-
-    @jax.jit
-    def loss(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        rows = jax.tree.map(lambda array: array[0], batch)
-        return model.loss(params, rows, None)
-
-    return loss
-
-
-def batch_shapes(accum: int, batch: int, time_steps: int) -> Batch:
-    """Return the shapes and dtypes of every training batch."""
-
-    def example() -> Batch:
-        ids = jnp.zeros((accum, batch, time_steps), jnp.int32)
-        return Batch(ids, ids, ids, ids > 0)
-
-    return jax.eval_shape(example)
+    ids = np.asarray(batch.input_ids)
+    least, largest = ids.min(), ids.max()
+    if least < 0 or largest >= vocab:
+        raise DataError(
+            f"the data holds token {largest if largest >= vocab else least}, but ids must be from "
+            f"0 to {vocab - 1} (model.vocab_size is {vocab}); chomp data verify finds damage in "
+            "prepared tokens"
+        )
+    return jax.device_put(batch)
 
 
 def derived_values(setup: Setup) -> dict[str, Any]:

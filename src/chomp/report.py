@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from chomp.optim import Group, group_table
-from chomp.parts import Compiled, Setup, derived_values
+from chomp.parts import Setup, derived_values
+from chomp.programs import Compiled
 from chomp.types import Progress
 
 GIB = 1 << 30

@@ -15,7 +15,8 @@ from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
 from chomp.identity import changes, check_identity, package_versions
-from chomp.parts import Setup, compile_step, derived_values, set_up
+from chomp.parts import Setup, derived_values, set_up
+from chomp.programs import compile_step
 from chomp.report import dry_run_lines, group_rows, start_lines
 from chomp.run_folder import RunFolder
 from chomp.runtime import memory_readings, start_jax
@@ -72,32 +73,34 @@ def train(request: Request) -> int:
         log_to_file(log_path, config.logging.level, console.message)
         history = resources.enter_context(_open_history(request, console))
         checkpoints = _open_checkpoints(request, resources, history.heartbeat)
-        choice = _choose(request, checkpoints, console, history.lineage)
-        saved = _read_saved(request, checkpoints, choice, console)
-        values = config.model_dump(mode="json")
-        history.begin(versions=package_versions(), config=values, compare=changes)
         snapshot = folder.tokenizer if request.resume else None
         try:
+            choice = signals.unless_stopped(
+                lambda: _choose(request, checkpoints, console, history.lineage)
+            )
+            saved = _read_saved(request, checkpoints, choice, console)
+            values = config.model_dump(mode="json")
+            history.begin(versions=package_versions(), config=values, compare=changes)
+            if saved:
+                fallbacks = [{"step": step, "reason": what} for step, what in choice.rejected]
+                history.resumed(saved.progress.step, fallbacks)
             setup = signals.unless_stopped(
                 lambda: _prepare(config, snapshot, console, resources, history.lineage.on_device)
             )
         except Interrupted:
-            history.end("stopped")
+            history.stopped(signals.stop)
             console.message("stopped before the first step")
             return signals.exit_code
-        if saved is None:
-            setup.tokenizer.save(folder.tokenizer)
-        else:
+        if saved:
             _check_fit(saved, checkpoints, setup, request.allow_change)
         resolved = config.model_dump(mode="json") | {"derived": derived_values(setup)}
         if checkpoints and (warning := checkpoints.prepare(setup.learner.shapes)):
             console.message(f"warning: {warning}")
+        if saved is None:
+            folder.keep_tokenizer(setup.tokenizer.save)
         folder.write_configs(request.original, resolved)
         if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
             console.message(f"newer checkpoints set aside in {aside}")
-        if saved:
-            fallbacks = [{"step": step, "reason": problem} for step, problem in choice.rejected]
-            history.resumed(saved.progress.step, fallbacks)
         session = Session(
             setup, folder, checkpoints, saved, console, signals, history, request.started
         )

@@ -4,10 +4,12 @@ import datetime
 import fcntl
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from chomp.errors import ResumeError
+from chomp.errors import DiskError, ResumeError
 from chomp.whole_file import replace_text
 
 
@@ -118,21 +120,40 @@ class RunFolder:
             f"the run was started with: chomp train CONFIG --run-dir {self.path} --resume latest"
         )
 
+    def keep_tokenizer(self, save: Callable[[Path], None]) -> None:
+        """Replace the run's own copy of the tokenizer by what `save` writes to a folder.
+
+        Raises:
+            DiskError: it can't be written; nothing is changed.
+        """
+        draft = self.tokenizer.with_name("tokenizer.tmp")
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            save(draft)
+            shutil.rmtree(self.tokenizer, ignore_errors=True)
+            draft.rename(self.tokenizer)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise self._unwritable(self.tokenizer, error) from error
+
     def write_configs(self, original: str, resolved: dict[str, Any]) -> None:
         """Keep the user's own text and the resolved values.
 
         Raises:
-            ResumeError: a file can't be written; it is as it was.
+            DiskError: a file can't be written; it is as it was.
         """
-        resolved_text = json.dumps(resolved, indent=2) + "\n"
-        for path, text in (self.original_config, original), (self.resolved_config, resolved_text):
+        text = json.dumps(resolved, indent=2) + "\n"
+        for path, content in (self.resolved_config, text), (self.original_config, original):
             try:
-                replace_text(path, text)
+                replace_text(path, content)
             except OSError as error:
-                raise ResumeError(
-                    f"{path} can't be written ({error.strerror}); make room on the disk, or give "
-                    "another --run-dir"
-                ) from error
+                raise self._unwritable(path, error) from error
+
+    def _unwritable(self, path: Path, error: OSError) -> DiskError:
+        return DiskError(
+            f"{path} can't be written ({error.strerror}); make room on the disk, or give another "
+            "--run-dir"
+        )
 
 
 def new_run_path(root: Path = Path("runs"), now: datetime.datetime | None = None) -> Path:

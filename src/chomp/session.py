@@ -16,7 +16,8 @@ from chomp.history.history import History
 from chomp.history.ledger import Ledger
 from chomp.history.record import EventKind
 from chomp.identity import package_versions
-from chomp.parts import Compiled, Setup, compile_step
+from chomp.parts import Setup
+from chomp.programs import Compiled, compile_step
 from chomp.report import program_name, summary_lines
 from chomp.run_folder import RunFolder
 from chomp.signals import Signals
@@ -40,6 +41,7 @@ from chomp.training import (
     Reaction,
     Rewind,
     Stopwatch,
+    Window,
     perform,
     run_loop,
 )
@@ -92,15 +94,16 @@ class Session:
                 try:
                     result = self._attempt(tracker, saved)
                 except Interrupted:
-                    self.history.end(Ending.STOPPED.value)
+                    self.history.stopped(self.signals.stop)
                     tracker.message("stopped before the first step")
                     return self.signals.exit_code
                 except Rewind as rewind:
                     saved = self._rewind(tracker, rewind)
                     continue
-                if result.ending is Ending.STOPPED and (stop := self.signals.stop):
-                    self.history.lineage.event(EventKind.STOP, signal=stop.name)
-                self.history.end(result.ending.value)
+                if result.ending is Ending.STOPPED:
+                    self.history.stopped(self.signals.stop)
+                else:
+                    self.history.end(result.ending.value)
                 saved_step = self._wait_for_saves()
                 self._summarize(tracker, result, first)
                 if saved_step not in (None, result.progress.step):
@@ -136,7 +139,8 @@ class Session:
             tracker.message(f"resumed    after step {progress.step}")
         stopwatch = Stopwatch(self._tell)
         watch = self._watch(tracker, state, saved)
-        agenda = Agenda(setup, tracker, stopwatch, self.signals, watch, progress)
+        window = Window(*saved.meta["window"]) if saved else Window()
+        agenda = Agenda(setup, tracker, stopwatch, self.signals, watch, progress, window)
         with ExitStack() as resources:
             save = (lambda moment: self._save(moment, watch)) if self.checkpoints else None
             actions = agenda.actions(
@@ -175,7 +179,9 @@ class Session:
 
     def _compile(self) -> Compiled:
         if self.compiled is None:
-            self.compiled = compile_step(self.setup)
+            is_new = self.saved is None
+            meanwhile = self.setup.learner.prepare if is_new else lambda: None
+            self.compiled = compile_step(self.setup, meanwhile)
         return self.compiled
 
     def _start_state(self, saved: SavedRun | None) -> TrainState:
@@ -315,7 +321,8 @@ class Session:
             "versions": package_versions(),
             "losses": watch.losses,
             "skipped": self.history.lineage.skipped_batches,
-            "unfinished": {"actions": moment.pending, "row": moment.row if moment.pending else {}},
+            "window": moment.window,
+            "unfinished": {"actions": moment.pending, "row": moment.row},
         }
         self.checkpoints.save(moment.state, moment.progress, self.setup.data.get_state(), meta)
         self._show_problems(self.checkpoints)

@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -86,6 +87,22 @@ class Signals:
         if error:
             raise error[0]
         return result[0]
+
+
+@contextmanager
+def nothing_to_save() -> Iterator[None]:
+    """While inside, and not yet in `Signals`, a stop ends the process at once, as quietly as the
+    system does it, and SIGUSR1 does nothing; its default is to end the process.
+    """
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        signal.SIGUSR1: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def work_left_behind() -> bool:

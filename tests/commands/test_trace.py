@@ -17,8 +17,8 @@ from rich.cells import cell_len
 
 from chomp.commands.trace import Document, Trace, read_documents, trace, trace_lines
 from chomp.config import config_from_mapping
+from chomp.data import open_corpus
 from chomp.data.files import find_files
-from chomp.data.pipeline import open_corpus
 from chomp.data.reading import Reading
 from chomp.errors import DataError, ResumeError
 from chomp.parts import set_up

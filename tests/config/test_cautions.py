@@ -38,6 +38,10 @@ from chomp.config import Config, config_warnings, is_deterministic
             "data.files: is not used with data.backend: hf; it needs files",
         ),
         (
+            "data: {tokens_dir: a}",
+            "data.tokens_dir: is not used with data.backend: hf; it needs tokens",
+        ),
+        (
             "data: {tokenizer: {hf_name_or_path: x}}",
             "data.tokenizer.hf_name_or_path: is not used with data.tokenizer.kind: byte",
         ),

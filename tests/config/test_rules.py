@@ -49,6 +49,11 @@ from chomp.errors import ConfigError
             "data.local_text: must hold some text with data.backend: local_text (got only blanks)",
         ),
         (
+            "data: {backend: tokens}",
+            "data.tokens_dir: must name a folder made by chomp data prepare with data.backend: "
+            "tokens (got none)",
+        ),
+        (
             "data: {tokenizer: {kind: hf}}",
             "data.tokenizer.hf_name_or_path: must name a tokenizer with data.tokenizer.kind: hf "
             "(got none)",

@@ -5,10 +5,12 @@ from megalodon_jax import MegalodonConfig
 
 from chomp.config import config_warnings, load_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+ALL = [*CONFIGS.glob("*.yaml"), *(ROOT / "scripts" / "bench_configs").glob("*.yaml")]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(ALL), ids=lambda path: path.name)
 def test_shipped_configs_load_without_a_warning(path: Path) -> None:
     assert config_warnings(load_config(path)) == []
 

@@ -9,6 +9,7 @@ from chomp.config import TokenizerConfig
 from chomp.data import load_tokenizer
 from chomp.data.batching import Layout
 from chomp.data.documents import Document
+from chomp.data.encoding import encode
 from chomp.data.evaluation import EvaluationSet
 from chomp.errors import DataError
 from chomp.types import IGNORE_LABEL
@@ -18,11 +19,12 @@ PACKING = pytest.mark.parametrize("best_fit", [False, True])
 
 def evaluation_of(texts, shape, best_fit, *, train_on_eos=True, config=None, most=None):
     config = config or TokenizerConfig()
+    tokenizer = load_tokenizer(config)
+    documents = [Document(text, i) for i, text in enumerate(texts)]
     return EvaluationSet(
-        lambda: [Document(text, i) for i, text in enumerate(texts)],
-        load_tokenizer(config),
+        lambda: encode(documents, tokenizer, config.max_doc_tokens),
+        tokenizer,
         Layout(1, *shape, 0, 2, False, train_on_eos),
-        max_doc_tokens=config.max_doc_tokens,
         best_fit=best_fit,
         max_pieces=most,
     )
@@ -105,7 +107,6 @@ def test_nothing_is_read_before_it_is_needed():
         load,
         load_tokenizer(TokenizerConfig()),
         Layout(1, 2, 8, 0, 2, True, True),
-        max_doc_tokens=None,
         best_fit=True,
         max_pieces=None,
     )

@@ -20,6 +20,7 @@ ROW = {
     "lr": 3e-4,
     "step_time_s": 0.125,
     "tokens_per_sec": 81920.4,
+    "mfu": 0.4123,
     "packing_utilization": 0.973,
     "device_memory_gb": 1.5,
 }
@@ -28,7 +29,7 @@ ROW = {
 def test_a_row_is_one_compact_line():
     assert summary_line(ROW, 1000) == (
         "step   25/1000  loss 3.1416  grad 0.500  lr 3.00e-04  125 ms/step  81,920 tok/s  "
-        "packed 97.3%  1.50 GiB"
+        "mfu 41.2%  packed 97.3%  1.50 GiB"
     )
     evaluated = summary_line(ROW | {"eval_loss": 2.0, "eval_bits_per_byte": 1.25}, 1000)
     assert "eval 2.0000  1.2500 bits/byte" in evaluated

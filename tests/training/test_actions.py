@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from chomp.errors import DivergedError
-from chomp.parts import compile_loss, set_up
-from chomp.training import Evaluate, Log, Moment, Save, Stopwatch
+from chomp.parts import set_up
+from chomp.programs import compile_loss
+from chomp.training import Evaluate, Log, Moment, Save, Stopwatch, Window
 from chomp.types import BatchStats, Progress, StepMetrics, TrainState
 
 
@@ -48,18 +49,31 @@ def stopwatch() -> Stopwatch:
 
 @pytest.fixture
 def log(kept: Rows, stopwatch: Stopwatch) -> Callable[..., Log]:
-    def make(every: int, *, start: int = 0, steps: int = 100, check: Any = lambda: None) -> Any:
+    def utilization(step_seconds: float) -> dict[str, float]:
+        time.sleep(0 if kept.rows else 0.8)  # the first time it measures
+        return {"mfu": 0.01 / step_seconds}
+
+    def make(
+        every: int,
+        *,
+        start: int = 0,
+        steps: int = 100,
+        window: tuple[int, int] = (0, 0),
+        check: Any = lambda: None,
+    ) -> Any:
         action = Log(
             kept,
             stopwatch,
             every=every,
             steps=steps,
             progress=Progress(start, start, 10 * start),
+            window=Window(*window),
             rates={"lr": lambda count: jnp.asarray(0.5 * (count + 1))},
             constants={"packing_mode": "bin"},
             first_row={"first_step_compile_time_s": 7.0},
             row_tokens=8,
             memory=lambda: {"peak_memory_gb": 1.0},
+            utilization=utilization,
             read_retries=lambda: 0,
             check=check,
         )
@@ -94,6 +108,7 @@ def test_a_row_covers_the_window_since_the_last(log: Any, kept: Rows, stopwatch:
     assert 0.02 <= second["step_time_s"] < 0.3
     assert first["tokens_per_sec"] == pytest.approx(20 / (2 * first["step_time_s"]))
     assert second["tokens_per_sec"] == pytest.approx(30 / (3 * second["step_time_s"]))
+    assert first["mfu"] * first["step_time_s"] == pytest.approx(0.01)
     assert first["packing_utilization"] == 6 / 8
     # The rate of the update that made the step: the ninth has count 8.
     assert second["lr"] == 4.5
@@ -110,6 +125,32 @@ def test_a_batch_left_out_is_no_step_of_a_row(log: Any, kept: Rows, stopwatch: S
     action(moment(2))
     [row] = kept.rows
     assert row["packing_utilization"] == 2 * 6 / (2 * 8)
+
+
+def test_the_window_of_a_row_goes_on_after_a_resume(log: Any, kept: Rows):
+    before = log(3)
+    last = moment(2)
+    for one in (moment(1), last):
+        before(one)
+    assert last.window == Window(2, 12)
+    after = log(3, start=2, window=last.window)
+    last = moment(3)
+    last.stats = last.stats._replace(tokens=8)
+    after(last)
+    [row] = kept.rows
+    assert row["packing_utilization"] == (6 + 6 + 8) / (3 * 8)
+    assert last.window == Window()
+
+
+def test_what_is_written_is_no_longer_in_the_moment(log: Any, kept: Rows):
+    action = log(1)
+    last = moment(1, eval_loss=1.5)
+    action(last)
+    assert (kept.rows[0]["eval_loss"], last.row) == (1.5, {})
+    # A sample behind it is interrupted: a save then must not keep a row that is there already.
+    last.pending.append("sample")
+    action(last)
+    assert (len(kept.rows), last.row) == (1, {})
 
 
 def test_other_actions_values_make_a_row_and_so_does_the_last_step(log: Any, kept: Rows):

@@ -3,8 +3,10 @@
 Nothing heavy is imported at module level, so that help answers at once.
 """
 
+from chomp.cli.bench import bench
 from chomp.cli.checkpoints import checkpoints
 from chomp.cli.config import config
+from chomp.cli.data import data
 from chomp.cli.generate import generate
 from chomp.cli.group import main
 from chomp.cli.prove_resume import prove_resume
@@ -12,7 +14,7 @@ from chomp.cli.status import status
 from chomp.cli.trace import trace
 from chomp.cli.train import train
 
-for command in (train, generate, status, checkpoints, trace, prove_resume, config):
+for command in (train, generate, status, checkpoints, trace, data, prove_resume, bench, config):
     main.add_command(command)
 
 __all__ = ["main"]

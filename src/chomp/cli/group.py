@@ -17,9 +17,14 @@ class _Group(click.Group):
         except ChompError as error:
             if ctx.params.get("debug"):
                 raise
-            for line in str(error).splitlines():
-                click.echo(f"error: {line}" if not line.startswith(" ") else line, err=True)
+            show_error(error)
             ctx.exit(error.exit_code)
+
+
+def show_error(error: ChompError) -> None:
+    """Print an error."""
+    for line in str(error).splitlines():
+        click.echo(f"error: {line}" if not line.startswith(" ") else line, err=True)
 
 
 @click.group(

@@ -1,24 +1,29 @@
 """`chomp prove-resume`."""
 
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
-from chomp.cli.options import override_option
+from chomp.cli.options import FolderPath, override_option
 
 
 @click.command("prove-resume")
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
 @override_option
 @click.option("--steps", default=40, show_default=True, type=click.IntRange(8), help="Of each run.")
-@click.option("--kills", default=10, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--kills", default=10, show_default=True, type=click.IntRange(1), help="To be survived, in all."
+)
 @click.option("--seed", default=0, show_default=True, help="Of the moments; to repeat a failure.")
 @click.option("--small", is_flag=True, help="Shrink the model: all else stays as it is.")
 @click.option(
     "--work-dir",
-    type=click.Path(path_type=Path),
+    type=FolderPath(),
     help="Keep the runs here. [default: a temporary folder, kept only if the proof fails]",
 )
 def prove_resume(
@@ -33,8 +38,12 @@ def prove_resume(
     """Prove that runs of CONFIG come back exactly from kills at any moment.
 
     Trains with the data, tokenizer, model and optimizer of CONFIG: once straight, then killed
-    (SIGKILL) and resumed again and again, and compares every batch, loss and gradient norm, the
-    samples and the final state bit for bit. Exit code 0 only if all are equal.
+    (SIGKILL) and resumed again and again, and compares every batch, loss, gradient norm,
+    evaluation and sample, and the final state bit for bit. Each kind of moment comes in turn: in a
+    step, while a checkpoint is written, in an evaluation, in a sample, across an epoch's end, again
+    before the next checkpoint, while it starts again, right after a resume.
+
+    Exit code 0 only if every kill came in its moment and all is equal.
 
     \b
     chomp prove-resume configs/quickstart.yaml
@@ -45,4 +54,14 @@ def prove_resume(
 
     config = load_config(config_path, overrides)
     settings = Settings(steps, kills, seed, small, work_dir)
-    sys.exit(0 if prove(config, settings, click.echo) else 1)
+    again = ["chomp", "prove-resume", str(config_path)]
+    again += [word for override in overrides for word in ("-o", override)]
+    again += ["--steps", str(steps), "--kills", str(kills), "--seed", str(seed)]
+    click.echo(f"proof       {shlex.join(again + ['--small'] * small)}")
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(0 if prove(config, settings, click.echo).proved else 1)
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    # As an exception, so that the run that goes on doesn't outlive its proof.
+    sys.exit(128 + number)

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import click
 
+from chomp.cli.group import show_error
 from chomp.cli.options import FolderPath, override_option, start_environment
+from chomp.errors import ChompError
+from chomp.garbage import deferred_collection
+from chomp.signals import nothing_to_save
 
 
 @click.command()
@@ -24,6 +28,7 @@ from chomp.cli.options import FolderPath, override_option, start_environment
     help="Resume although this value of the configuration has changed.",
 )
 @click.option("--dry-run", is_flag=True, help="Compile and take one step; write nothing.")
+@deferred_collection()
 def train(
     config_path: Path | None,
     overrides: Sequence[str],
@@ -41,6 +46,23 @@ def train(
     chomp train --run-dir runs/first --resume latest -o train.steps=2000
     """
     started = time.perf_counter()
+    with nothing_to_save():
+        code = _train(
+            config_path, overrides, run_dir, resume, allow_change, dry_run, started=started
+        )
+    sys.exit(code)
+
+
+def _train(
+    config_path: Path | None,
+    overrides: Sequence[str],
+    run_dir: Path | None,
+    resume: str | None,
+    allow_change: Sequence[str],
+    dry_run: bool,
+    *,
+    started: float,
+) -> int:
     from chomp.config import load_config
     from chomp.identity import check_allowed
     from chomp.run_folder import RunFolder, new_run_path
@@ -67,9 +89,15 @@ def train(
 
     if dry_run:
         run.dry_run(config)
-        return
+        return 0
     request = run.Request(config, original, folder, resume, allow_change, started)
-    code = run.train(request)
+    try:
+        code = run.train(request)
+    except ChompError as error:
+        if not run.work_goes_on():
+            raise
+        show_error(error)
+        code = error.exit_code
     if run.work_goes_on():
         # A stop left a compilation, a generation or a read behind. All that matters is saved, and
         # the interpreter's own end would wait for it, or crash under it.
@@ -77,4 +105,4 @@ def train(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    sys.exit(code)
+    return code

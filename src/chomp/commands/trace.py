@@ -11,7 +11,8 @@ from rich.cells import cell_len, set_cell_size
 from chomp.config import config_from_mapping
 from chomp.data import open_corpus
 from chomp.data.documents import BrokenFileError, Shard
-from chomp.data.reading import Reading
+from chomp.data.reading import reading_of
+from chomp.data.token_corpus import TokenRows
 from chomp.errors import DataError, ResumeError
 from chomp.history.ledger import Entry, find_entry
 from chomp.identity import changes
@@ -66,14 +67,7 @@ def trace(run_dir: Path, step: int | None) -> Trace:
         )
     config = config_from_mapping(folder.read_resolved())
     entry = _entry(folder.ledger, step, config.logging.ledger_every)
-    reading = Reading(
-        config.data.text_key,
-        True,
-        config.data.max_retries,
-        config.data.retry_delay_sec,
-        config.data.timeout_sec,
-        threading.Event(),
-    )
+    reading = reading_of(config.data, threading.Event())._replace(skip_broken=True)
     corpus = open_corpus(config.data, reading)
     _check_corpus(entry, {"backend": config.data.backend, **corpus.fingerprint})
     documents = read_documents(corpus.shards, entry.docs)
@@ -113,9 +107,15 @@ def read_documents(shards: Sequence[Shard], places: Sequence[tuple[int, int]]) -
     found = {
         (shard, document.row): document
         for shard, wanted in rows.items()
-        for document in _read_shard(shards[shard], sorted(wanted))
+        for pass_ in _passes(shards[shard], sorted(wanted))
+        for document in _read_shard(shards[shard], pass_)
     }
     return [found[place] for place in places]
+
+
+def _passes(shard: Shard, wanted: Sequence[int]) -> Sequence[Sequence[int]]:
+    """Split rows into those to read in one pass: what lies between them is read as well."""
+    return [[row] for row in wanted] if isinstance(shard, TokenRows) else [wanted]
 
 
 def _read_shard(shard: Shard, wanted: Sequence[int]) -> Iterator[Document]:

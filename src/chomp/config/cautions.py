@@ -51,6 +51,7 @@ def _data_warnings(config: Config) -> list[str]:
         ("files", "files"),
         ("eval_files", "files"),
         ("local_text", "local_text"),
+        ("tokens_dir", "tokens"),
     ):
         if getattr(data, name) and data.backend != backend:
             warnings.append(

@@ -60,10 +60,10 @@ class TokenizerConfig(Section):
 class DataConfig(Section):
     """Where documents come from and how their tokens fill the rows of a batch."""
 
-    backend: Literal["hf", "files", "local_text", "builtin"] = "hf"
+    backend: Literal["hf", "files", "local_text", "builtin", "tokens"] = "hf"
     """Where documents come from. `hf`: a Hugging Face dataset, streamed (the `hf_*` keys).
     `files`: your own files. `local_text`: text in this config. `builtin`: text that every machine
-    has."""
+    has. `tokens`: any of these, tokenised before by `chomp data prepare`."""
     hf_dataset: Name = "Zyphra/Zyda-2"
     """For `backend: hf`: name on the Hugging Face Hub, or a local folder."""
     hf_name: Name | None = "sample-100BT"
@@ -88,10 +88,14 @@ class DataConfig(Section):
     builtin: Literal["python-stdlib"] = "python-stdlib"
     """For `backend: builtin`: `python-stdlib` is the .py files of the running Python's standard
     library: real text on every machine, nothing to download."""
+    tokens_dir: Name | None = None
+    """For `backend: tokens`: the folder that `chomp data prepare` wrote. A relative path counts
+    from the current directory."""
     shuffle: bool = True
-    """Shuffle documents within a moving window; another order in each epoch."""
+    """Shuffle documents within a moving window; another order in each epoch. With `backend: tokens`
+    the whole corpus is shuffled."""
     shuffle_buffer_size: Count = 10_000
-    """Documents in the shuffling window."""
+    """Documents in the shuffling window. Not used with `backend: tokens`."""
     seed: Seed = 0
     """Seed of the document order (the model's is `train.seed`)."""
     repeat: bool = True

@@ -56,6 +56,10 @@ class LoggingConfig(Section):
     ledger_every: CountOrZero = 1
     """Steps between lines of `ledger.jsonl`, which says what documents a step was trained on; the
     last step has one as well. 0: none."""
+    peak_tflops: Positive | None = None
+    """The device's peak rate for matrix products in TFLOP/s, which `mfu` in the metrics is
+    measured against. `null`: by the data sheet of the GPUs that are known (dense bfloat16); with
+    other devices one large product is timed, and the metrics have `fraction_of_matmul_bound`."""
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """Least severe log lines to keep."""
     console_use_rich: bool = True

@@ -101,6 +101,16 @@ def local_text_is_given(config: "Config") -> Iterator[Problem]:
         )
 
 
+@rule("data.backend", "data.tokens_dir")
+def tokens_are_named(config: "Config") -> Iterator[Problem]:
+    """`data.backend: tokens` needs `data.tokens_dir`."""
+    if config.data.backend == "tokens" and config.data.tokens_dir is None:
+        yield Problem(
+            "data.tokens_dir",
+            "must name a folder made by chomp data prepare with data.backend: tokens (got none)",
+        )
+
+
 @rule("data.tokenizer.kind", "data.tokenizer.hf_name_or_path")
 def hf_tokenizer_is_named(config: "Config") -> Iterator[Problem]:
     """`data.tokenizer.kind: hf` needs `data.tokenizer.hf_name_or_path`."""
@@ -212,6 +222,7 @@ RULES = (
     buffer_fills_a_batch,
     files_are_named,
     local_text_is_given,
+    tokens_are_named,
     hf_tokenizer_is_named,
     bytes_fit_the_vocabulary,
     bos_is_no_byte,

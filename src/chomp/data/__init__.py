@@ -2,8 +2,9 @@
 
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.feed import is_stuck
-from chomp.data.pipeline import Data, open_corpus, open_data
+from chomp.data.pipeline import Data, open_data
 from chomp.data.reading import read_retries
+from chomp.data.sources import open_corpus
 from chomp.data.tokenizer import SpecialIds, Tokenizer, load_tokenizer
 
 __all__ = [

@@ -43,7 +43,9 @@ def _encoded(document: Document, ids: np.ndarray, max_tokens: int | None) -> Enc
         return Encoded(ids, document.key, skipped=skipped, epoch=document.epoch)
     cut = max_tokens is not None and len(ids) > max_tokens
     ids = ids[:max_tokens] if cut else ids
-    return Encoded(ids, document.key, cut, document.repaired, document.skipped, document.epoch)
+    text, counts = document.text, (document.repaired, document.skipped, document.epoch)
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return Encoded(ids, document.key, cut, *counts, len(text), size)
 
 
 class EncodedBlocks(grain.IterDataset[Block]):

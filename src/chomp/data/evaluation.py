@@ -6,8 +6,6 @@ from functools import cached_property
 import numpy as np
 
 from chomp.data.batching import Layout, count_targets, make_batch
-from chomp.data.documents import Document
-from chomp.data.encoding import encode
 from chomp.data.packing import Encoded, Packed, Piece, pack_best_fit
 from chomp.data.tokenizer import Tokenizer
 from chomp.errors import DataError
@@ -21,34 +19,31 @@ class EvaluationSet:
     is masked where it is repeated: each token but a document's first is a target exactly once.
 
     Args:
-        load: reads the documents; called when they are first needed.
+        load: reads and encodes the documents; called when they are first needed.
         tokenizer: theirs and the training's.
         layout: of the batches; `accum` must be 1.
-        max_doc_tokens: documents are cut after this many tokens, as in training.
         best_fit: pack whole pieces, best fit; else fill rows in order.
         max_pieces: most pieces in a row; None for no limit.
     """
 
     def __init__(
         self,
-        load: Callable[[], Sequence[Document]],
+        load: Callable[[], Sequence[Encoded]],
         tokenizer: Tokenizer,
         layout: Layout,
         *,
-        max_doc_tokens: int | None,
         best_fit: bool,
         max_pieces: int | None,
     ):
         self._load = load
         self._tokenizer = tokenizer
         self._layout = layout._replace(mask_boundaries=True)
-        self._max_doc_tokens = max_doc_tokens
         self._best_fit = best_fit
         self._max_pieces = max_pieces
 
     @cached_property
-    def _encoded(self) -> list[Encoded]:
-        return encode(self._load(), self._tokenizer, self._max_doc_tokens)
+    def _encoded(self) -> Sequence[Encoded]:
+        return self._load()
 
     @cached_property
     def _rows(self) -> list[Packed]:

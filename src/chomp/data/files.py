@@ -119,11 +119,12 @@ def local_files(paths: Sequence[str], text_key: str) -> Corpus:
 def standard_library() -> Corpus:
     """Return the .py files of this Python's standard library, without its tests."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    paths = sorted(
-        str(path)
-        for path in root.rglob("*.py")
-        if NOT_LIBRARY.isdisjoint(path.relative_to(root).parts)
-    )
+    paths: list[str] = []
+    for folder, folders, files in os.walk(root):
+        # Left out before they are walked: site-packages may hold far more than the library.
+        folders[:] = [name for name in folders if name not in NOT_LIBRARY]
+        paths += [os.path.join(folder, file) for file in files if file.endswith(".py")]
+    paths.sort()
     if not paths:
         raise DataError(f"data.builtin: no .py files in {root}; use data.backend: files")
     corpus = local_files(paths, "text")

@@ -69,7 +69,8 @@ class FastTokenizer:
         """Write a snapshot."""
         special = SpecialIds(self.pad_id, self.bos_id, self.eos_id)
         write_snapshot(directory, {"kind": "hf", **special._asdict()})
-        self._backend.save(str(directory / TOKENIZER_FILE))
+        # Not with its own `save`, whose error on a full disk is a bare Exception.
+        (directory / TOKENIZER_FILE).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
 
 
 class SlowTokenizer:

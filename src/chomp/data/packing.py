@@ -23,12 +23,16 @@ class Encoded(NamedTuple):
     """A document's tokens. One without tokens only carries its counts."""
 
     tokens: np.ndarray
-    """int32, [tokens]"""
+    """integers, [tokens]"""
     key: int
     truncated: bool = False
     repaired: bool = False
     skipped: int = 0
     epoch: int = 0
+    characters: int = 0
+    """Of the whole text, also where the tokens are cut."""
+    bytes: int = 0
+    """The same as UTF-8."""
 
 
 class Piece(NamedTuple):

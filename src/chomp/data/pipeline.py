@@ -1,6 +1,8 @@
 """The data pipeline: from a config's corpus to batches, as one chain with one small state.
 
 documents -> hold out -> window shuffle -> encode -> pack -> batch -> feed
+
+Prepared tokens come in where texts have been encoded.
 """
 
 import threading
@@ -11,21 +13,16 @@ import grain.python as grain
 
 from chomp.config.data import DataConfig
 from chomp.data.batching import Layout, draw
-from chomp.data.documents import Document, DocumentStream
-from chomp.data.encoding import EncodedBlocks
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.feed import Feed
-from chomp.data.files import Corpus, find_files, given_texts, standard_library
+from chomp.data.files import Corpus
 from chomp.data.fingerprint import Fingerprint
-from chomp.data.packing import BinRows, SequentialRows
-from chomp.data.reading import Reading
-from chomp.data.streams import Chosen, Samples, Split
+from chomp.data.packing import BinRows, Block, SequentialRows
+from chomp.data.reading import reading_of
+from chomp.data.sources import open_prepared, open_texts
+from chomp.data.streams import Samples
 from chomp.data.tokenizer import Tokenizer
 from chomp.types import ROW_BITS, Drawn
-
-SAMPLE_WINDOW = 1000
-"""The stream of samples shuffles in smaller windows: it is drawn from rarely."""
-SAMPLE_SEED = 0x5A17
 
 
 class Data:
@@ -104,110 +101,45 @@ def open_data(
     Raises DataError if the corpus can't be opened or is too small.
     """
     closing = threading.Event()
-    reading = Reading(
-        config.text_key,
-        config.on_error == "skip",
-        config.max_retries,
-        config.retry_delay_sec,
-        config.timeout_sec,
-        closing,
-    )
-    corpus = open_corpus(config, reading)
-    seed = config.seed % 2**31
-    split = Split(corpus, reading, config.shuffle, config.shuffle_buffer_size)
-    own = open_evaluation_corpus(config, reading)
-    if own is None:
-        chosen = Chosen(
-            lambda: split.stream(seed, split.window, repeat=False), config.max_eval_samples
-        )
-        held_out = chosen.keys_to_hold_out() if evaluate else frozenset[int]()
+    if config.backend == "tokens":
+        source = open_prepared(config, tokenizer, evaluate=evaluate)
     else:
-        chosen = Chosen(
-            lambda: DocumentStream(own.shards, reading, repeat=False, seed=None),
-            config.max_eval_samples,
-        )
-        held_out = frozenset[int]()
+        source = open_texts(config, tokenizer, reading_of(config, closing), evaluate=evaluate)
     layout = Layout(
         *(accum, batch, time, pad_id, eos_id),
         mask_boundaries=config.mask_boundary_loss or config.isolate_documents,
         train_on_eos=config.train_on_eos,
     )
-    documents = split.stream(seed, split.window, repeat=config.repeat, held_out=held_out)
     evaluation = EvaluationSet(
-        chosen.documents,
+        source.evaluation,
         tokenizer,
         layout._replace(accum=1),
-        max_doc_tokens=config.tokenizer.max_doc_tokens,
         best_fit=config.packing_mode == "bin",
         max_pieces=config.packing_max_docs_per_bin,
     )
-    samples = Samples(
-        split.stream(
-            (seed + SAMPLE_SEED) % 2**31,
-            min(split.window, SAMPLE_WINDOW),
-            repeat=True,
-            held_out=held_out,
-        )
-    )
-    fingerprint: Fingerprint = {"backend": config.backend, **corpus.fingerprint}
-    if own is not None:
-        fingerprint |= {f"evaluation {key}": value for key, value in own.fingerprint.items()}
-    batches = training_batches(documents, config, tokenizer, layout).__iter__()
+    batches = training_batches(source.blocks, config, layout).__iter__()
     return Data(
-        Feed(batches, config.grain_prefetch), samples, evaluation, corpus, fingerprint, closing
+        Feed(batches, config.grain_prefetch),
+        Samples(source.samples),
+        evaluation,
+        source.corpus,
+        {"backend": config.backend, **source.fingerprint},
+        closing,
     )
 
 
 def training_batches(
-    documents: grain.IterDataset[Document],
-    config: DataConfig,
-    tokenizer: Tokenizer,
-    layout: Layout,
+    blocks: grain.IterDataset[Block], config: DataConfig, layout: Layout
 ) -> grain.IterDataset[Drawn]:
-    """Chain everything from documents to batches."""
-    sequential = config.packing_mode == "sequential"
-    encoded = EncodedBlocks(
-        documents,
-        tokenizer,
-        config.tokenizer.max_doc_tokens,
-        short_before_error=sequential,  # a round of bins would end otherwise than in a mended file
-    )
-    if sequential:
-        rows = SequentialRows(encoded, time=layout.time)
+    """Chain everything from encoded documents to batches."""
+    if config.packing_mode == "sequential":
+        rows = SequentialRows(blocks, time=layout.time)
     else:
         rows = BinRows(
-            encoded,
+            blocks,
             time=layout.time,
             buffer=config.packing_buffer_docs,
             max_pieces=config.packing_max_docs_per_bin,
             seed=config.seed if config.shuffle else None,
         )
     return rows.batch(layout.accum * layout.batch, batch_fn=lambda rows: draw(rows, layout))
-
-
-def open_corpus(config: DataConfig, reading: Reading) -> Corpus:
-    """Open the training documents' corpus."""
-    match config.backend:
-        case "builtin":
-            return standard_library()
-        case "local_text":
-            return given_texts(config.local_text or ())
-        case "files":
-            return find_files("data.files", config.files, config.text_key)
-        case "hf":
-            return _open_split(config, "data.hf_split", config.hf_split, reading)
-
-
-def open_evaluation_corpus(config: DataConfig, reading: Reading) -> Corpus | None:
-    """Open the corpus that is only for evaluation, if the config names one."""
-    if config.backend == "files" and config.eval_files:
-        return find_files("data.eval_files", config.eval_files, config.text_key)
-    if config.backend == "hf" and config.hf_eval_split is not None:
-        return _open_split(config, "data.hf_eval_split", config.hf_eval_split, reading)
-    return None
-
-
-def _open_split(config: DataConfig, key: str, split: str, reading: Reading) -> Corpus:
-    from chomp.data.datasets_source import open_dataset  # heavy: only where it is needed
-
-    return open_dataset(key, config.hf_dataset, config.hf_name, split, reading)

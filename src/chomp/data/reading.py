@@ -5,6 +5,7 @@ import logging
 import threading
 from typing import NamedTuple
 
+from chomp.config.data import DataConfig
 from chomp.errors import NetworkError
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,18 @@ class Reading(NamedTuple):
     """Seconds without a byte after which a connection counts as broken."""
     closing: threading.Event
     """Set when nobody wants the documents any more: ends waiting for a retry."""
+
+
+def reading_of(config: DataConfig, closing: threading.Event) -> Reading:
+    """Return how the section `data` says to read."""
+    return Reading(
+        config.text_key,
+        config.on_error == "skip",
+        config.max_retries,
+        config.retry_delay_sec,
+        config.timeout_sec,
+        closing,
+    )
 
 
 class Retries:

@@ -1,5 +1,6 @@
 """Heartbeat, record and watchdog of one start, opened and closed together."""
 
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -71,6 +72,12 @@ class History:
         """Say how the start ends (`finished`, `stopped`, ...); recorded at the end of the block."""
         self._how = how
         self.heartbeat.enter(Phase.CLOSING)
+
+    def stopped(self, stop: signal.Signals | None) -> None:
+        """Say that this signal ends the start."""
+        if stop and self._begun:
+            self.lineage.event(EventKind.STOP, signal=stop.name)
+        self.end("stopped")
 
     def goodput(self) -> Goodput:
         """Return what the time of the whole run so far went into."""

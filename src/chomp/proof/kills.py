@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from chomp.history.heartbeat import Beat, Phase
 
+TRIES = 5
+"""How often a kill is tried: a short moment may be over before the signal arrives."""
+
 
 class Moment(StrEnum):
     """What a run is doing when it is killed."""
@@ -15,9 +18,16 @@ class Moment(StrEnum):
     SAVE = "while a checkpoint is written"
     EVALUATION = "in an evaluation"
     SAMPLE = "in a sample"
-    EPOCH = "at an epoch's end"
+    EPOCH = "across an epoch's end"
     TWICE = "again before the next checkpoint"
-    START = "right after a resume"
+    START = "while it starts again"
+    RESUME = "right after a resume"
+
+
+FOLLOWING = (Moment.TWICE, Moment.START, Moment.RESUME)
+"""Moments that come behind another kill, wherever that was."""
+
+STARTS = (Phase.STARTING, Phase.COMPILING, Phase.RESTORING)
 
 
 class Kill(NamedTuple):
@@ -25,18 +35,19 @@ class Kill(NamedTuple):
 
     Attributes:
         moment: the kind of moment to wait for.
-        step: the first finished step after which it may come.
-        delay: seconds to wait once the moment has come.
+        step: finished steps before which it doesn't come; of no meaning where it follows another.
+        delay: seconds to wait once the moment has come, unless it ends before.
+        tries: how often it came too late.
     """
 
     moment: Moment
     step: int
     delay: float
+    tries: int = 0
 
-    @property
-    def follows(self) -> bool:
-        """Whether its place is behind another kill."""
-        return self.moment in (Moment.TWICE, Moment.START)
+    def again(self) -> "Kill":
+        """Return the next try, which waits less."""
+        return self._replace(delay=self.delay / 8, tries=self.tries + 1)
 
 
 class Known(NamedTuple):
@@ -51,10 +62,23 @@ class Known(NamedTuple):
     sample_seconds: float
     saves: Sequence[int]
     save_seconds: float
+    save_every: int
     epoch_ends: Sequence[int]
     """Steps whose batch holds the first document of another epoch."""
     start_seconds: float
-    """From the start of the process to its first step."""
+    """From the start of the process to the compilation, which is shorter at the next start."""
+
+
+class View(NamedTuple):
+    """A look at a run from outside."""
+
+    beat: Beat
+    writing: bool
+    """Whether a checkpoint is being written."""
+    newest: int
+    """Step of the newest checkpoint; 0 without any."""
+    resumed: int
+    """Step of the checkpoint that this start goes on from; 0 at the beginning."""
 
 
 def plan_kills(count: int, known: Known, seed: int) -> list[Kill]:
@@ -69,6 +93,22 @@ def plan_kills(count: int, known: Known, seed: int) -> list[Kill]:
     return kills
 
 
+def in_order(kills: Sequence[Kill]) -> list[Kill]:
+    """Return the kills in the order in which one run can have them.
+
+    Those that follow another are dealt out behind the others; if there are none, one more comes
+    first.
+    """
+    following = [kill for kill in kills if kill.moment in FOLLOWING]
+    placed = sorted((k for k in kills if k.moment not in FOLLOWING), key=lambda kill: kill.step)
+    order = []
+    for kill in placed or [Kill(Moment.STEP, 1, 0.0)]:
+        order.append(kill)
+        order += following[:1]
+        following = following[1:]
+    return order + following
+
+
 def _steps(moment: Moment, known: Known) -> Sequence[int]:
     match moment:
         case Moment.EVALUATION:
@@ -79,12 +119,15 @@ def _steps(moment: Moment, known: Known) -> Sequence[int]:
             return known.saves
         case Moment.EPOCH:
             return [step - 1 for step in known.epoch_ends]
+        case Moment.STEP:
+            # Behind the second save, which waits for the first: it goes on from a checkpoint.
+            return range(2 * known.save_every + 1, known.steps)
         case _:
             return range(1, known.steps)
 
 
 def _seconds(moment: Moment, known: Known) -> float:
-    """Return how long the moment lasts."""
+    """Return about how long the moment lasts."""
     match moment:
         case Moment.EVALUATION:
             return known.evaluation_seconds
@@ -92,33 +135,32 @@ def _seconds(moment: Moment, known: Known) -> float:
             return known.sample_seconds
         case Moment.SAVE:
             return known.save_seconds
-        case Moment.EPOCH:
+        case Moment.TWICE:
+            return known.step_seconds * known.save_every
+        case Moment.START:
+            return 2 * known.start_seconds
+        case _:
             return 2 * known.step_seconds
-        case Moment.START:
-            return known.start_seconds
-        case _:
-            return known.step_seconds
 
 
-def has_come(kill: Kill, beat: Beat, *, start: int, writing: bool) -> bool:
-    """Return whether the moment has come.
-
-    Args:
-        kill: with the moment.
-        beat: of the run.
-        start: number of the start that is to be killed.
-        writing: whether a checkpoint is being written.
-    """
-    if beat.start != start:
-        return False
+def is_now(kill: Kill, view: View) -> bool:
+    """Return whether the kill's moment is there."""
+    phase, finished = view.beat.phase, view.beat.finished
+    stepping = phase in (Phase.TRAINING, Phase.WAITING)
     match kill.moment:
-        case Moment.START:
-            return True
         case Moment.EVALUATION:
-            return beat.phase is Phase.EVALUATING and beat.finished >= kill.step
+            return phase is Phase.EVALUATING and finished >= kill.step
         case Moment.SAMPLE:
-            return beat.phase is Phase.SAMPLING and beat.finished >= kill.step
+            return phase is Phase.SAMPLING and finished >= kill.step
         case Moment.SAVE:
-            return (writing or beat.phase is Phase.SAVING) and beat.finished >= kill.step
+            return (view.writing or phase is Phase.SAVING) and finished >= kill.step
+        case Moment.EPOCH:
+            return stepping and kill.step <= finished <= kill.step + 1
+        case Moment.TWICE:
+            return stepping and view.newest == view.resumed
+        case Moment.START:
+            return phase in STARTS
+        case Moment.RESUME:
+            return phase not in STARTS and finished <= view.resumed + 1
         case _:
-            return beat.phase in (Phase.TRAINING, Phase.WAITING) and beat.finished >= kill.step
+            return stepping and finished >= kill.step

@@ -1,34 +1,23 @@
 """The proof: a straight run, runs that are killed and resumed, and their comparison."""
 
-import itertools
 import shutil
-import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
-from chomp.config import Config, config_from_mapping
-from chomp.history.heartbeat import Phase, read_heartbeat
-from chomp.history.record import read_record
-from chomp.proof.kills import Kill, Known, Moment, plan_kills
+from chomp.config import Config
+from chomp.errors import ConfigError
+from chomp.proof.kills import TRIES, Kill, Known, Moment, in_order, plan_kills
 from chomp.proof.trial import Killed, Trial
+from chomp.proof.trial_config import observe, save_every, trial_values
 from chomp.proof.verdict import differences
 
+LEAST_STEPS = 8
 SHOWN_DIFFERENCES = 10
-EVALUATION_DOCUMENTS = 8
-SMALL_MODEL = {
-    "model_dim": 64,
-    "num_layers": 2,
-    "num_heads": 1,
-    "z_dim": 32,
-    "value_dim": 64,
-    "ffn_hidden_dim": 96,
-    "cema_ndim": 4,
-    "norm_num_groups": 8,
-}
+Say = Callable[[str], None]
 
 
 class Settings(NamedTuple):
@@ -41,119 +30,131 @@ class Settings(NamedTuple):
     work_dir: Path | None
 
 
-def prove(config: Config, settings: Settings, say: Callable[[str], None]) -> bool:
-    """Run the proof and tell how it goes; return whether everything was equal.
+class Proof(NamedTuple):
+    """What came of it."""
+
+    kills: list[Killed]
+    """All that were delivered, in their moment or not."""
+    missed: list[Kill]
+    """Those that never came in their moment, however often they were tried."""
+    differences: list[str]
+    """Where killed runs differ from the straight one."""
+
+    @property
+    def proved(self) -> bool:
+        """Whether every kill that was asked for came back exactly."""
+        return not self.missed and not self.differences
+
+
+def prove(config: Config, settings: Settings, say: Say) -> Proof:
+    """Run the proof and tell how it goes.
+
+    The runs' folder is deleted only if all is proved and the user didn't name it; else it is told.
 
     Raises:
-        ChompError: a run failed by itself.
+        ConfigError: the configuration can't be run so, or `work_dir` holds something.
+        ChompError: a run failed by itself; the message has its last lines.
     """
-    work = settings.work_dir or Path(tempfile.mkdtemp(prefix="chomp-prove-"))
-    work.mkdir(parents=True, exist_ok=True)
+    values = trial_values(config, steps=settings.steps, small=settings.small)
+    work = _work_folder(settings.work_dir)
+    kept = True
+    try:
+        (work / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        proof = _prove(work, settings, say)
+        kept = settings.work_dir is not None or not proof.proved
+    finally:
+        if kept:
+            say(f"runs        kept in {work}")
+        else:
+            shutil.rmtree(work)
+    return proof
+
+
+def _prove(work: Path, settings: Settings, say: Say) -> Proof:
     path = work / "config.yaml"
-    path.write_text(yaml.safe_dump(trial_values(config, settings)), encoding="utf-8")
     straight = Trial(path, work / "straight")
     straight.finish()
-    known = observe(straight, settings.steps)
-    say(
-        f"straight    {settings.steps} steps, {len(known.saves)} checkpoints, "
-        f"{len(known.evaluations)} evaluations, {len(known.samples)} samples, "
-        f"{len(known.epoch_ends)} ends of an epoch"
-    )
-    equal = True
+    known = observe(straight, save_every(settings.steps))
+    if known.steps < LEAST_STEPS:
+        raise ConfigError(
+            [
+                f"data.repeat: the documents are used up after {known.steps} steps, which is too "
+                "few for a proof; set it to true (-o data.repeat=true)"
+            ]
+        )
+    say(_seen(known))
     kills = plan_kills(settings.kills, known, settings.seed)
-    done: list[Killed] = []
+    proof = Proof([], [], [])
     laps = 0
+    # Ends: a lap after which kills are left has used up a try of one of them.
     while kills:
         laps += 1
         killed = Trial(path, work / f"killed-{laps}")
-        kills = _lap(killed, kills, done, say)
+        kills = _lap(killed, kills, proof, say)
         found = list(differences(straight, killed))
-        equal = equal and not found
+        proof.differences.extend(found)
         say(f"run {laps:<7} {_comparison(found)}")
-    _summarize(done, laps, equal, say)
-    if settings.work_dir is None and equal:
-        shutil.rmtree(work)
-    else:
-        say(f"runs        {work}")
-    return equal
+    for line in _summary(proof, laps):
+        say(line)
+    return proof
 
 
-def trial_values(config: Config, settings: Settings) -> dict[str, Any]:
-    """Return the configuration's values, with a short run's steps and frequent periodic work."""
-    values = config.model_dump(mode="json")
-    steps, train, optim = settings.steps, values["train"], values["optim"]
-    if optim["decay_steps"] is None:
-        # The schedule that the config's own run would have.
-        optim["decay_steps"] = max(1, train["steps"] - optim["warmup_steps"])
-    optim["warmup_steps"] = min(optim["warmup_steps"], steps - 1)
-    train |= {"steps": steps, "log_every": 1, "profile": False}
-    train |= {name: max(2, steps // 3) for name in ("eval_every", "generate_every") if train[name]}
-    data = values["data"]
-    data["max_eval_samples"] = min(data["max_eval_samples"], EVALUATION_DOCUMENTS)
-    values["checkpoint"] |= {"enabled": True, "root_dir": None, "save_every": max(2, steps // 7)}
-    values["logging"] |= {"metrics_file": "metrics.jsonl", "ledger_every": 1, "run_dir": None}
-    values["logging"]["wandb"]["enabled"] = False
-    if settings.small:
-        values["model"] |= SMALL_MODEL
-    config_from_mapping(values)  # a problem is the user's to know before a run starts
-    return values
-
-
-def observe(trial: Trial, steps: int) -> Known:
-    """Return when the moments of a finished run were, and how long they lasted."""
-    rows = trial.rows("metrics.jsonl")
-    beat = read_heartbeat(trial.folder.heartbeat)
-    record = read_record(trial.folder.record)
-    assert beat is not None and record is not None
-    seconds = beat.seconds
-    evaluations = [row["step"] for row in rows if "eval_loss" in row]
-    samples = [row["step"] for row in trial.rows("samples.jsonl")]
-    every = yaml.safe_load(trial.config.read_text(encoding="utf-8"))["checkpoint"]["save_every"]
-    saves = [step for step in range(1, steps + 1) if step % every == 0]
-    return Known(
-        steps,
-        statistics.median(row["step_time_s"] for row in rows),
-        evaluations,
-        seconds[Phase.EVALUATING] / max(1, len(evaluations)),
-        samples,
-        seconds[Phase.SAMPLING] / max(1, len(samples)),
-        saves,
-        seconds[Phase.SAVING] / max(1, len(saves)),
-        [row["step"] for before, row in itertools.pairwise(rows) if row["epoch"] > before["epoch"]],
-        sum(seconds[p] for p in (Phase.STARTING, Phase.COMPILING, Phase.RESTORING)),
-    )
-
-
-def _lap(
-    trial: Trial, kills: list[Kill], done: list[Killed], say: Callable[[str], None]
-) -> list[Kill]:
+def _lap(trial: Trial, kills: list[Kill], proof: Proof, say: Say) -> list[Kill]:
     """Kill one run as often as it can be, and let it finish; return the kills that are left."""
-    placed = sorted((kill for kill in kills if not kill.follows), key=lambda kill: kill.step)
-    following = [kill for kill in kills if kill.follows]
-    while placed:
-        killed = _killed(trial, placed[0], done, say)
-        if killed is None:
-            return placed[1:] + following
-        placed.pop(0)
-        if following and not _killed(trial, following.pop(0)._replace(step=killed.step), done, say):
-            return placed + following
+    order, left = in_order(kills), []
+    while order:
+        kill = order.pop(0)
+        killed = trial.kill(kill)
+        if killed:
+            proof.kills.append(killed)
+            say(f"kill {len(proof.kills):<6} {_landing(killed)}")
+        else:
+            say(f"            {kill.moment}: none after step {kill.step} before the run ended")
+        if not (killed and killed.hit):
+            again = kill.again()
+            if again.tries >= TRIES:
+                proof.missed.append(again)
+            elif killed:  # the moment comes again: the checkpoint is from before it
+                order.insert(0, again)
+            else:
+                left.append(again)
+        if not killed:
+            return left + order
     trial.finish()
-    return following
+    return left
 
 
-def _killed(
-    trial: Trial, kill: Kill, done: list[Killed], say: Callable[[str], None]
-) -> Killed | None:
-    killed = trial.kill(kill)
-    if killed is None:
-        say(f"            missed: {kill.moment}, after step {kill.step}: the run ended before")
-        return None
-    done.append(killed)
-    say(
-        f"kill {len(done):<6} {kill.moment:<32} after step {killed.step:<5} ({killed.phase}), "
-        f"resumes at {killed.resumed}"
+def _work_folder(wanted: Path | None) -> Path:
+    if wanted is None:
+        return Path(tempfile.mkdtemp(prefix="chomp-prove-"))
+    try:
+        wanted.mkdir(parents=True, exist_ok=True)
+        holds = any(wanted.iterdir())
+    except OSError as error:
+        raise ConfigError(
+            [f"--work-dir {wanted} can't be used ({error.strerror}); give another folder"]
+        ) from error
+    if holds:
+        raise ConfigError([f"--work-dir {wanted} isn't empty; give a new folder"])
+    return wanted
+
+
+def _seen(known: Known) -> str:
+    return (
+        f"straight    {known.steps} steps, {len(known.saves)} checkpoints, "
+        f"{len(known.evaluations)} evaluations, {len(known.samples)} samples, "
+        f"{len(known.epoch_ends)} ends of an epoch"
     )
-    return killed
+
+
+def _landing(killed: Killed) -> str:
+    beat = killed.view.beat
+    doing = beat.phase.value + (", checkpoint being written" if killed.view.writing else "")
+    late = "" if killed.hit else "; too late for its moment"
+    return (
+        f"{killed.kill.moment:<32} {beat.finished:>4} steps finished ({doing}), "
+        f"goes on from {killed.resumes}{late}"
+    )
 
 
 def _comparison(found: list[str]) -> str:
@@ -161,14 +162,28 @@ def _comparison(found: list[str]) -> str:
         return "equal bit for bit: batches, losses, gradient norms, samples, final state"
     shown = "".join(f"\n  {line}" for line in found[:SHOWN_DIFFERENCES])
     more = len(found) - SHOWN_DIFFERENCES
-    return f"DIFFERS{shown}" + (f"\n  and {more} more" if more > 0 else "")
+    return f"DIFFERS, first in {found[0]}{shown}" + (f"\n  and {more} more" if more > 0 else "")
 
 
-def _summarize(done: list[Killed], laps: int, equal: bool, say: Callable[[str], None]) -> None:
+def _summary(proof: Proof, laps: int) -> Iterator[str]:
     for moment in Moment:
-        of_kind = [killed for killed in done if killed.kill.moment is moment]
-        if of_kind:
-            replayed = sum(max(0, killed.step - killed.resumed) for killed in of_kind)
-            say(f"  {len(of_kind):>4} {moment:<32} {replayed:>5} steps done again")
-    verdict = "all came back exactly" if equal else "NOT all came back exactly"
-    say(f"{'proved' if equal else 'FAILED':<11} {len(done)} kills in {laps} run(s): {verdict}")
+        hits = [killed for killed in proof.kills if killed.kill.moment is moment and killed.hit]
+        if hits:
+            replayed = sum(killed.replayed for killed in hits)
+            yield f"  {len(hits):>4} {moment:<32} {replayed:>5} steps done again"
+    late = sum(not killed.hit for killed in proof.kills)
+    if late:
+        yield f"  {late:>4} at other moments than meant"
+    saved = sum(killed.resumes > 0 for killed in proof.kills)
+    total = f"{len(proof.kills)} kills in {laps} run(s), {saved} of them behind a checkpoint"
+    if proof.differences:
+        yield f"FAILED      {total}: NOT all came back exactly"
+    elif proof.missed:
+        missed = ", ".join(dict.fromkeys(kill.moment.value for kill in proof.missed))
+        yield (
+            f"NOT PROVED  {total}: all came back exactly, but {len(proof.missed)} of those asked "
+            f"for found no such moment in {TRIES} tries ({missed}); more --steps or a larger "
+            "model make moments longer"
+        )
+    else:
+        yield f"proved      {total}: all came back exactly"

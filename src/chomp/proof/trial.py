@@ -1,32 +1,44 @@
 """Runs as processes of their own: straight to the end, or killed on the way."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.checkpoint.archive import UNFINISHED, Archive
 from chomp.errors import ChompError
-from chomp.history.heartbeat import Phase, read_heartbeat
-from chomp.proof.kills import Kill, has_come
+from chomp.history.heartbeat import read_heartbeat
+from chomp.proof.kills import Kill, View, is_now
 from chomp.run_folder import RunFolder
 
-POLL_SECONDS = 0.0005
+POLL_SECONDS = 0.001
+SHOWN_LINES = 12
 
 
 class Killed(NamedTuple):
     """What became of a kill."""
 
     kill: Kill
-    phase: Phase
-    """What the run was doing."""
-    step: int
-    """The last finished step."""
-    resumed: int
-    """The step of the newest good checkpoint then."""
+    view: View
+    """The run in its last moment."""
+    resumes: int
+    """The step of the newest good checkpoint, from which it will go on."""
+
+    @property
+    def hit(self) -> bool:
+        """Whether it came in the moment that it was meant for."""
+        return is_now(self.kill, self.view)
+
+    @property
+    def replayed(self) -> int:
+        """Finished steps that are done again."""
+        return max(0, self.view.beat.finished - self.resumes)
 
 
 class Trial:
@@ -40,7 +52,7 @@ class Trial:
     def __init__(self, config: Path, folder: Path):
         self.config, self.folder = config, RunFolder(folder)
         self.archive = Archive(folder / "checkpoints")
-        self._starts = 0
+        self._resumed = 0
         self._output = folder.with_suffix(".out")
 
     def finish(self) -> None:
@@ -49,9 +61,9 @@ class Trial:
         Raises:
             ChompError: the run failed; the message has its last lines.
         """
-        process = self._start()
-        if process.wait():
-            raise self._failure(process)
+        with self._running() as process:
+            if process.wait():
+                raise self._failure(process)
 
     def kill(self, kill: Kill) -> Killed | None:
         """Start, and kill when the moment has come; None if the run ended before.
@@ -59,27 +71,45 @@ class Trial:
         Raises:
             ChompError: the run failed by itself.
         """
-        process = self._start()
-        while process.poll() is None:
-            beat = read_heartbeat(self.folder.heartbeat)
-            if beat and has_come(kill, beat, start=self._starts, writing=self._writing()):
-                time.sleep(kill.delay)
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                break
-            time.sleep(POLL_SECONDS)
-        if process.returncode == 0:
-            return None
-        if process.returncode != -signal.SIGKILL:
-            raise self._failure(process)
-        beat = read_heartbeat(self.folder.heartbeat)
-        assert beat is not None
-        return Killed(kill, beat.phase, beat.finished, self.archive.newest_good().step or 0)
+        with self._running() as process:
+            while not self._is_now(kill, process):
+                if process.poll() is not None:
+                    break
+                time.sleep(POLL_SECONDS)
+            until = time.monotonic() + kill.delay
+            while time.monotonic() < until and self._is_now(kill, process):
+                time.sleep(max(POLL_SECONDS, kill.delay / 20))
+            # Stopped first, so that what it is doing when it is killed is known and not guessed.
+            process.send_signal(signal.SIGSTOP)
+            if process.returncode is None:
+                os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            view = self._view(process)
+            process.kill()
+            process.wait()
+            if process.returncode == 0:
+                return None
+            if process.returncode != -signal.SIGKILL or view is None:
+                raise self._failure(process)
+        self._resumed = self.archive.newest_good().step or 0
+        return Killed(kill, view, self._resumed)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """Return the lines of one of the run's files of JSON lines."""
-        text = (self.folder.path / name).read_text(encoding="utf-8")
+        """Return the lines of one of the run's files of JSON lines; none without the file."""
+        path = self.folder.path / name
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
         return [json.loads(line) for line in text.split("\n") if line]
+
+    def _is_now(self, kill: Kill, process: subprocess.Popen[bytes]) -> bool:
+        view = self._view(process)
+        return view is not None and is_now(kill, view)
+
+    def _view(self, process: subprocess.Popen[bytes]) -> View | None:
+        """Return what can be seen of a process; None before its heartbeat."""
+        beat = read_heartbeat(self.folder.heartbeat)
+        if beat is None or beat.pid != process.pid:
+            return None
+        newest = max(self.archive.steps(), default=0)
+        return View(beat, self._writing(), newest, self._resumed)
 
     def _writing(self) -> bool:
         try:
@@ -87,10 +117,20 @@ class Trial:
         except OSError:
             return False
 
+    @contextmanager
+    def _running(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Start, and let nothing outlive the block."""
+        process = self._start()
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
     def _start(self) -> subprocess.Popen[bytes]:
-        self._starts += 1
-        more = ["--resume", "latest"] if self._starts > 1 and self.folder.holds_run() else []
-        command = [sys.executable, "-m", "chomp", "train", self.config, *more]
+        more = ["--resume", "latest"] if self.folder.holds_run() else []
+        # -P: a file in the current folder must not hide a module, as it doesn't from `chomp`.
+        command = [sys.executable, "-P", "-m", "chomp", "train", self.config, *more]
         with self._output.open("ab") as output:
             return subprocess.Popen(
                 [*command, "--run-dir", self.folder.path],
@@ -101,7 +141,7 @@ class Trial:
 
     def _failure(self, process: subprocess.Popen[bytes]) -> ChompError:
         lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
-        shown = "\n".join(f"  {line}" for line in lines[-12:])
+        shown = "\n".join(f"  {line}" for line in lines[-SHOWN_LINES:])
         return ChompError(
             f"`chomp train` ended with exit code {process.returncode} without being killed "
             f"(output in {self._output}):\n{shown}"

@@ -1,10 +1,11 @@
 """Two runs of one configuration compared: what each wrote, and what each ended with."""
 
+import json
 from collections.abc import Iterator
-from itertools import zip_longest
 from typing import Any
 
 from chomp.commands.checkpoint_diff import difference
+from chomp.errors import ResumeError
 from chomp.proof.trial import Trial
 
 MEASURED = frozenset(
@@ -15,26 +16,50 @@ MEASURED = frozenset(
         "first_step_compile_time_s",
         "peak_memory_gb",
         "device_memory_gb",
+        "mfu",
+        "fraction_of_matmul_bound",
         "read_retries",
     }
 )
 """Values of a row that the clock or the machine decides."""
+FILES = ("ledger.jsonl", "metrics.jsonl", "samples.jsonl")
+Row = dict[str, Any]
 
 
 def differences(straight: Trial, killed: Trial) -> Iterator[str]:
-    """Yield a line for whatever differs: steps first, in their order, then samples and state."""
-    settings = ("metrics.jsonl", "step"), ("ledger.jsonl", "step"), ("samples.jsonl", "sample")
-    for name, what in settings:
-        pairs = zip_longest(straight.rows(name), killed.rows(name))
-        for number, (wanted, found) in enumerate(pairs, 1):
-            yield from _row(f"{name}, {what} {number}", wanted, found)
-    yield from difference(straight.folder.path, None, killed.folder.path, None)
+    """Yield a line for whatever differs: steps first, in their order, then the final state."""
+    tables = [(name, _by_step(straight.rows(name)), _by_step(killed.rows(name))) for name in FILES]
+    for step in sorted({step for _, *sides in tables for side in sides for step in side}):
+        for name, wanted, found in tables:
+            yield from _rows(f"step {step}, {name}", wanted.get(step, []), found.get(step, []))
+    for name, wanted, found in tables:
+        if [*wanted] != [*found] and sorted(wanted) == sorted(found):
+            yield f"{name}: rows are in another order"
+    try:
+        for line in difference(straight.folder.path, None, killed.folder.path, None):
+            yield f"final state, {line}"
+    except ResumeError as error:
+        yield f"final state: {error}"
 
 
-def _row(place: str, wanted: dict[str, Any] | None, found: dict[str, Any] | None) -> Iterator[str]:
-    if wanted is None or found is None:
-        yield f"{place}: only in the {'killed' if wanted is None else 'straight'} run"
+def _by_step(rows: list[Row]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["step"], []).append(row)
+    return found
+
+
+def _rows(place: str, wanted: list[Row], found: list[Row]) -> Iterator[str]:
+    if len(wanted) != len(found):
+        yield f"{place}: {len(found)} rows, straight {len(wanted)}"
         return
-    for key in dict.fromkeys([*wanted, *found]):
-        if key not in MEASURED and wanted.get(key) != found.get(key):
-            yield f"{place}: {key} is {found.get(key)!r}, straight {wanted.get(key)!r}"
+    for one, other in zip(wanted, found, strict=True):
+        for key in dict.fromkeys([*one, *other]):
+            left, right = _text(one, key), _text(other, key)
+            if key not in MEASURED and left != right:
+                yield f"{place}: {key} is {right}, straight {left}"
+
+
+def _text(row: Row, key: str) -> str:
+    """Return what is equal for the same bits only: 0.0 and -0.0 differ, NaN is NaN."""
+    return json.dumps(row[key]) if key in row else "missing"

@@ -27,6 +27,8 @@ _FIELDS: list[tuple[str, Callable[[Any], str]]] = [
     ("lr", lambda v: f"lr {v:.2e}"),
     ("step_time_s", lambda v: f"{v * 1e3:.0f} ms/step"),
     ("tokens_per_sec", lambda v: f"{v:,.0f} tok/s"),
+    ("mfu", lambda v: f"mfu {v:.1%}"),
+    ("fraction_of_matmul_bound", lambda v: f"matmul {v:.0%}"),
     ("eval_loss", lambda v: f"eval {v:.4f}"),
     ("eval_bits_per_byte", lambda v: f"{v:.4f} bits/byte"),
     ("packing_utilization", lambda v: f"packed {v:.1%}"),

@@ -2,9 +2,10 @@
 
 from chomp.training.actions import DeviceCheck, Evaluate, Log, Profile, Record, Row, Sample, Save
 from chomp.training.divergence import Incident, LossWatch, Reaction, Rewind
-from chomp.training.loop import Action, Ending, LoopResult, Moment, perform, run_loop
+from chomp.training.loop import Action, Ending, LoopResult, Moment, Window, perform, run_loop
 from chomp.training.step import TrainStep, init_state, make_train_step
 from chomp.training.stopwatch import Stopwatch
+from chomp.training.utilization import Utilization
 
 __all__ = [
     "Action",
@@ -25,6 +26,8 @@ __all__ = [
     "Save",
     "Stopwatch",
     "TrainStep",
+    "Utilization",
+    "Window",
     "init_state",
     "make_train_step",
     "perform",

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from chomp.errors import ChompError, Interrupted
-from chomp.training.loop import Moment
+from chomp.training.loop import Moment, Window
 from chomp.training.stopwatch import Stopwatch
 from chomp.types import Batch, BatchStats, Progress, TrainState
 
@@ -74,11 +74,13 @@ class Log:
         every: int,
         steps: int,
         progress: Progress,
+        window: Window,
         rates: dict[str, optax.Schedule],
         constants: Row,
         first_row: Row,
         row_tokens: int,
         memory: Callable[[], dict[str, float]],
+        utilization: Callable[[float], Row],
         read_retries: Callable[[], int],
         check: Callable[[], None],
     ):
@@ -90,11 +92,13 @@ class Log:
             every: steps between rows.
             steps: the last step, which always has a row.
             progress: counts at the start.
+            window: the steps before the start that no row tells of.
             rates: learning rate by its name in the row.
             constants: values that every row repeats.
             first_row: values of the first row only.
             row_tokens: positions of a whole batch, padding included.
             memory: current memory readings.
+            utilization: what a step time in seconds says about the use of the device.
             read_retries: how often a read was repeated since this process began.
             check: judges the steps that a row tells of; called behind each.
         """
@@ -103,12 +107,11 @@ class Log:
         self._last, self._rates = progress, rates
         self._constants, self._first_row = constants, first_row
         self._row_tokens, self._memory, self._check = row_tokens, memory, check
-        self._read_retries = read_retries
-        self._window_tokens = 0
+        self._read_retries, self._utilization = read_retries, utilization
+        self._window = window
         self._last_seen = progress.step
         for rate in rates.values():
             rate(0)  # compiles its few operations, which would count as time of the second row
-        self._reported: Row = {}
 
     def __call__(self, moment: Moment) -> None:
         """Count the step, and write a row if one is due.
@@ -120,16 +123,20 @@ class Log:
         if not data_ended:
             self._last_seen = step
             self._tracker.progress(step)
-            self._window_tokens += moment.stats.tokens
+            steps, tokens = self._window
+            self._window = Window(steps + 1, tokens + moment.stats.tokens)
         if data_ended and step == self._last.step:  # the row is there; an evaluation may be new
-            if moment.row != self._reported and not moment.pending:
+            if moment.row and not moment.pending:
                 self._tracker.log({"step": step} | moment.row)
+                moment.row = {}
         elif moment.pending:
             moment.row = self._row(moment)
             self._check()
         elif moment.row or data_ended or step == self._steps or step % self._every == 0:
             self._tracker.log(self._row(moment))
+            moment.row = {}
             self._check()
+        moment.window = self._window
 
     def _row(self, moment: Moment) -> Row:
         loss, grad_norm, rejected = jax.device_get(
@@ -145,7 +152,7 @@ class Log:
             "tokens_per_sec": (now.tokens_seen - self._last.tokens_seen) / lap.seconds,
             "step_time_s": lap.seconds / steps,
             "data_wait_share": lap.waiting / lap.seconds,
-            "packing_utilization": self._window_tokens / (steps * self._row_tokens),
+            "packing_utilization": self._window.tokens / (self._window.steps * self._row_tokens),
             "docs_seen": now.docs_seen,
             "docs_truncated": now.docs_truncated,
             "docs_skipped": now.docs_skipped,
@@ -155,9 +162,10 @@ class Log:
             "batch_hash": f"{moment.stats.hash:016x}",
             "epoch": moment.stats.epoch,
         }
+        with self._stopwatch.paused("training"):  # the first time it measures the device
+            row |= self._utilization(lap.seconds / steps)
         row |= self._constants | self._first_row | self._memory() | moment.row
-        self._last, self._first_row, self._window_tokens = now, {}, 0
-        self._reported = dict(moment.row)
+        self._last, self._first_row, self._window = now, {}, Window()
         return row
 
 

@@ -5,7 +5,7 @@ import enum
 import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
@@ -32,6 +32,14 @@ class Stream(Protocol):
         ...
 
 
+class Window(NamedTuple):
+    """The steps since the newest row of metrics."""
+
+    steps: int = 0
+    tokens: int = 0
+    """Their tokens that are not padding."""
+
+
 @dataclass
 class Moment:
     """What actions see after a step; they may add to `row`, which the log action writes."""
@@ -41,6 +49,8 @@ class Moment:
     progress: Progress
     stats: BatchStats
     row: dict[str, Any] = field(default_factory=dict)
+    """Values that are not written yet."""
+    window: Window = field(default_factory=Window)
     done: set[str] = field(default_factory=set)
     """Names of the actions that have run."""
     pending: list[str] = field(default_factory=list)

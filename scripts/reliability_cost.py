@@ -1,0 +1,237 @@
+"""Measures what reliability costs in time, with the quickstart's shapes.
+
+    python scripts/reliability_cost.py configs/quickstart.yaml      # on a quiet machine, 4 minutes
+
+First the steps of one process, in turn a few with everything on (ledger with the batch's hash,
+heartbeat, watchdog, the check for finite numbers in the step, loss watch) and a few with all of it
+off; then how long training waits for a save of a larger model, in the background or not.
+Prints tables in Markdown.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from chomp.cli.options import start_environment
+from chomp.config import load_config
+
+PAIRS = 32
+STEPS = 5
+"""Of each half of a pair."""
+CHECK_EVERY = 20
+LARGER = {"model_dim": 384, "value_dim": 768, "ffn_hidden_dim": 960}
+"""Of the quickstart's model: a state of about 70 MB."""
+SAVES = 4
+STEPS_BESIDE = 3
+"""Steps timed behind each save."""
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+class Bench:
+    """A model, its data and its state, ready for steps."""
+
+    def __init__(self, config_path: Path, overrides: Sequence[str]):
+        from chomp.parts import set_up
+        from chomp.programs import compile_step
+        from chomp.types import Progress
+
+        self.setup = set_up(load_config(config_path, overrides), None)
+        self.compiled = compile_step(self.setup).step
+        self.state = self.setup.learner.init()
+        self.progress = Progress()
+        self.setup.data.train.start()
+
+    def steps(self, count: int, step: Any, actions: Sequence[Any], stopwatch: Any) -> float:
+        """Take steps as a run does; return the seconds of each."""
+        import jax
+
+        from chomp.training import Action, run_loop
+
+        def keep(moment: Any) -> None:
+            self.state = moment.state
+
+        begin = time.perf_counter()
+        self.progress = run_loop(
+            step,
+            self.state,
+            self.progress,
+            self.setup.data.train,
+            [*actions, Action("keep", keep, 1)],
+            steps=self.progress.step + count,
+            should_stop=lambda: False,
+            stopwatch=stopwatch,
+        ).progress
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - begin) / count
+
+
+class Timed:
+    """Adds up the processor time that calls take of their thread."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self, call: Callable[..., Any]) -> Callable[..., None]:
+        def timed(*args: Any) -> None:
+            begin = time.thread_time()
+            call(*args)
+            self.seconds += time.thread_time() - begin
+
+        return timed
+
+
+def unchecked_step(bench: Bench) -> Any:
+    """Compile the step without the choice between old and new values."""
+    from chomp.programs import compile_step
+    from chomp.training import step
+
+    choose, step._where = step._where, lambda condition, new, old: new
+    try:
+        return compile_step(bench.setup).step
+    finally:
+        step._where = choose
+
+
+def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
+    from chomp.data import batching
+    from chomp.history.heartbeat import Heartbeat, Phase
+    from chomp.history.ledger import Ledger
+    from chomp.history.watchdog import Watchdog
+    from chomp.training import Action, LossWatch, Reaction, Record, Stopwatch
+
+    bench = Bench(config, overrides)
+    off = unchecked_step(bench)
+    heartbeat = Heartbeat(folder / "heartbeat")
+    ledger = Ledger(folder / "ledger.jsonl", bench.setup.data.fingerprint, 0, print)
+    reaction = Reaction("stop", "warn", threshold=10.0, window=100, limit=10)
+    watch = LossWatch(reaction, (), 0, lambda incident: None)
+    timed = Timed()
+
+    def check(moment: Any) -> None:
+        float(moment.metrics.loss)  # as the row does, with or without the watch
+        timed(watch.check)()
+
+    def read_loss(moment: Any) -> None:
+        float(moment.metrics.loss)
+
+    actions = [
+        Action("heartbeat", timed(lambda moment: heartbeat.finished(moment.progress.step)), 1),
+        Action("record", timed(Record(ledger.record)), 1),
+        Action("watch", timed(watch.collect), 1),
+        Action("check", check, CHECK_EVERY),
+    ]
+    telling = Stopwatch(timed(lambda doing: heartbeat.enter(Phase[doing.upper()])))
+    hash_of = batching.batch_hash
+
+    def with_all() -> float:
+        watchdog = Watchdog(
+            heartbeat, seconds=300, log_file=folder / "log", tell=print, note=lambda stall: None
+        )
+        watchdog.start()
+        seconds = bench.steps(STEPS, bench.compiled, actions, telling)
+        watchdog.close()
+        return seconds
+
+    def without() -> float:
+        batching.batch_hash = lambda batch: 0
+        seconds = bench.steps(STEPS, off, [Action("row", read_loss, CHECK_EVERY)], Stopwatch())
+        batching.batch_hash = hash_of
+        return seconds
+
+    with_all(), without()
+    timed.seconds = 0.0
+    on_seconds, off_seconds = [], []
+    for pair in range(PAIRS):
+        for half in ("on", "off") if pair % 2 else ("off", "on"):
+            (on_seconds if half == "on" else off_seconds).append(
+                with_all() if half == "on" else without()
+            )
+    bench.setup.data.close()
+    ratios = [on / off for on, off in zip(on_seconds, off_seconds, strict=True)]
+    quarters = statistics.quantiles(ratios, n=4)
+    own = timed.seconds / (PAIRS * STEPS)
+    size = (folder / "ledger.jsonl").stat().st_size / bench.progress.step
+    return "\n".join(
+        [
+            "| | |",
+            "|---|---|",
+            f"| step with all of it on, median of {PAIRS} x {STEPS} | "
+            f"{1e3 * median(on_seconds):.2f} ms |",
+            f"| step with all of it off | {1e3 * median(off_seconds):.2f} ms |",
+            f"| on against off, median of the pairs (quartiles) | "
+            f"{100 * (median(ratios) - 1):+.2f}% "
+            f"({100 * (quarters[0] - 1):+.2f}% to {100 * (quarters[2] - 1):+.2f}%) |",
+            f"| of that, processor time of the training thread | {1e6 * own:.0f} µs a step, "
+            f"{100 * own / median(off_seconds):.3f}% |",
+            f"| ledger | {size:.0f} bytes a step |",
+        ]
+    )
+
+
+def save_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
+    import jax
+
+    from chomp.checkpoint.store import Checkpoints
+    from chomp.training import Stopwatch
+
+    larger = [f"model.{key}={value}" for key, value in LARGER.items()]
+    bench = Bench(config, [*overrides, *larger])
+    data_state = bench.setup.data.get_state()
+
+    def steps() -> float:
+        return STEPS_BESIDE * bench.steps(STEPS_BESIDE, bench.compiled, [], Stopwatch())
+
+    steps()
+    lines = []
+    undisturbed = [steps()]
+    for name, background in (("in the background", True), ("waited for", False)):
+        checkpoints = Checkpoints(folder / name, max_to_keep=2, async_save=background)
+        blocked, beside = [], []
+        for _ in range(SAVES):
+            undisturbed.append(steps())
+            begin = time.perf_counter()
+            checkpoints.save(bench.state, bench.progress, data_state, {})
+            blocked.append(time.perf_counter() - begin)
+            beside.append(steps())
+            checkpoints.wait()
+        assert checkpoints.problems() == []
+        checkpoints.close()
+        lines.append((name, blocked, beside))
+    bench.setup.data.close()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(bench.state))
+    plain = median(undisturbed)
+    step = plain / STEPS_BESIDE
+    rows = [
+        f"{size / 1e6:.1f} MB of state; a step takes {1e3 * step:.0f} ms.\n",
+        "| save | training waits, median | longest | share of a step | "
+        f"{STEPS_BESIDE} steps behind it take longer by |",
+        "|---|---|---|---|---|",
+    ]
+    for name, blocked, beside in lines:
+        rows.append(
+            f"| {name} | {1e3 * median(blocked):.1f} ms | {1e3 * max(blocked):.1f} ms | "
+            f"{100 * median(blocked) / step:.1f}% | {1e3 * (median(beside) - plain):.0f} ms |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("-o", "--override", action="append", default=[])
+    options = parser.parse_args()
+    start_environment()
+    with tempfile.TemporaryDirectory() as folder:
+        print(step_cost(options.config, options.override, Path(folder)))
+        print(f"\n{save_cost(options.config, options.override, Path(folder))}")
+
+
+if __name__ == "__main__":
+    main()

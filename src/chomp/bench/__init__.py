@@ -1,0 +1,1 @@
+"""Measurements of a configuration's own parts: step, data, checkpoints, start."""

@@ -1,0 +1,132 @@
+"""`chomp bench step`: the compiled training step, alone or against another way to compute it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import jax
+
+from chomp.bench.spread import Spread
+from chomp.config import Config
+from chomp.flop_rate import matmul_rate
+from chomp.models.flops import model_flops_per_token
+from chomp.parts import Setup, build_learner, set_up
+from chomp.programs import compile_step
+from chomp.runtime import start_jax
+from chomp.types import Batch
+
+Against = Literal["library", "stream"]
+Values = dict[str, object]
+
+CHANGES: dict[Against, tuple[str, dict[str, bool]]] = {
+    "library": ("model", {"fast_ops": False}),
+    "stream": ("data", {"isolate_documents": False}),
+}
+"""What is different in the other program: a section, and values in it."""
+
+
+class Contender:
+    """One compiled step with a training state of its own."""
+
+    def __init__(self, setup: Setup, batches: Sequence[Batch]):
+        self.compiled = compile_step(setup)
+        self._batches = batches
+        self._state = setup.learner.init()
+        # The first call also loads the program; its loss is comparable between contenders.
+        self._state, metrics = self.compiled.step(self._state, batches[0])
+        self.loss, self.grad_norm = float(metrics.loss), float(metrics.grad_norm)
+        self.seconds: list[float] = []
+
+    def run(self) -> None:
+        """Take one step on each batch, and note the time of a step."""
+        start = time.perf_counter()
+        for batch in self._batches:
+            self._state, _ = self.compiled.step(self._state, batch)
+        jax.block_until_ready(self._state.step)
+        self.seconds.append((time.perf_counter() - start) / len(self._batches))
+
+    def values(self) -> Values:
+        """Return what was found out."""
+        return {
+            "step_seconds": Spread.of(self.seconds),
+            "temp_bytes": self.compiled.temp_bytes,
+            "compile_seconds": self.compiled.seconds,
+            "loss": self.loss,
+            "grad_norm": self.grad_norm,
+        }
+
+
+def bench_step(
+    config: Config,
+    *,
+    against: Against | None,
+    rounds: int,
+    steps: int,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Values:
+    """Measure the training step of `config`, in turn with another and with one matrix product.
+
+    Every program is compiled anew, without the compile cache.
+
+    Args:
+        config: as the user wrote it.
+        against: the other program; its values have this name in front.
+        rounds: how often each is measured.
+        steps: taken in a row in each round, each on a batch of its own.
+        tell: is told what is going on.
+    """
+    device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=None)
+    setup = set_up(config, None)
+    try:
+        batches = [next(setup.data.train).batch for _ in range(steps)]
+    finally:
+        setup.data.close()
+    tell(f"compiling the step of {setup.learner.parameters:,} parameters")
+    contenders = {"": Contender(setup, batches)}
+    if against:
+        tell(f"compiling the step to compare it with: {against}")
+        contenders[f"{against}_"] = Contender(_changed(setup, against), batches)
+    measure = matmul_rate(setup.config.model.compute_dtype)
+    rates = []
+    for number in range(rounds):
+        tell(f"round {number + 1} of {rounds}")
+        # Alternately first, so that a machine that gets slower or faster favours none.
+        order = list(contenders.values())[:: -1 if number % 2 else 1]
+        for contender in order:
+            contender.run()
+        rates.append(measure())
+    values: Values = {"device": device, "parameters": setup.learner.parameters}
+    for prefix, contender in contenders.items():
+        values |= {prefix + name: value for name, value in contender.values().items()}
+    if against:
+        values["speedup"] = _median(values, f"{against}_") / _median(values, "")
+    return values | _rates(setup, _median(values, ""), Spread.of(rates))
+
+
+def _changed(setup: Setup, against: Against) -> Setup:
+    section, changes = CHANGES[against]
+    values = getattr(setup.config, section).model_copy(update=changes)
+    config = setup.config.model_copy(update={section: values})
+    return replace(setup, config=config, learner=build_learner(config))
+
+
+def _median(values: Values, prefix: str) -> float:
+    seconds = values[f"{prefix}step_seconds"]
+    assert isinstance(seconds, Spread)
+    return seconds.median
+
+
+def _rates(setup: Setup, seconds: float, matmul: Spread) -> Values:
+    train = setup.config.train
+    positions = train.grad_accum * train.batch_size * train.seq_len
+    per_token = model_flops_per_token(setup.config.model)
+    achieved = per_token * positions / seconds
+    return {
+        "tokens_per_step": positions,
+        "tokens_per_second": positions / seconds,
+        "model_flops_per_token": per_token,
+        "achieved_flops": achieved,
+        "matmul_flops": matmul,
+        "fraction_of_matmul_bound": achieved / matmul.median,
+    }

@@ -1,0 +1,187 @@
+"""What a config's documents are: texts, encoded as they are read, or prepared tokens."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import grain.python as grain
+
+from chomp.config.data import DataConfig
+from chomp.data.documents import Document, DocumentStream
+from chomp.data.encoding import EncodedBlocks, encode
+from chomp.data.files import Corpus, find_files, given_texts, standard_library
+from chomp.data.fingerprint import Fingerprint
+from chomp.data.packing import Block, Encoded
+from chomp.data.reading import Reading
+from chomp.data.streams import Chosen, Split
+from chomp.data.token_corpus import (
+    TokenCorpus,
+    as_corpus,
+    check_files,
+    check_settings,
+    open_token_corpus,
+)
+from chomp.data.token_stream import TokenBlocks, TokenTexts
+from chomp.data.tokenizer import Tokenizer
+from chomp.errors import DataError
+
+SAMPLE_WINDOW = 1000
+"""The stream of samples shuffles in smaller windows: it is drawn from rarely."""
+SAMPLE_SEED = 0x5A17
+SEEDS = 2**31
+
+
+class Source(NamedTuple):
+    """A config's documents."""
+
+    corpus: Corpus
+    """Where those trained on are, to name and look at them."""
+    fingerprint: Fingerprint
+    blocks: grain.IterDataset[Block]
+    """Those trained on, encoded, in their order."""
+    samples: grain.IterDataset[Document]
+    """The same as texts, in another order."""
+    evaluation: Callable[[], Sequence[Encoded]]
+    """Reads those evaluated on."""
+
+
+class Texts(NamedTuple):
+    """A config's corpus, and which of its documents are evaluated on."""
+
+    corpus: Corpus
+    own: Corpus | None
+    """The evaluation documents' own corpus, if the config names one."""
+    split: Split
+    chosen: Chosen
+    """The evaluation documents."""
+
+    def held_out(self, *, evaluate: bool) -> frozenset[int]:
+        """Return the keys of the documents to leave out. Raises DataError if none would be left."""
+        if self.own is not None or not evaluate:
+            return frozenset()
+        return self.chosen.keys_to_hold_out()
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What identifies both corpora."""
+        own = {} if self.own is None else self.own.fingerprint
+        return {
+            **self.corpus.fingerprint,
+            **{f"evaluation {key}": value for key, value in own.items()},
+        }
+
+
+def find_texts(config: DataConfig, reading: Reading) -> Texts:
+    """Find a config's texts. Raises DataError if they can't be opened."""
+    corpus = open_corpus(config, reading)
+    seed = config.seed % SEEDS
+    split = Split(corpus, reading, config.shuffle, config.shuffle_buffer_size)
+    own = open_evaluation_corpus(config, reading)
+
+    def stream() -> grain.IterDataset[Document]:
+        if own is None:
+            return split.stream(seed, split.window, repeat=False)
+        return DocumentStream(own.shards, reading, repeat=False, seed=None)
+
+    return Texts(corpus, own, split, Chosen(stream, config.max_eval_samples))
+
+
+def open_texts(
+    config: DataConfig, tokenizer: Tokenizer, reading: Reading, *, evaluate: bool
+) -> Source:
+    """Open a config's texts, to be encoded as they are read."""
+    texts = find_texts(config, reading)
+    held_out = texts.held_out(evaluate=evaluate)
+    split, seed = texts.split, config.seed % SEEDS
+    documents = split.stream(seed, split.window, repeat=config.repeat, held_out=held_out)
+    most = config.tokenizer.max_doc_tokens
+    blocks = EncodedBlocks(
+        documents,
+        tokenizer,
+        most,
+        # A round of bins would end otherwise than in a mended file.
+        short_before_error=config.packing_mode == "sequential",
+    )
+    samples = split.stream(
+        (seed + SAMPLE_SEED) % SEEDS,
+        min(split.window, SAMPLE_WINDOW),
+        repeat=True,
+        held_out=held_out,
+    )
+    return Source(
+        texts.corpus,
+        texts.fingerprint,
+        blocks,
+        samples,
+        lambda: encode(texts.chosen.documents(), tokenizer, most),
+    )
+
+
+def open_prepared(config: DataConfig, tokenizer: Tokenizer, *, evaluate: bool) -> Source:
+    """Open a config's prepared tokens. Raises DataError if they are damaged or don't fit it."""
+    corpus = open_token_corpus(Path(config.tokens_dir or ""))
+    check_settings(corpus, config, tokenizer)
+    count = _evaluation_documents(corpus, config.max_eval_samples) if evaluate else 0
+    check_files(corpus)
+    seed = config.seed % SEEDS
+    return Source(
+        as_corpus(corpus),
+        corpus.fingerprint,
+        TokenBlocks(
+            corpus.train,
+            seed=seed if config.shuffle else None,
+            repeat=config.repeat,
+            skipped_at_end=corpus.manifest.skipped_at_end,
+            alone=corpus.manifest.end_alone,
+        ),
+        TokenTexts(
+            corpus.train, tokenizer, seed=(seed + SAMPLE_SEED) % SEEDS if config.shuffle else None
+        ),
+        lambda: [corpus.evaluation.document(number) for number in range(count)],
+    )
+
+
+def _evaluation_documents(corpus: TokenCorpus, most: int) -> int:
+    """Return how many documents to evaluate on. Raises DataError if not enough are kept apart."""
+    kept = corpus.manifest.plan["evaluation"]
+    if kept is None:
+        raise DataError(
+            f"data.tokens_dir: {corpus.folder} keeps no documents apart for evaluation: it was "
+            "prepared with train.eval_every: 0; set that here too, or prepare it again"
+        )
+    if most > kept["max_eval_samples"]:
+        raise DataError(
+            f"data.max_eval_samples: {corpus.folder} was prepared with "
+            f"{kept['max_eval_samples']} (got {most}); set it to that or less, or prepare it again"
+        )
+    return min(most, len(corpus.evaluation))
+
+
+def open_corpus(config: DataConfig, reading: Reading) -> Corpus:
+    """Open the training documents' corpus."""
+    match config.backend:
+        case "builtin":
+            return standard_library()
+        case "local_text":
+            return given_texts(config.local_text or ())
+        case "files":
+            return find_files("data.files", config.files, config.text_key)
+        case "tokens":
+            return as_corpus(open_token_corpus(Path(config.tokens_dir or "")))
+        case "hf":
+            return _open_split(config, "data.hf_split", config.hf_split, reading)
+
+
+def open_evaluation_corpus(config: DataConfig, reading: Reading) -> Corpus | None:
+    """Open the corpus that is only for evaluation, if the config names one."""
+    if config.backend == "files" and config.eval_files:
+        return find_files("data.eval_files", config.eval_files, config.text_key)
+    if config.backend == "hf" and config.hf_eval_split is not None:
+        return _open_split(config, "data.hf_eval_split", config.hf_eval_split, reading)
+    return None
+
+
+def _open_split(config: DataConfig, key: str, split: str, reading: Reading) -> Corpus:
+    from chomp.data.datasets_source import open_dataset  # heavy: only where it is needed
+
+    return open_dataset(key, config.hf_dataset, config.hf_name, split, reading)

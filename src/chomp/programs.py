@@ -1,0 +1,82 @@
+"""The compiled programs of a run: training step and evaluation."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from chomp.parts import Setup
+from chomp.training import TrainStep, make_train_step
+from chomp.types import Batch
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A training step ready to be called.
+
+    Attributes:
+        step: state and batch to state and metrics; the state's buffers are donated.
+        seconds: time to compile, or to load from the compile cache.
+        temp_bytes: scratch memory of the program; None where that isn't known.
+    """
+
+    step: TrainStep
+    seconds: float
+    temp_bytes: int | None
+
+
+def compile_step(setup: Setup, meanwhile: Callable[[], None] = lambda: None) -> Compiled:
+    """Compile the training step once, for the shapes of every batch.
+
+    Args:
+        setup: the parts.
+        meanwhile: is called while XLA compiles, which leaves Python to others.
+    """
+    learner, train = setup.learner, setup.config.train
+    step = make_train_step(learner.model, learner.optimizer, deterministic=learner.deterministic)
+    if not train.jit:
+        meanwhile()
+        return Compiled(step, 0.0, None)
+    start = time.perf_counter()
+    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
+    lowered = jax.jit(step, donate_argnums=0).lower(learner.shapes, batch)
+
+    def finish() -> Compiled:
+        program = lowered.compile()
+        memory = program.memory_analysis()
+        scratch = memory.temp_size_in_bytes if memory else None
+        return Compiled(program, time.perf_counter() - start, scratch)
+
+    with ThreadPoolExecutor(1) as threads:
+        compiling = threads.submit(finish)
+        meanwhile()
+        return compiling.result()
+
+
+def compile_loss(setup: Setup) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
+    """Return the evaluation step: parameters and rows to summed loss and number of targets.
+
+    It is compiled at its first call, once for a run: evaluation batches have one shape.
+    """
+    model = setup.learner.model
+
+    @jax.jit
+    def loss(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        rows = jax.tree.map(lambda array: array[0], batch)
+        return model.loss(params, rows, None)
+
+    return loss
+
+
+def batch_shapes(accum: int, batch: int, time_steps: int) -> Batch:
+    """Return the shapes and dtypes of every training batch."""
+
+    def example() -> Batch:
+        ids = jnp.zeros((accum, batch, time_steps), jnp.int32)
+        return Batch(ids, ids, ids, ids > 0)
+
+    return jax.eval_shape(example)

@@ -1,0 +1,163 @@
+"""What the host does while the device computes: nothing that waits for it, between rows."""
+
+import dataclasses
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import chomp.session
+from chomp.errors import DataError
+from chomp.parts import Setup, place, set_up
+from chomp.programs import compile_loss, compile_step
+from chomp.training import Action, Moment, Stopwatch, run_loop
+from chomp.types import Batch, BatchStats, Drawn, Progress, StepMetrics, TrainState
+
+LOG_EVERY = 5
+STEPS = 15
+
+
+@pytest.fixture
+def setup(make_config: Callable[..., Any]) -> Iterator[Setup]:
+    setup = set_up(make_config("megalodon", train={"eval_every": 5}), None)
+    yield setup
+    setup.data.close()
+
+
+class Endless:
+    """The same batch again and again, as the pipeline gives it: on the device."""
+
+    def __init__(self):
+        ids = np.zeros((1, 1, 4), np.int32)
+        self._drawn = Drawn(
+            place(Batch(ids, ids, ids, ids == 0), vocab=1), BatchStats(2, 4, 1, 0, 0, 0, (0,), 0)
+        )
+
+    def wait(self, seconds: float) -> bool:
+        return True
+
+    def __next__(self) -> Drawn:
+        return self._drawn
+
+
+def test_steps_are_dispatched_ahead():
+    @jax.jit
+    def slow(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        value = jax.lax.fori_loop(0, 20, lambda _, x: jnp.sin(x @ x), state.params)
+        state = dataclasses.replace(state, params=value, step=state.step + 1)
+        return state, StepMetrics(value[0, 0], value[0, 0], state.step, state.rejected)
+
+    computing = []
+    zero = jnp.zeros((), jnp.int32)
+    run_loop(
+        slow,
+        TrainState(jnp.ones((512, 512)), (), zero, zero, jnp.zeros(2)),
+        Progress(),
+        Endless(),
+        [Action("look", lambda moment: computing.append(not moment.metrics.loss.is_ready()), 1)],
+        steps=9,
+        should_stop=lambda: False,
+        stopwatch=Stopwatch(),
+    )
+    # Not all: this thread may have been kept waiting for a core.
+    assert sum(computing) >= 5
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps at which the training thread brought a value to the host."""
+    from jax._src.array import ArrayImpl
+
+    found: list[int] = []
+    value, thread = ArrayImpl._value, threading.get_ident()
+
+    def watched(step, state, progress, stream, actions, **keys):
+        now = progress.step
+
+        def read(array: Any) -> Any:
+            if threading.get_ident() == thread:
+                found.append(now)
+            return value.fget(array)
+
+        def guarded(action: Action) -> Action:
+            def run(moment: Moment) -> None:
+                nonlocal now
+                now = moment.progress.step
+                with jax.transfer_guard("disallow" if now % LOG_EVERY else "allow"):
+                    action.run(moment)
+
+            return dataclasses.replace(action, run=run)
+
+        monkeypatch.setattr(ArrayImpl, "_value", property(read))
+        try:
+            with jax.transfer_guard("disallow"):
+                return run_loop(
+                    step, state, progress, stream, [guarded(a) for a in actions], **keys
+                )
+        finally:
+            monkeypatch.setattr(ArrayImpl, "_value", value)
+
+    monkeypatch.setattr(chomp.session, "run_loop", watched)
+    return found
+
+
+def test_a_run_moves_no_value_between_rows(chomp, config_file, tmp_path, reads):
+    config = config_file(
+        train={"steps": STEPS, "log_every": LOG_EVERY}, checkpoint={"save_every": LOG_EVERY}
+    )
+    done = chomp("train", config, "--run-dir", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert set(reads) == {5, 10, 15}
+
+
+def test_the_step_takes_the_place_of_its_state_and_calls_nobody(setup: Setup):
+    compiled = compile_step(setup)
+    state, drawn = setup.learner.init(), next(setup.data.train)
+    assert isinstance(drawn.batch.input_ids, jax.Array)
+    after, _ = compiled.step(state, drawn.batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+    # Runtime checks (`eqx.error_if`) would be calls of the host.
+    program = compiled.step.as_text()
+    assert "fusion" in program
+    assert "callback" not in program
+
+
+def test_evaluation_is_compiled_once(setup: Setup):
+    loss, params = compile_loss(setup), setup.learner.init().params
+    batches = list(setup.data.evaluation.batches())
+    assert len(batches) > 1
+    for batch in [*batches, *batches]:
+        loss(params, batch)
+    assert loss._cache_size() == 1
+
+
+@pytest.mark.parametrize("token", [-1, 256])
+def test_a_token_outside_the_vocabulary_is_refused(token: int):
+    ids = np.zeros((1, 2, 3), np.int32)
+    ids[0, 1, 2] = token
+    with pytest.raises(DataError, match=f"token {token}, .* from 0 to 255"):
+        place(Batch(ids, ids, ids, ids == 0), vocab=256)
+
+
+def test_the_collector_leaves_alone_what_the_start_has_made(
+    chomp, config_file, tmp_path, monkeypatch
+):
+    states, lap = [], Stopwatch.lap
+
+    def noted(stopwatch: Stopwatch) -> Any:
+        states.append((gc.isenabled(), gc.get_freeze_count() > 100_000))
+        return lap(stopwatch)
+
+    monkeypatch.setattr(Stopwatch, "lap", noted)
+    config = config_file(train={"steps": 3}, optim={"warmup_steps": 2})
+    assert chomp("train", config, "--run-dir", tmp_path / "run").code == 0
+    # One before the first step, then one for each row.
+    assert states == [(False, False), (False, False), (True, True), (True, True)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0

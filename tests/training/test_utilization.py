@@ -1,0 +1,28 @@
+from collections.abc import Callable
+
+import pytest
+
+from chomp.training import Utilization
+
+
+def never() -> Callable[[], float]:
+    raise AssertionError("nothing is to be measured")
+
+
+def test_against_a_known_peak():
+    used = Utilization(6_000_000, 1e9, never)
+    assert used(0.03) == {"mfu": pytest.approx(0.2)}
+
+
+def test_elsewhere_against_the_best_of_one_measurement():
+    made, rates = [], iter([3e8, 5e8, 4e8])
+
+    def measure() -> Callable[[], float]:
+        made.append(True)
+        return lambda: next(rates)
+
+    used = Utilization(6_000_000, None, measure)
+    assert made == []
+    assert used(0.03) == {"fraction_of_matmul_bound": pytest.approx(0.4)}
+    assert used(0.06) == {"fraction_of_matmul_bound": pytest.approx(0.2)}
+    assert len(made) == 1
