@@ -63,6 +63,21 @@ def test_loss_and_gradient_norm_are_the_library_s(isolate, documents, padding):
     np.testing.assert_allclose([fast_loss, fast_norm], [loss, norm], rtol=1e-5)
 
 
+@pytest.mark.parametrize("isolate", [False, True])
+def test_so_they_are_as_computed_on_accelerators(isolate, monkeypatch):
+    """In windows instead of loops; on the CPU here all the same."""
+    batch = rows(5, padding=10)
+    measure, params = compiled(isolate, False)
+    expected = measure(params, batch)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    try:
+        measure, _ = compiled.__wrapped__(isolate, True)
+        for ours, theirs in zip(measure(params, batch), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    finally:
+        monkeypatch.undo()
+
+
 def empty() -> Batch:
     zeros = np.zeros((2, 96), np.int32)
     return Batch(zeros, np.full_like(zeros, IGNORE_LABEL), zeros, zeros > 0)

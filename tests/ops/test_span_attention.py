@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chomp.ops import span_attention
+from chomp.ops import span_attention, window_attention
 
 REACH = 150
 
@@ -55,6 +55,18 @@ def test_outputs_and_gradients(time, documents, padding):
     *arguments, _ = case(time, documents, padding)
     for ours, expected in zip(measured(*arguments), reference(*arguments), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("time", "documents", "padding"), [(37, 5, 0), (300, 4, 20), (450, 1, 0)])
+def test_windows_give_the_same(time, documents, padding):
+    q, k, v, start, above, _ = case(time, documents, padding)
+
+    def windows(q, k, v):
+        return window_attention(q, k, v, start, REACH, chunks_before=int(documents > 1))
+
+    out, back = jax.vjp(windows, q, k, v)
+    for ours, spans in zip((out, *back(above)), measured(q, k, v, start, above), strict=True):
+        np.testing.assert_allclose(ours, spans, rtol=1e-4, atol=1e-5)
 
 
 def test_large_scores_do_not_overflow():

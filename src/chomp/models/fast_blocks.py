@@ -19,7 +19,7 @@ from megalodon_jax.layers.segments import SegmentMetadata
 from megalodon_jax.ops import inverted_dropout, linear_3d
 
 from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
-from chomp.ops import silu, silu_gate, span_attention
+from chomp.ops import silu, silu_gate, span_attention, window_attention
 
 SAVED = "activation"
 """Name, for a `jax.checkpoint` policy, of what is not cheap to compute again."""
@@ -56,12 +56,13 @@ class FastAttention(eqx.Module):
         mixed = drop(layer.rmsnorm(average.swapaxes(1, 2)), mixed_key).reshape(-1, dim)
         values = silu(project(layer.wv, normal.reshape(-1, dim)))
         q, k = _queries_and_keys(layer, project, mixed.reshape(batch, time, dim), _rotary_table)
-        out = span_attention(
-            q,
-            k,
-            values.reshape(batch, time, layer.num_heads, -1).swapaxes(1, 2),
-            _starts(batch, time, layer.inner.chunk_size, documents),
-        )
+        values = values.reshape(batch, time, layer.num_heads, -1).swapaxes(1, 2)
+        starts = _starts(batch, time, layer.inner.chunk_size, documents)
+        if jax.default_backend() == "cpu":
+            out = span_attention(q, k, values, starts)
+        else:  # a document's chunk may begin in the row's chunk before
+            before = int(documents is not None)
+            out = window_attention(q, k, values, starts, layer.inner.chunk_size, before)
         out = out.swapaxes(1, 2).reshape(batch * time, -1)
         gated = drop(silu_gate(project(layer.wr, mixed), out), gated_key)
         h = project(layer.wh1, mixed) + project(layer.wh2, gated)

@@ -5,6 +5,7 @@ from chomp.ops.gate import silu, silu_gate
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
 from chomp.ops.span_attention import span_attention
 from chomp.ops.timestep_norm import timestep_norm
+from chomp.ops.window_attention import window_attention
 
 __all__ = [
     "Coefficients",
@@ -14,4 +15,5 @@ __all__ = [
     "silu_gate",
     "span_attention",
     "timestep_norm",
+    "window_attention",
 ]
