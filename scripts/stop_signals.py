@@ -68,9 +68,10 @@ class StoppedTrial(Trial):
         beat, newest = read_heartbeat(self.folder.heartbeat), self.archive.newest_good()
         assert beat is not None
         self._resumed = newest.step or 0
-        # While it still reads its modules (the heartbeat is of the process before) the signal ends it.
-        right = -signal.SIGTERM if phase is Phase.ENDED else 128 + signal.SIGTERM
-        wrong = [f"exit code {code}"] if code != right else []
+        right = {128 + signal.SIGTERM}
+        if phase is Phase.ENDED:  # of the process before: this one still reads its modules
+            right.add(-signal.SIGTERM)
+        wrong = [f"exit code {code}"] if code not in right else []
         wrong += [f"checkpoint of step {step}: {what}" for step, what in newest.rejected]
         self.step = max(self.step, beat.finished)
         if lost := self.step - (newest.step or 0):
