@@ -35,4 +35,6 @@ def is_shard(node: Any) -> bool:
 
 def whole(tree: Any) -> Any:
     """Return a tree with all shares in it made whole."""
-    return jax.tree.map(lambda leaf: leaf.whole() if is_shard(leaf) else leaf, tree, is_leaf=is_shard)
+    return jax.tree.map(
+        lambda leaf: leaf.whole() if is_shard(leaf) else leaf, tree, is_leaf=is_shard
+    )

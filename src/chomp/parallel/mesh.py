@@ -1,6 +1,7 @@
 """The mesh of a run's devices."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,9 +15,7 @@ AXES = (DATA, FSDP)
 """Both split the rows of a microbatch; only `FSDP` splits parameters."""
 
 
-def make_mesh(
-    config: ParallelConfig, rows: int, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make_mesh(config: ParallelConfig, rows: int, devices: Sequence[Any] | None = None) -> Mesh:
     """Arrange the devices as a config wants it.
 
     Neighbours share parameters, since those of one host have the fast links.
@@ -58,8 +57,8 @@ def axis_sizes(config: ParallelConfig, devices: int) -> tuple[int, int]:
         fitting = [n for n in range(1, devices + 1) if devices % n == 0]
         raise ConfigError(
             [
-                f"parallel.{key}: {given} doesn't divide the {devices} devices; "
-                f"it can be {', '.join(map(str, fitting))}"
+                f"parallel.{key}: must divide the number of devices, which is {devices} (got "
+                f"{given}); it can be {', '.join(map(str, fitting))}"
             ]
         )
     rest = devices // given
@@ -68,12 +67,9 @@ def axis_sizes(config: ParallelConfig, devices: int) -> tuple[int, int]:
 
 def _uneven(rows: int, devices: int) -> str:
     below = rows - rows % devices
-    nearest = f"{below} and {below + devices}" if below else f"{devices}"
+    nearest = f"{below} and {below + devices}" if below else str(devices)
     return (
-        f"train.batch_size: {rows} rows can't be shared evenly by {devices} devices; the nearest "
-        f"that can: {nearest} (train.grad_accum makes up for it: {rows} rows may as well be "
-        "several microbatches of fewer)"
-        if below
-        else f"train.batch_size: {rows} rows are fewer than the {devices} devices that share them; "
-        f"set it to {nearest}, or make fewer devices visible (CUDA_VISIBLE_DEVICES)"
+        f"train.batch_size: must be a multiple of the number of devices, which is {devices}: they "
+        f"share the rows evenly (got {rows}); the nearest: {nearest}; or make fewer devices "
+        "visible (CUDA_VISIBLE_DEVICES)"
     )

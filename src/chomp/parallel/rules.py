@@ -7,9 +7,7 @@ from typing import Any
 SMALLEST = 4096
 # By the names at the end of a path. The first dimension of a weight is its output: pieces of it
 # follow one another in memory, so that putting them together is no more than a copy.
-FIRST = frozenset(
-    {"embed", "lm_head", "wz", "wv", "wr", "wh1", "wh2", "fc1", "fc2", "fc3", "cema"}
-)
+FIRST = frozenset({"embed", "lm_head", "wz", "wv", "wr", "wh1", "wh2", "fc1", "fc2", "fc3", "cema"})
 
 
 def cut_axis(path: tuple[Any, ...], shape: tuple[int, ...], pieces: int) -> int | None:

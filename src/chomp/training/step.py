@@ -69,9 +69,7 @@ def make_train_step(
     return train_step
 
 
-def _accumulate(
-    model: LanguageModel, params: Any, batch: Batch, key: PRNGKeyArray | None
-) -> Sums:
+def _accumulate(model: LanguageModel, params: Any, batch: Batch, key: PRNGKeyArray | None) -> Sums:
     """Return the sums of loss and gradient over all targets of the batch, and their number."""
     grad = jax.value_and_grad(model.loss, has_aux=True)
 
