@@ -106,11 +106,11 @@ class Joined(Cohort):
         watch: of the others, started.
         index: of this process.
         size: number of processes.
-        leave: ends the connection; takes whether the others end as well.
+        leave: ends the connection; takes the exit code where the others don't end as well.
     """
 
     def __init__(
-        self, board: Board, watch: Watch, index: int, size: int, leave: Callable[[bool], None]
+        self, board: Board, watch: Watch, index: int, size: int, leave: Callable[[int | None], None]
     ):
         self.hooks = watch.hooks
         self.index, self.size = index, size
@@ -164,7 +164,7 @@ class Joined(Cohort):
         """Have what the loss of a process leads to inside raised as that loss."""
         try:
             yield
-        except JaxRuntimeError:
+        except (JaxRuntimeError, ValueError):  # the latter where Python asked for a value
             self._watch.explain()
             raise
 
@@ -173,7 +173,7 @@ class Joined(Cohort):
         if error is None:
             self.exchange("end", None)
             self._watch.close()
-            self._leave(True)
+            self._leave(None)
             return
         if isinstance(error, ChompError):
             message, code = str(error), error.exit_code
@@ -185,12 +185,12 @@ class Joined(Cohort):
             self._linger()
         except JaxRuntimeError:
             pass  # process 0 is gone, and nobody is left to be told
-        self._leave(False)
+        self._leave(code)
 
     def _linger(self) -> None:
         """Let the others read what process 0 keeps before it goes."""
         ends = time.monotonic() + 5.0
-        while self.is_leader and not self._watch.have_ended() and time.monotonic() < ends:
+        while self.is_leader and not self._watch.is_last() and time.monotonic() < ends:
             self._watch.look()
             time.sleep(SLICE)
 

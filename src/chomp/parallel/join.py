@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ from chomp.parallel.watch import Watch, lost_message
 
 JAX_PATIENCE = 100
 """Seconds by which JAX notices a lost process later than chomp does: it aborts the process."""
+DYING = 3.0
+"""Seconds in which a process that dies may still take connections."""
 THREAD = "chomp-join"
 
 
@@ -100,7 +103,7 @@ def _connect(place: Place, seconds: float, lost_after: float) -> None:
             f"nothing answers {where} in {seconds:g} s (parallel.join_seconds): is process 0 "
             "running on that host, and does the network let this host reach the port?"
         )
-    _leave(False, code=ConfigError.exit_code)
+    _leave(ConfigError.exit_code)
     raise ConfigError([lines])
 
 
@@ -112,20 +115,20 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _leave(together: bool, code: int | None = None) -> None:
-    """End the connection, or have the process end without it."""
-    if together:
+def _leave(code: int | None) -> None:
+    """End the connection; with an exit code, have the process end without that."""
+    if code is None:
         jax.distributed.shutdown()
     else:
         # Before JAX's own attempt to shut down, which would wait for processes that are gone.
         atexit.register(_exit, code)
 
 
-def _exit(code: int | None) -> None:
+def _exit(code: int) -> None:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1 if code is None else code)
+    os._exit(code)
 
 
 def _say(failure: ChompError) -> None:
@@ -147,9 +150,12 @@ def _outlive_the_coordinator(place: Place, end: Callable[[ChompError], None]) ->
 
     def aborted(number: int) -> None:
         libc.signal(signal.SIGABRT, None)  # a second one, and that of another cause, ends it
-        if not _answers(place.coordinator):
-            name = f"process 0 ({place.coordinator})"
-            end(LostError(lost_message(name, "the connection broke")))
+        ends = time.monotonic() + DYING
+        while time.monotonic() < ends:
+            if not _answers(place.coordinator):
+                name = f"process 0 ({place.coordinator})"
+                end(LostError(lost_message(name, "the connection broke")))
+            time.sleep(0.1)
 
     _kept.append(kind(aborted))
     libc.signal(signal.SIGABRT, ctypes.cast(_kept[-1], ctypes.c_void_p))

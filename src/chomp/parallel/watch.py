@@ -68,6 +68,7 @@ class Watch:
         self._heard: dict[int, dict[str, Any]] = {}
         self._answers = 0
         self._silent: dict[int, tuple[Any, float]] = {}
+        self._lost: set[int] = set()
         self._raised = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -107,11 +108,10 @@ class Watch:
         self._ended = how
         self._say()
 
-    def have_ended(self) -> bool:
-        """Whether all others have ended."""
-        return all(
-            (self._heard.get(i) or {}).get("ended") for i in range(len(self._names)) if i != self._index
-        )
+    def is_last(self) -> bool:
+        """Whether all others have ended or are lost."""
+        gone = {index for index, life in self._heard.items() if life["ended"]} | self._lost
+        return len(gone | {self._index}) == len(self._names)
 
     def explain(self) -> None:
         """Wait until it is known why a program that all devices run has failed here.
@@ -189,11 +189,12 @@ class Watch:
                 self._lose(index, seconds)
 
     def _lose(self, index: int, seconds: float) -> None:
-        self._fail(LostError(lost_message(self._names[index], f"no sign of life for {seconds:.0f} s")))
+        self._lost.add(index)
+        what = f"no sign of life for {seconds:.0f} s"
+        self._fail(LostError(lost_message(self._names[index], what)))
 
     def _fail(self, failure: ChompError) -> None:
-        with self._lock:
-            self.failure = self.failure or failure
+        self.failure = self.failure or failure
 
 
 def lost_message(name: str, what: str) -> str:
