@@ -76,8 +76,8 @@ class DocumentStream(grain.IterDataset[Document]):
     """The documents of `shards`, epoch after epoch if `repeat`.
 
     With a `seed` the shards come in another order in each epoch; the rows of a shard always come
-    in their own. A lane has every `lane.count`th shard; of fewer shards than lanes it has every
-    `lane.count`th row.
+    in their own. A lane has every `lane.of`th shard; of fewer shards than lanes it has every
+    `lane.of`th row.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         self._repeat = repeat
         self._seed = seed
         self._lane = lane
-        by_shard = len(shards) >= lane.count
-        self._own = range(lane.number, len(shards), lane.count) if by_shard else range(len(shards))
+        by_shard = len(shards) >= lane.of
+        self._own = range(lane.number, len(shards), lane.of) if by_shard else range(len(shards))
         self._rows_of = WHOLE if by_shard else lane
         self.set_state({"epoch": 0, "shard": 0, "row": 0})
 
@@ -142,7 +142,7 @@ class DocumentIterator(grain.DatasetIterator[Document]):
                 self._end_shard()
                 continue
             number, row = found
-            if number % self._rows_of.count != self._rows_of.number:
+            if number % self._rows_of.of != self._rows_of.number:
                 self._row = number + 1
                 continue
             if not row.text:
@@ -225,9 +225,9 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         if self._columns:
             there = ", ".join(list(self._columns)[:20])
             return f"data.text_key: no row has {key!r}; the keys there are: {there}"
-        if self._lane.count > 1:
+        if self._lane.of > 1:
             return (
-                f"data.lanes: lane {self._lane.number} of {self._lane.count} finds no text among "
+                f"data.lanes: lane {self._lane.number} of {self._lane.of} finds no text among "
                 f"its documents (the corpus has {len(self._shards)} files or shards); use fewer"
             )
         return f"the corpus holds no text: {self._skipped} documents, all empty or left out"

@@ -7,10 +7,10 @@ LANE_SEED = 0x2545F491
 
 
 class Lane(NamedTuple):
-    """Part `number` of `count`. The default is the whole corpus."""
+    """Part `number` of `of`. The default is the whole corpus."""
 
     number: int = 0
-    count: int = 1
+    of: int = 1
 
     def seed(self, seed: int) -> int:
         """Return the seed of its own order; the first lane's is `seed`."""

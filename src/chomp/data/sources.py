@@ -129,10 +129,10 @@ def open_prepared(config: DataConfig, tokenizer: Tokenizer, *, evaluate: bool) -
     seed = config.seed % SEEDS
 
     def blocks(lane: Lane) -> grain.IterDataset[Block]:
-        if lane.count > len(corpus.train):
+        if lane.of > len(corpus.train):
             raise DataError(
                 f"data.lanes: must be at most the documents in {corpus.folder}, which are "
-                f"{len(corpus.train)} (got {lane.count})"
+                f"{len(corpus.train)} (got {lane.of})"
             )
         return TokenBlocks(
             corpus.train,

@@ -24,7 +24,7 @@ class TokenBlocks(grain.IterDataset[Block]):
         repeat: go on with the next epoch at the end of one.
         skipped_at_end: documents left out behind the last one; they count in the next epoch.
         alone: they come before that epoch's first document, not with it.
-        lane: has every `lane.count`th position in the endless stream of epochs.
+        lane: has every `lane.of`th position in the endless stream of epochs.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
 
     def _before(self, position: int) -> int:
         """Return how many positions of the lane come before one of all."""
-        return len(range(self._lane.number, position, self._lane.count))
+        return len(range(self._lane.number, position, self._lane.of))
 
     def get_state(self) -> dict[str, int]:
         """Return the position of the next document."""
@@ -103,7 +103,7 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
         """Yield epoch, place in it and document for each position."""
         count = len(self._shards)
         lane = self._lane
-        positions = np.arange(first, stop, dtype=np.uint64) * np.uint64(lane.count)
+        positions = np.arange(first, stop, dtype=np.uint64) * np.uint64(lane.of)
         positions += np.uint64(lane.number)
         epochs, places = np.divmod(positions, np.uint64(count + self._extra))
         among = np.maximum(places, np.uint64(self._extra)) - np.uint64(self._extra)
