@@ -67,6 +67,21 @@ class Cohort:
         """
         return work()
 
+    def interruptible(
+        self, name: str, guard: Callable[[Callable[[], T]], T], work: Callable[[], T]
+    ) -> T:
+        """Do work that a stop of any process interrupts in all of them.
+
+        Args:
+            name: of the work.
+            guard: does it, and raises Interrupted where this process is to stop.
+            work: without any exchange and without a program that all devices run.
+
+        Raises:
+            Interrupted: in all processes.
+        """
+        return guard(work)
+
     def agree(self, values: Mapping[str, Any]) -> None:
         """Check that all processes have the same values.
 
@@ -142,13 +157,30 @@ class Joined(Cohort):
                 result = work()
             except (ChompError, Interrupted) as error:
                 raised = error
-        told = {"result": result, "error": _described(raised)}
+        told = {"result": result, "error": _described(raised), "stop": self.hooks.stop_asked()}
         told = self.exchange(name, told, decide=lambda parts: parts[0], channel=channel)
         if raised:
             raise raised
         if told["error"]:
+            if told["stop"]:
+                self.hooks.ask_to_stop(told["stop"])
             raise _restored(told["error"])
         return told["result"]
+
+    def interruptible(
+        self, name: str, guard: Callable[[Callable[[], T]], T], work: Callable[[], T]
+    ) -> T:
+        """Do work that a stop of any process interrupts in all of them."""
+        done: list[T] = []
+        try:
+            done.append(guard(work))
+        except Interrupted:
+            pass
+        stops = self.exchange(name, None if done else self.hooks.stop_asked())
+        if stop := next(filter(None, stops), None):
+            self.hooks.ask_to_stop(stop)
+            raise Interrupted
+        return done[0]
 
     def agree(self, values: Mapping[str, Any]) -> None:
         """Check that all processes have the same values."""
