@@ -52,7 +52,12 @@ class Steering:
         self._cohort, self._signals = cohort, signals
         self._clock = SaveClock(save_minutes if cohort.is_leader else None, signals)
         self._agreed = InStep(
-            cohort, data.train, combine=combine, padding=data.padding, wish=self._wish, heed=self._heed
+            cohort,
+            data.train,
+            combine=combine,
+            padding=data.padding,
+            wish=self._wish,
+            heed=self._heed,
         )
         self._alone = cohort.size == 1
         self.stream = data.train if self._alone else self._agreed

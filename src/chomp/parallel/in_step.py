@@ -30,7 +30,9 @@ class Wish(NamedTuple):
     stop: int | None = None
     """The signal that asks for a stop."""
     save: bool = False
-    """A checkpoint behind the next step."""
+    """A checkpoint behind the next step: its minutes are over."""
+    signalled: bool = False
+    """A checkpoint behind the next step: a signal asks for one."""
 
 
 class InStep:
@@ -46,7 +48,7 @@ class InStep:
         combine: makes the stats of a batch of what the parts' rows hold.
         padding: a part without documents, for a process whose documents have ended before others'.
         wish: what this process was asked for.
-        stop: takes the signal that all stop for.
+        heed: takes what all do.
     """
 
     def __init__(
@@ -57,10 +59,10 @@ class InStep:
         combine: Callable[[Iterable[Any]], BatchStats],
         padding: Callable[[], Drawn],
         wish: Callable[[], Wish],
-        stop: Callable[[int], None],
+        heed: Callable[[Wish], None],
     ):
         self._cohort, self._feed, self._combine, self._padding = cohort, feed, combine, padding
-        self._wish, self._stop = wish, stop
+        self._wish, self._heed = wish, heed
         self._error: DataError | None = None
         self._has_part, self._stats = False, None
         self._stopping = False
@@ -73,7 +75,8 @@ class InStep:
 
     def agree_to_stop(self) -> bool:
         """Ask all whether to stop, at a place that all come to."""
-        return self._heed(self._cohort.exchange("stop?", self._wish().stop, decide=_first))
+        self._take(Wish(self._cohort.exchange("stop?", self._wish().stop, decide=_first)))
+        return self._stopping
 
     def wait(self, seconds: float) -> bool:
         """Return whether all have an answer to `next`, waiting so long for this process's part."""
@@ -87,12 +90,13 @@ class InStep:
         part = {
             "rows": rows,
             "error": self._error and [str(self._error), isinstance(self._error, NetworkError)],
-            **wish._asdict(),
+            "wish": wish,
         }
         decided = self._cohort.exchange("batch", part, decide=self._decide)
-        if self._heed(decided["stop"]):
+        self._take(Wish(*decided["wish"]))
+        if self._stopping:
             return False
-        self.save_asked, self._stats = decided["save"], decided["stats"]
+        self._stats = decided["stats"]
         if decided["error"] and self._error is None:
             message, network = decided["error"]
             self._error = NetworkError(message) if network else DataError(message)
@@ -114,11 +118,10 @@ class InStep:
             self._error = error
             return None
 
-    def _heed(self, stop: int | None) -> bool:
-        if stop is not None:
-            self._stopping = True
-            self._stop(stop)
-        return self._stopping
+    def _take(self, wish: Wish) -> None:
+        self._stopping = wish.stop is not None
+        self.save_asked = wish.save or wish.signalled
+        self._heed(wish)
 
     def _decide(self, parts: list[dict[str, Any]]) -> dict[str, Any]:
         errors = (
@@ -126,12 +129,13 @@ class InStep:
             for index, part in enumerate(parts)
             if part["error"]
         )
-        stop, error = _first(part["stop"] for part in parts), next(errors, None)
+        error = next(errors, None)
+        stops, *saves = zip(*(part["wish"] for part in parts), strict=True)
+        wish = Wish(_first(stops), *map(any, saves))
         rows = [part["rows"] for part in parts if part["rows"] is not None]
-        goes_on = rows and stop is None and error is None
+        goes_on = rows and wish.stop is None and error is None
         return {
-            "stop": stop,
-            "save": any(part["save"] for part in parts),
+            "wish": wish,
             "error": error,
             "stats": self._combine(rows) if goes_on else None,
         }
