@@ -12,6 +12,7 @@ from typing import Any
 
 from chomp.checkpoint.archive import Choice, damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
+from chomp.cohort import Cohort
 from chomp.config import Config, config_warnings
 from chomp.data import is_stuck, lanes_of
 from chomp.errors import Interrupted, ResumeError
@@ -19,7 +20,7 @@ from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
 from chomp.identity import changes, check_identity, flat, package_versions
-from chomp.parallel import Cohort, Place, join
+from chomp.parallel import Place, join
 from chomp.parts import Setup, derived_values, set_up
 from chomp.programs import compile_step
 from chomp.report import dry_run_lines, group_rows, start_lines
@@ -95,7 +96,10 @@ def train(request: Request) -> int:
             if saved:
                 fallbacks = [{"step": step, "reason": what} for step, what in choice.rejected]
                 history.resumed(saved.progress.step, fallbacks)
-            lanes, on_device = lanes_of(saved.data_state) if saved else None, history.lineage.on_device
+            lanes, on_device = (
+                lanes_of(saved.data_state) if saved else None,
+                history.lineage.on_device,
+            )
             setup = cohort.interruptible(
                 "parts",
                 signals.unless_stopped,
@@ -107,7 +111,9 @@ def train(request: Request) -> int:
             return signals.exit_code
         if saved:
             _check_fit(saved, checkpoints, setup, request.allow_change)
-        cohort.from_leader("start", lambda: _write_start(request, setup, saved, checkpoints, console))
+        cohort.from_leader(
+            "start", lambda: _write_start(request, setup, saved, checkpoints, console)
+        )
         session = Session(
             setup,
             request.folder,
@@ -166,9 +172,7 @@ def _take_folder(request: Request, cohort: Cohort, resources: ExitStack) -> Requ
 def _open_console(config: Config, cohort: Cohort, steps: int | None = None) -> PlainConsole:
     if not cohort.is_leader:
         return NoConsole()
-    return open_console(
-        steps=steps or config.train.steps, use_rich=config.logging.console_use_rich
-    )
+    return open_console(steps=steps or config.train.steps, use_rich=config.logging.console_use_rich)
 
 
 def _line_of(process: int) -> Callable[[str], None]:

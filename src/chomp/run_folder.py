@@ -15,7 +15,6 @@ from typing import Any, TextIO
 from chomp.errors import DiskError, ResumeError
 from chomp.whole_file import replace_text
 
-
 LOCK = ".lock"
 SHARED_TRIES, SHARED_DELAY = 50, 0.2
 

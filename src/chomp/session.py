@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from chomp.agenda import Agenda
 from chomp.checkpoint.archive import Choice, damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
+from chomp.cohort import Cohort
 from chomp.data import merge_states
 from chomp.errors import ChompError, DivergedError, Interrupted
 from chomp.history.goodput import goodput_line
@@ -17,7 +18,6 @@ from chomp.history.history import History
 from chomp.history.ledger import Ledger
 from chomp.history.record import EventKind
 from chomp.identity import package_versions
-from chomp.parallel import Cohort
 from chomp.parts import Setup
 from chomp.programs import Compiled, compile_step
 from chomp.report import program_name, summary_lines

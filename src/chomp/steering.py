@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from chomp.cohort import Cohort
 from chomp.data import Data, combine
-from chomp.parallel import Cohort, InStep, Wish
+from chomp.parallel import InStep, Wish
 from chomp.signals import Signals
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from chomp.cohort import Cohort
 from chomp.errors import ChompError, DataError
-from chomp.parallel.cohort import Cohort
 from chomp.parallel.join import join
 from chomp.parallel.launch import Place
 

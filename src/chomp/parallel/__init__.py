@@ -1,6 +1,5 @@
 """A run on many devices and in several processes: mesh, placement, cohort."""
 
-from chomp.parallel.cohort import Cohort
 from chomp.parallel.in_step import InStep, Wish
 from chomp.parallel.join import join
 from chomp.parallel.launch import Place, find_place
@@ -10,7 +9,6 @@ from chomp.parallel.rules import cut_axis
 from chomp.parallel.spread import Spread
 
 __all__ = [
-    "Cohort",
     "InStep",
     "Place",
     "Placement",

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from chomp.cohort import Cohort
 from chomp.errors import DataError, NetworkError
-from chomp.parallel.cohort import Cohort
 from chomp.types import BatchStats, Drawn
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import jax
 from jax._src import distributed
 
+from chomp.cohort import Cohort
 from chomp.errors import ChompError, ConfigError, LostError
 from chomp.parallel.board import Board
-from chomp.parallel.cohort import Cohort, Joined
+from chomp.parallel.joined import Joined
 from chomp.parallel.launch import Place, check_address
 from chomp.parallel.watch import Watch, lost_message
 

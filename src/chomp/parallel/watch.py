@@ -4,11 +4,11 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from jax.errors import JaxRuntimeError
 
+from chomp.cohort import Hooks
 from chomp.errors import ChompError, LostError, PeerError
 from chomp.parallel.board import Board
 
@@ -18,18 +18,6 @@ GRACE = 5.0
 """Seconds for the main thread to raise a failure; one that hangs in a device's program can't."""
 CLOSING = 30.0
 """Seconds from then on until the process is gone."""
-
-
-@dataclass
-class Hooks:
-    """What the watch does to its own process; all are called in one of its threads."""
-
-    stop_asked: Callable[[], int | None] = lambda: None
-    """The signal that asks this process to stop."""
-    ask_to_stop: Callable[[int], None] = lambda number: None
-    """Takes the signal that another process got."""
-    before_end: Callable[[ChompError], None] = lambda failure: None
-    """Records why the process ends, where its main thread can't."""
 
 
 class Watch:
