@@ -49,17 +49,17 @@ def join(place: Place | None, *, seconds: float, lost_after: float) -> Cohort:
     names = [f"process {index}" for index in range(place.size)]
     names[0] += f" ({place.coordinator})"
     board = Board(distributed.global_state.client)
-    board.put(f"host/{place.index}", socket.gethostname())
+    board.put(f"host/{place.number}", socket.gethostname())
     cohort: Joined
 
     def end(failure: ChompError) -> None:
-        failure.process = place.index or None
+        failure.process = place.number or None
         cohort.hooks.before_end(failure)
         _say(failure)
         _exit(failure.exit_code)
 
-    watch = Watch(board, place.index, names, lost_after, end)
-    cohort = Joined(board, watch, place.index, place.size, _leave)
+    watch = Watch(board, place.number, names, lost_after, end)
+    cohort = Joined(board, watch, place.number, place.size, _leave)
     _outlive_the_coordinator(place, end)
     watch.start()
     return cohort
@@ -73,7 +73,7 @@ def _connect(place: Place, seconds: float, lost_after: float) -> None:
             jax.distributed.initialize(
                 place.coordinator,
                 place.size,
-                place.index,
+                place.number,
                 local_device_ids=place.devices,
                 cluster_detection_method="deactivate",
                 # Its own end of the wait is an abort of the process.
@@ -93,7 +93,7 @@ def _connect(place: Place, seconds: float, lost_after: float) -> None:
     if problem:
         reason = str(problem[0]).split("\n")[0]
         lines = f"the processes can't meet {where}: {reason}"
-    elif place.index == 0 or _answers(place.coordinator):
+    elif place.number == 0 or _answers(place.coordinator):
         lines = (
             f"not all of the {place.size} processes came {where} in {seconds:g} s "
             "(parallel.join_seconds): start all of them, each with its own --process-id from 0 to "
@@ -143,7 +143,7 @@ def _outlive_the_coordinator(place: Place, end: Callable[[ChompError], None]) ->
 
     JAX's client has no other way to be told: its callback can't be one of Python (jaxlib 0.10).
     """
-    if place.index == 0:
+    if place.number == 0:
         return
     libc: Any = ctypes.CDLL(None)
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int)

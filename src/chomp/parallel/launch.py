@@ -17,7 +17,7 @@ class Place(NamedTuple):
     """`host:port` at which process 0 lets the others meet."""
     size: int
     """Number of processes."""
-    index: int
+    number: int
     """Of this process, from 0."""
     devices: tuple[int, ...] | None = None
     """The GPUs of this host that are this process's; None: all of them."""
@@ -56,7 +56,7 @@ def find_place(
         devices = found.devices
         coordinator = coordinator or found.coordinator
         size = found.size if size is None else size
-        index = found.index if index is None else index
+        index = found.number if index is None else index
     assert coordinator is not None and size is not None and index is not None
     if size < 1 or not 0 <= index < size:
         raise ConfigError(
