@@ -97,7 +97,8 @@ class Session:
         while True:
             with self._open_tracker(saved) as tracker:
                 try:
-                    result = self._attempt(tracker, saved)
+                    with self.cohort.explained():
+                        result = self._attempt(tracker, saved)
                 except Interrupted:
                     self.history.stopped(self.signals.stop)
                     tracker.message("stopped before the first step")
