@@ -66,6 +66,8 @@ def join(place: Place | None, *, seconds: float, lost_after: float) -> Cohort:
 
 
 def _connect(place: Place, seconds: float, lost_after: float) -> None:
+    if place.number == 0:
+        _check_port(place.coordinator)
     problem: list[BaseException] = []
 
     def connect() -> None:
@@ -91,8 +93,7 @@ def _connect(place: Place, seconds: float, lost_after: float) -> None:
         return
     where = f"at {place.coordinator} (--coordinator)"
     if problem:
-        reason = str(problem[0]).split("\n")[0]
-        lines = f"the processes can't meet {where}: {reason}"
+        lines = f"the processes can't meet {where}: {str(problem[0]).splitlines()[0]}"
     elif place.number == 0 or _answers(place.coordinator):
         lines = (
             f"not all of the {place.size} processes came {where} in {seconds:g} s "
@@ -106,6 +107,24 @@ def _connect(place: Place, seconds: float, lost_after: float) -> None:
         )
     _leave(ConfigError.exit_code)
     raise ConfigError([lines])
+
+
+def _check_port(address: str) -> None:
+    """Check that this host can take connections there: where it can't, jaxlib 0.10 crashes.
+
+    Raises:
+        ConfigError: another program has the port.
+    """
+    _, port = check_address(address)
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ConfigError(
+            [
+                f"--coordinator: process 0 can't have port {port} of {socket.gethostname()} "
+                f"({error.strerror}); give another one to all processes"
+            ]
+        ) from error
 
 
 def _answers(address: str) -> bool:
