@@ -5,14 +5,21 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 from chomp.cohort import Cohort
 from chomp.errors import ChompError, DataError
+from chomp.parallel import watch
+from chomp.parallel.in_step import InStep, Wish
 from chomp.parallel.join import join
 from chomp.parallel.launch import Place
+from chomp.signals import Signals
+from chomp.types import Batch, BatchStats, Drawn
 
 LOST_AFTER = 2.0
+watch.GRACE = 1.0
 
 
 def say(*values: object) -> None:
@@ -80,8 +87,6 @@ def hang(cohort: Cohort) -> None:
     if cohort.index == 1:
         say("gone", time.time())
         os.kill(os.getpid(), signal.SIGKILL)
-    deaf = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    del deaf
     cohort.hooks.before_end = lambda failure: say("recorded", type(failure).__name__)
     time.sleep(60)
 
@@ -106,10 +111,85 @@ def collective(cohort: Cohort) -> None:
         float(total(whole))
 
 
+class Feed:
+    """Parts of batches with one document each; then the end, an error, or nothing ever."""
+
+    def __init__(self, keys: list[int], then: Exception | None):
+        self.keys, self.then = keys, then
+
+    def wait(self, seconds: float) -> bool:
+        time.sleep(0 if self.keys or self.then else seconds)
+        return bool(self.keys or self.then)
+
+    def peek(self) -> list[int] | None:
+        if not self.keys and isinstance(self.then, DataError):
+            raise self.then
+        return self.keys[:1] or None
+
+    def __next__(self) -> Drawn:
+        return drawn([self.keys.pop(0)])
+
+
+def drawn(keys: list[int]) -> Drawn:
+    nothing = np.zeros((1, 1, 1), np.int32)
+    return Drawn(Batch(nothing, nothing, nothing, nothing > 0), combine([keys]))
+
+
+def combine(parts: Iterable[Sequence[int]]) -> BatchStats:
+    keys = tuple(key for part in parts for key in part)
+    return BatchStats(len(keys), len(keys), len(keys), 0, 0, 0, keys, sum(keys))
+
+
+def steps(cohort: Cohort) -> None:
+    """Draw until the end, an error, a stop; each time both processes, at the same batch."""
+    first = cohort.is_leader
+    with Signals() as signals:
+        cohort.hooks.stop_asked = lambda: signals.stop
+        cohort.hooks.ask_to_stop = signals.hear
+
+        def wish() -> Wish:
+            return Wish(signals.stop, False, signals.save_requested)
+
+        def draw(keys: list[int], then: Exception | None, usr1_at: int = -1) -> list[object]:
+            """Return the keys of each batch, whether to save behind it, and how it ended."""
+            stream = InStep(
+                cohort,
+                Feed(keys, then),
+                combine=combine,
+                padding=lambda: drawn([]),
+                wish=wish,
+                heed=lambda wish: wish.stop is None or signals.hear(wish.stop),
+            )
+            seen: list[object] = []
+            while not stream.should_stop():
+                if len(seen) == usr1_at and not first:
+                    signal.raise_signal(signal.SIGUSR1)
+                if not stream.wait(0.05):
+                    continue
+                signals.save_requested = False
+                try:
+                    seen.append([next(stream).stats.keys, stream.save_asked])
+                except StopIteration:
+                    return [*seen, "end"]
+                except DataError as error:
+                    return [*seen, str(error)]
+            return [*seen, f"stop {signals.stop}"]
+
+        end = StopIteration()
+        say(draw([1, 2, 3] if first else [4, 5], end))
+        say(draw([1, 2] if first else [4, 5], end, usr1_at=1))
+        say(draw([1, 2] if first else [4], end if first else DataError("broken")))
+        if not first:
+            signal.raise_signal(signal.SIGTERM)
+        # The first one's documents are late: it hears of the stop meanwhile.
+        say(draw([] if first else [4], None))
+
+
 WHAT: dict[str, Callable[[Cohort], None]] = {
     "work": work,
     "refused": refused,
     "disagree": disagree,
+    "steps": steps,
     "out_of_step": out_of_step,
     "fail": fail,
     "lead_badly": lead_badly,

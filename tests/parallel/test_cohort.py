@@ -1,5 +1,6 @@
 """Real processes that find each other on this host; `member.py` says what they do."""
 
+import ast
 import os
 import signal
 import socket
@@ -31,6 +32,20 @@ def test_three_processes_agree_exchange_and_follow_the_first(members: Members) -
     left = gather(members("work", size=3))
     assert [one.code for one in left] == [0, 0, 0], left
     assert all("folder made by 0" in one.out for one in left)
+
+
+def test_all_draw_save_fail_and_stop_at_the_same_batch(members: Members) -> None:
+    left = gather(members("steps"))
+    assert [one.code for one in left] == [0, 0], left
+    first, second = ([ast.literal_eval(line) for line in one.out.splitlines()] for one in left)
+    end, save, broken, stop = first
+    # The second's documents end first.
+    assert end == [[(1, 4), False], [(2, 5), False], [(3,), False], "end"]
+    # It alone gets the signals, and has the error.
+    assert save == [[(1, 4), False], [(2, 5), True], "end"]
+    assert broken == [[(1, 4), False], "process 1: broken"]
+    assert stop == ["stop 15"]
+    assert second == [end, save, [[(1, 4), False], "broken"], stop]
 
 
 @pytest.mark.parametrize(
