@@ -1,0 +1,187 @@
+"""The collectives of a compiled program: what its devices send each other, and how often.
+
+They are read from the program's HLO text, `compiled.as_text()`. jaxlib's objects for it name an
+instruction's operation and operands, but neither its shape nor its groups.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+Groups = tuple[tuple[int, ...], ...]
+
+KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+# `%name = shape operation(operands), attributes`; a shape has no lower-case word before a bracket.
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)")
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
+_ARRAY = re.compile(r"(pred|[a-z]+(\d+)[a-z0-9]*)\[([\d,<=]*)\]")
+_CALLED = re.compile(
+    r"(?:to_apply|calls|body|condition|true_computation|false_computation)=%?([\w.-]+)"
+)
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?\s*)*)\}")
+_IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective of a program.
+
+    Attributes:
+        kind: one of `KINDS`.
+        payload: bytes of the whole array: of what an all-gather gives, of what a reduce-scatter,
+            all-reduce or all-to-all takes on each device, of what a permute or broadcast sends.
+        groups: the devices that take part together, by their place in the program's order; of a
+            permute its pairs.
+        trips: how often each loop around it runs, the outermost first; None: the compiler can't
+            tell.
+    """
+
+    kind: str
+    payload: int
+    groups: Groups
+    trips: tuple[int | None, ...]
+
+    @property
+    def size(self) -> int:
+        """Devices in a group."""
+        return max((len(group) for group in self.groups), default=1)
+
+    @property
+    def times(self) -> int:
+        """How often it runs in one execution of the program; an unknown loop counts once."""
+        return math.prod(1 if count is None else count for count in self.trips)
+
+    @property
+    def sent(self) -> int:
+        """Bytes that a device sends each time, and receives, by the ring algorithms.
+
+        Of n devices in a group, with P the payload: (n - 1) / n * P for all-gather,
+        reduce-scatter and all-to-all, twice that for all-reduce, P for permute and broadcast. No
+        algorithm that leaves the sums to the devices needs less (Patarasu and Yuan, 2009).
+        """
+        if self.kind in ("collective-permute", "collective-broadcast"):
+            return self.payload
+        passes = 2 if self.kind == "all-reduce" else 1
+        return passes * self.payload * (self.size - 1) // self.size
+
+
+def collectives(hlo: str, devices: int) -> list[Collective]:
+    """List the collectives of a program in the order in which it names them.
+
+    Those between devices that are alone in their group send nothing and are left out. Of a
+    conditional every branch counts.
+
+    Args:
+        hlo: the program's text, as `compiled.as_text()` gives it.
+        devices: that the program is for.
+
+    Raises:
+        ValueError: the text is none that this can read.
+    """
+    bodies, entry = _computations(hlo)
+    found = _walk(bodies, entry, (), devices)
+    return [collective for collective in found if collective.size > 1]
+
+
+@dataclass(frozen=True)
+class _Line:
+    name: str
+    shape: str
+    operation: str
+    rest: str
+    """Operands and attributes."""
+
+
+def _computations(hlo: str) -> tuple[dict[str, list[_Line]], str]:
+    """Return the lines that matter here by computation, and the name of the first to run."""
+    bodies: dict[str, list[_Line]] = {}
+    entry, lines = None, []
+    for text in hlo.splitlines():
+        if header := _COMPUTATION.match(text):
+            lines = bodies[header[2]] = []
+            entry = header[2] if header[1] else entry
+        elif (found := _INSTRUCTION.match(text)) and _matters(found[3]):
+            lines.append(_Line(*found.groups()))
+    if entry is None:
+        raise ValueError("the program's text has no ENTRY computation")
+    return bodies, entry
+
+
+def _matters(operation: str) -> bool:
+    return operation in ("while", "call", "conditional", "async-start") or operation.startswith(
+        KINDS
+    )
+
+
+def _walk(
+    bodies: dict[str, list[_Line]], name: str, trips: tuple[int | None, ...], devices: int
+) -> Iterator[Collective]:
+    started: dict[str, _Line] = {}
+    for line in bodies[name]:
+        kind = line.operation.removesuffix("-start").removesuffix("-done")
+        if line.operation.endswith("-start") and kind in KINDS:
+            started[line.name] = line  # what comes of it is the shape of the other half
+        elif kind in KINDS:
+            first = line
+            if line.operation.endswith("-done"):
+                first = started[re.split(r"[\s,)]", line.rest.split("%")[-1])[0]]
+            yield _collective(kind, line.shape, first.rest, trips, devices)
+        else:
+            around = trips
+            if line.operation == "while":
+                known = _TRIPS.search(line.rest)
+                around = (*trips, int(known[1]) if known else None)
+            for called in _called(line.rest):
+                yield from _walk(bodies, called, around, devices)
+
+
+def _called(attributes: str) -> Iterator[str]:
+    yield from _CALLED.findall(attributes)
+    for names in _BRANCHES.findall(attributes):
+        yield from (name.strip().lstrip("%") for name in names.split(","))
+
+
+def _collective(
+    kind: str, shape: str, attributes: str, trips: tuple[int | None, ...], devices: int
+) -> Collective:
+    groups = _groups(attributes, devices)
+    payload = sum(_bytes(array) for array in _ARRAY.finditer(shape))
+    if kind == "reduce-scatter":  # the shape is that of one device's share of the sum
+        payload *= len(groups[0])
+    return Collective(kind, payload, groups, trips)
+
+
+def _bytes(array: re.Match[str]) -> int:
+    bits = int(array[2] or 8)  # pred: a byte
+    sizes = [int(size.lstrip("<=")) for size in array[3].split(",") if size]
+    return math.prod(sizes) * bits // 8
+
+
+def _groups(attributes: str, devices: int) -> Groups:
+    """Return the groups; an empty list of them is one group of all devices."""
+    if iota := _IOTA.search(attributes):
+        shape, counted, axes = (
+            [int(number) for number in part.split(",")] if part else None for part in iota.groups()
+        )
+        assert shape is not None and counted is not None
+        numbers = np.arange(devices).reshape(counted).transpose(axes).reshape(shape)
+        return tuple(tuple(group) for group in numbers.tolist())
+    listed = _LISTED.search(attributes)
+    if listed is None:
+        raise ValueError(f"no groups of devices in: {attributes}")
+    groups = re.findall(r"\{([\d,]*)\}", listed[1])
+    if not any(groups):
+        return (tuple(range(devices)),)
+    return tuple(tuple(int(n) for n in group.split(",")) for group in groups)
