@@ -159,6 +159,38 @@ def test_halves_of_one_collective_count_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "groups"),
+    [
+        ("mesh['a'=4,'b'=2] {'a'}", COLUMNS),
+        ("mesh['a'=4,'b'=2] {'b'}", PAIRS),
+        ("mesh['a'=4,'b'=2] {'a','b'}", (tuple(range(8)),)),
+        ("mesh['b'=2,'a'=4], device_ids=([4,2]T(1,0)) {'a'}", COLUMNS),
+        ("mesh['a'=2,'b'=4], device_ids=(0,2,4,6,1,3,5,7) {'b'}", COLUMNS),
+        ("mesh['a'=8] {'a':(4)2}", PAIRS),
+        ("mesh['a'=8] {'a':(1)4}", COLUMNS),
+    ],
+)
+def test_groups_along_a_mesh(written: str, groups: tuple[tuple[int, ...], ...]) -> None:
+    """Written as XLA's own parser takes them and gives them back."""
+    hlo = f"""HloModule m, num_partitions=8
+
+sum (a: f32[], b: f32[]) -> f32[] {{
+  a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = f32[] add(a, b)
+}}
+
+ENTRY main (x: f32[8]) -> f32[8] {{
+  x = f32[8] parameter(0)
+  ROOT r = f32[8] all-reduce(x), channel_id=1, replica_groups={written},
+    use_global_device_ids=true, to_apply=sum
+}}
+"""
+    text = _hlo.hlo_module_from_text(hlo).to_string()
+    assert [one.groups for one in collectives(text, 8)] == [groups]
+
+
 def test_what_is_no_program() -> None:
     with pytest.raises(ValueError, match="ENTRY"):
         collectives("nothing", 8)

@@ -32,6 +32,13 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?\s*)*)\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+# mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}: the axes of a mesh along which groups lie;
+# 'b':(2)2 is a part of one, of size 2 behind a factor of 2.
+_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\]T\(([\d,]+)\)|([^)]*))\))?"
+    r" \{([^}]*)\}"
+)
+_AXIS = re.compile(r"'?([\w.-]+)'?(?::\((\d+)\)(\d+))?$")
 
 
 @dataclass(frozen=True)
@@ -171,17 +178,50 @@ def _bytes(array: re.Match[str]) -> int:
 
 def _groups(attributes: str, devices: int) -> Groups:
     """Return the groups; an empty list of them is one group of all devices."""
-    if iota := _IOTA.search(attributes):
-        shape, counted, axes = (
-            [int(number) for number in part.split(",")] if part else None for part in iota.groups()
-        )
-        assert shape is not None and counted is not None
-        numbers = np.arange(devices).reshape(counted).transpose(axes).reshape(shape)
+    if found := _IOTA.search(attributes):
+        shape, counted, order = found.groups()
+        numbers = _turned(devices, counted, order).reshape(_sizes(shape))
         return tuple(tuple(group) for group in numbers.tolist())
+    if found := _MESH.search(attributes):
+        return _mesh_groups(found, devices)
     listed = _LISTED.search(attributes)
     if listed is None:
         raise ValueError(f"no groups of devices in: {attributes}")
     groups = re.findall(r"\{([\d,]*)\}", listed[1])
     if not any(groups):
         return (tuple(range(devices)),)
-    return tuple(tuple(int(n) for n in group.split(",")) for group in groups)
+    return tuple(tuple(_sizes(group)) for group in groups)
+
+
+def _mesh_groups(found: re.Match[str], devices: int) -> Groups:
+    axes, counted, order, ids, along = found.groups()
+    if ids is not None:
+        numbers = np.array([int(number) for number in re.findall(r"\d+", ids)])
+    else:
+        numbers = _turned(devices, counted or str(devices), order)
+    sizes = {name.strip("'"): int(size) for name, size in re.findall(r"([^,]+)=(\d+)", axes)}
+    # Each axis, or its parts before, in and behind the group, becomes a dimension.
+    parts = {name: [1, size, 1] for name, size in sizes.items()}
+    chosen = []
+    for text in along.split(","):
+        axis = _AXIS.match(text.strip())
+        if axis is None:
+            raise ValueError(f"no axis of a mesh: {text}")
+        name, before, size = axis.groups()
+        if size is not None:
+            whole = sizes[name]
+            parts[name] = [int(before), int(size), whole // int(before) // int(size)]
+        chosen.append(3 * list(sizes).index(name) + 1)
+    numbers = numbers.reshape([size for three in parts.values() for size in three])
+    numbers = np.moveaxis(numbers, chosen, range(-len(chosen), 0))
+    members = math.prod(numbers.shape[-len(chosen) :])
+    return tuple(tuple(group) for group in numbers.reshape(-1, members).tolist())
+
+
+def _turned(devices: int, shape: str, order: str | None) -> np.ndarray:
+    """Return the devices' numbers counted in one shape, with its dimensions in another order."""
+    return np.arange(devices).reshape(_sizes(shape)).transpose(order and _sizes(order))
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
