@@ -72,9 +72,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _mesh(setup: Setup) -> str:
-    return " x ".join(
-        f"{axis} {size}" for axis, size in setup.learner.placement.mesh.shape.items()
-    )
+    return " x ".join(f"{axis} {size}" for axis, size in setup.learner.placement.mesh.shape.items())
 
 
 def dry_run_lines(

@@ -10,12 +10,20 @@ import pytest
 
 from chomp.config.parallel import ParallelConfig
 from chomp.parallel import Placement, Spread, device_bytes, make_mesh
-from chomp.parallel.collectives import collectives_of
+from chomp.parallel.collectives import collectives
 from chomp.parts import Learner, build_learner
 from chomp.programs import Compiled, batch_shapes, compile_step
 from chomp.types import Batch, TrainState
 
-MODEL = {"model_dim": 64, "z_dim": 64, "value_dim": 64, "ffn_hidden_dim": 96, "swiglu": True}
+LAYERS = 3
+MODEL = {
+    "num_layers": LAYERS,
+    "model_dim": 64,
+    "z_dim": 64,
+    "value_dim": 64,
+    "ffn_hidden_dim": 96,
+    "swiglu": True,
+}
 DUMMY = {"d_model": 32}
 ACCUM, ROWS, TIME = 3, 8, 64
 
@@ -65,7 +73,9 @@ def batches() -> list[Batch]:
         segments = np.cumsum(rng.random(ids.shape) < 0.05, axis=-1, dtype=np.int32) + 1
         segments[0, 3] = segments[1, 5:] = segments[2, 0, 20:] = 0
         labels = np.where(segments > 0, ids, -100).astype(np.int32)
-        found.append(Batch(np.where(segments > 0, ids, 0).astype(np.int32), labels, segments, segments > 0))
+        found.append(
+            Batch(np.where(segments > 0, ids, 0).astype(np.int32), labels, segments, segments > 0)
+        )
     return found
 
 
@@ -148,12 +158,20 @@ def test_state_is_cut_among_the_devices(make_config: Callable[..., Any]):
 def test_gradients_are_reduced_once_a_step(steps: Callable[..., Steps]):
     """The microbatches' loop sends nothing, but what `gather: layer` fetches in each of them."""
     for name in ("data", "fsdp", "both"):
-        found = collectives_of(steps("dummy", MESHES[name]).text)
+        found = collectives(steps("dummy", MESHES[name]).text, 8)
         assert found
         assert not [collective for collective in found if collective.trips]
-    found = collectives_of(steps("dummy", MESHES["by layer"]).text)
-    inside = {collective.kind for collective in found if collective.trips}
-    assert inside == {"all-gather", "reduce-scatter"}
+
+
+def test_layers_are_fetched_one_by_one(steps: Callable[..., Steps]):
+    """In the loops over microbatches and layers: forward and again backward."""
+    found = collectives(steps("megalodon", MESHES["by layer"]).text, 8)
+    inside = {
+        (collective.kind, collective.trips) for collective in found if len(collective.trips) > 1
+    }
+    assert inside == {("all-gather", (ACCUM, LAYERS)), ("reduce-scatter", (ACCUM, LAYERS))}
+    fetched = [c for c in found if c.kind == "all-gather" and len(c.trips) > 1]
+    assert len(fetched) == 2 * sum(c.kind == "reduce-scatter" and len(c.trips) > 1 for c in found)
 
 
 def test_a_batch_is_the_global_one(make_config: Callable[..., Any]):
