@@ -14,12 +14,14 @@ from megalodon_jax.ops import inverted_dropout
 
 from chomp.models.fast_blocks import SAVED, FastAttention, FastFeedForward
 from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
+from chomp.ops import has_shards, whole
 from chomp.ops.span_attention import SAVED as ATTENTION
 
-# None: all, one program text per layer. A number makes the layers a scan over their stacked
-# parameters, whose backward pass finds what products, averages and attention gave and computes
-# norms, gates and masks again: half the scratch memory and one layer's compile time, but slower
-# on a CPU (`scripts/step_parts.py --depth`, docs/step.md).
+# None: all, one program text per layer; but one at a time where a layer's parameters are fetched
+# from other devices when it needs them. Fewer than all make the layers a scan over their stacked
+# parameters, whose backward pass finds what products, averages and attention gave, and computes
+# norms, gates and masks (and fetches parameters) again: half the scratch memory and one layer's
+# compile time, but slower on a CPU (`scripts/step_parts.py --depth`, docs/step.md).
 LAYERS_AT_ONCE: int | None = None
 
 
@@ -40,7 +42,7 @@ def hidden_states(
     model, config = params.model, params.config
     batch, time = ids.shape
     embedding_key, layers_key = (None, None) if key is None else jax.random.split(key)
-    x = model.embed.weight[ids]
+    x = whole(model.embed).weight[ids]
     if model.scale != 1.0:
         x = x * jnp.asarray(model.scale, x.dtype)
     x = x.astype(config.compute_dtype)
@@ -50,7 +52,7 @@ def hidden_states(
 
     def block(layer: MegalodonBlock, x: Array, layer_key: PRNGKeyArray | None) -> Array:
         # The library's own attention, where it is used, compares raw ids as well.
-        out, _ = _with_fast_layers(layer, key is None)(
+        out, _ = _with_fast_layers(whole(layer), key is None)(
             x,
             segment_ids=segments,
             deterministic=key is None,
@@ -61,7 +63,7 @@ def hidden_states(
         return out
 
     depth = len(model.layers)
-    at_once = LAYERS_AT_ONCE or depth
+    at_once = LAYERS_AT_ONCE or (1 if has_shards(model.layers) else depth)
     if config.use_checkpoint and key is not None:
         block = jax.checkpoint(block)
     elif at_once < depth:
@@ -73,7 +75,7 @@ def hidden_states(
     x, _ = jax.lax.scan(
         lambda x, item: (block(item[0], x, item[1]), None), x, (layers, keys), unroll=at_once
     )
-    return FastTimestepNorm(model.norm)(x, _segment_metadata=documents)[0]
+    return FastTimestepNorm(whole(model.norm))(x, _segment_metadata=documents)[0]
 
 
 def _with_fast_layers(block: MegalodonBlock, deterministic: bool) -> MegalodonBlock:
