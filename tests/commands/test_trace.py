@@ -66,7 +66,7 @@ def test_hashes_and_documents_are_those_of_the_pipeline_opened_again(
     setup = reopened(folder)
     hashes = []
     for step in range(1, 13):
-        batch, stats = next(setup.data.train)
+        batch, stats, _ = next(setup.data.train)
         whole = repr((2, 2, 64)).encode() + b"".join(array.tobytes() for array in batch[:3])
         hashes.append(xxhash.xxh3_64_hexdigest(whole))
         found = trace(folder, step)
