@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ def test_shipped_configs_load_without_a_warning(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"), [("quickstart", 1.0), ("megalodon-100m", 102), ("megalodon-200m", 221)]
+    ("name", "millions"),
+    [("quickstart", 1.0), ("megalodon-100m", 102), ("megalodon-200m", 221), ("megalodon-7b", 7387)],
 )
 def test_their_comments_tell_the_right_size(name: str, millions: float) -> None:
     path = CONFIGS / f"{name}.yaml"
@@ -40,7 +42,7 @@ def test_their_comments_tell_the_right_size(name: str, millions: float) -> None:
     assert f"{millions}M" in path.read_text()
 
 
-@pytest.mark.parametrize("name", ["megalodon-100m", "megalodon-200m"])
+@pytest.mark.parametrize("name", ["megalodon-100m", "megalodon-200m", "megalodon-7b"])
 def test_activation_checkpointing_takes_effect(name: str) -> None:
     config = load_config(CONFIGS / f"{name}.yaml")
     assert config.model.use_checkpoint and config.train.deterministic is False
@@ -56,3 +58,12 @@ def test_small_ones_run_without_network_and_gpu() -> None:
         assert (
             tokenizer.kind == "byte" or (CONFIGS.parent / str(tokenizer.hf_name_or_path)).exists()
         )
+
+
+def test_the_largest_has_the_paper_s_sizes() -> None:
+    model = load_config(CONFIGS / "megalodon-7b.yaml").model
+    paper = MegalodonConfig.from_paper_7b(vocab_size=model.vocab_size)
+    names = set(type(model).model_fields) & {field.name for field in dataclasses.fields(paper)}
+    same = {name for name in names if getattr(model, name) == getattr(paper, name)}
+    formats = {"param_dtype", "compute_dtype", "accum_dtype"}  # names here, types there
+    assert names - same - formats == {"use_checkpoint", "pad_token_id"}

@@ -14,13 +14,14 @@ from megalodon_jax.ops import inverted_dropout
 
 from chomp.models.fast_blocks import SAVED, FastAttention, FastFeedForward
 from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
-from chomp.ops import WHOLE, is_shard, whole
+from chomp.ops import has_shards, whole
 from chomp.ops.span_attention import SAVED as ATTENTION
 
-# None: all, one program text per layer. A number makes the layers a scan over their stacked
-# parameters, whose backward pass finds what products, averages and attention gave and computes
-# norms, gates and masks again: half the scratch memory and one layer's compile time, but slower
-# on a CPU (`scripts/step_parts.py --depth`, docs/step.md).
+# None: all, one program text per layer; but one at a time where a layer's parameters are fetched
+# from other devices when it needs them. Fewer than all make the layers a scan over their stacked
+# parameters, whose backward pass finds what products, averages and attention gave, and computes
+# norms, gates and masks (and fetches parameters) again: half the scratch memory and one layer's
+# compile time, but slower on a CPU (`scripts/step_parts.py --depth`, docs/step.md).
 LAYERS_AT_ONCE: int | None = None
 
 
@@ -62,17 +63,13 @@ def hidden_states(
         return out
 
     depth = len(model.layers)
-    at_once = LAYERS_AT_ONCE or depth
-    is_cut = any(map(is_shard, jax.tree.leaves(model.layers, is_leaf=is_shard)))
+    at_once = LAYERS_AT_ONCE or (1 if has_shards(model.layers) else depth)
     if config.use_checkpoint and key is not None:
         block = jax.checkpoint(block)
     elif at_once < depth:
         kept = jax.checkpoint_policies.save_only_these_names(SAVED, ATTENTION)
         # Within a scan nothing merges the second computation with the first.
         block = jax.checkpoint(block, policy=kept, prevent_cse=False)
-    elif is_cut:  # the backward pass fetches the parameters again
-        kept = jax.checkpoint_policies.save_anything_except_these_names(WHOLE)
-        block = jax.checkpoint(block, policy=kept)
     keys = None if layers_key is None else jax.random.split(layers_key, depth)
     layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *model.layers)
     x, _ = jax.lax.scan(

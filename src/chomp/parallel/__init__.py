@@ -4,7 +4,7 @@ from chomp.parallel.in_step import InStep, Wish
 from chomp.parallel.join import join
 from chomp.parallel.launch import Place, find_place
 from chomp.parallel.mesh import make_mesh
-from chomp.parallel.placement import Placement
+from chomp.parallel.placement import Placement, device_bytes, piece
 from chomp.parallel.rules import cut_axis
 from chomp.parallel.spread import Spread
 
@@ -15,7 +15,9 @@ __all__ = [
     "Spread",
     "Wish",
     "cut_axis",
+    "device_bytes",
     "find_place",
     "join",
     "make_mesh",
+    "piece",
 ]
