@@ -2,13 +2,11 @@
 
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from chomp.checkpoint.archive import Choice, damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
@@ -19,8 +17,8 @@ from chomp.errors import Interrupted, ResumeError
 from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
-from chomp.identity import changes, check_identity, flat, package_versions
-from chomp.parallel import Place, join
+from chomp.identity import changes, check_identity, package_versions
+from chomp.parallel import Place
 from chomp.parts import Setup, derived_values, set_up
 from chomp.programs import compile_step
 from chomp.report import dry_run_lines, parameter_table, start_lines
@@ -28,13 +26,8 @@ from chomp.run_folder import RunFolder
 from chomp.runtime import memory_readings, start_jax
 from chomp.session import Session
 from chomp.signals import Signals, work_left_behind
-from chomp.tracking import (
-    NoConsole,
-    PlainConsole,
-    log_to_file,
-    open_console,
-    require_wandb,
-)
+from chomp.together import console_of, line_of, log_path_of, meet, settings, take_folder
+from chomp.tracking import PlainConsole, log_to_file, require_wandb
 
 
 @dataclass(frozen=True)
@@ -72,14 +65,16 @@ def train(request: Request) -> int:
         if config.logging.wandb.enabled:
             require_wandb()  # before the folder is taken
         try:
-            cohort = _join(request.place, config, signals, resources)
-            cohort.agree(_settings(request))
-            request = _take_folder(request, cohort, resources)
+            cohort = meet(request.place, config, signals, resources)
+            options = {"--resume": request.resume, "--allow-change": list(request.allow_change)}
+            cohort.agree(settings(config) | options)
+            folder = take_folder(request.folder, request.resume, cohort, resources)
+            request = dataclasses.replace(request, folder=folder)
         except Interrupted:
             return signals.exit_code
-        console = _open_console(config, cohort)
-        tell = console.message if cohort.is_leader else _line_of(cohort.index)
-        log_path = _log_path(request, cohort)
+        console = console_of(config, cohort)
+        tell = console.message if cohort.is_leader else line_of(cohort.index)
+        log_path = log_path_of(config, folder, cohort)
         log_to_file(log_path, config.logging.level, tell)
         history = resources.enter_context(_open_history(request, log_path, tell, cohort))
         cohort.hooks.before_end = history.lost
@@ -129,65 +124,6 @@ def train(request: Request) -> int:
             return session.go()
 
 
-def _join(place: Place | None, config: Config, signals: Signals, resources: ExitStack) -> Cohort:
-    """Meet the other processes of the run, if there are any."""
-    if place is None:
-        return Cohort()
-    seconds, lost_after = config.parallel.join_seconds, config.parallel.lost_after_seconds
-    cohort = signals.unless_stopped(lambda: join(place, seconds=seconds, lost_after=lost_after))
-    resources.push(lambda kind, error, trace: cohort.end(error))
-    cohort.hooks.stop_asked = lambda: signals.stop
-    cohort.hooks.ask_to_stop = signals.hear
-    return cohort
-
-
-def _settings(request: Request) -> dict[str, Any]:
-    """Return what all processes of a run must have alike."""
-    options = {"--resume": request.resume, "--allow-change": list(request.allow_change)}
-    versions = {f"version of {name}": number for name, number in package_versions().items()}
-    return flat(request.config.model_dump(mode="json")) | options | versions
-
-
-def _take_folder(request: Request, cohort: Cohort, resources: ExitStack) -> Request:
-    """Have the leader take the run folder; return the request with it."""
-
-    def take() -> list[str]:
-        folder = request.folder
-        if request.resume:
-            folder.require_run()
-        else:
-            folder.claim()
-        resources.enter_context(folder.lock())
-        return [] if cohort.size == 1 else [str(folder.path.absolute()), folder.mark()]
-
-    taken = cohort.from_leader("run folder", take)
-    if cohort.is_leader:
-        return request
-    path, mark = taken
-    folder = RunFolder(Path(path))
-    folder.check_shared(mark)
-    return dataclasses.replace(request, folder=folder)
-
-
-def _open_console(config: Config, cohort: Cohort, steps: int | None = None) -> PlainConsole:
-    if not cohort.is_leader:
-        return NoConsole()
-    return open_console(steps=steps or config.train.steps, use_rich=config.logging.console_use_rich)
-
-
-def _line_of(process: int) -> Callable[[str], None]:
-    """Return what prints lines about a process that has no console."""
-    return lambda line: print(f"process {process}: {line}", file=sys.stderr, flush=True)
-
-
-def _log_path(request: Request, cohort: Cohort) -> Path | None:
-    name = request.config.logging.log_file
-    if name is None:
-        return None
-    path = request.folder.inside(name)
-    return path if cohort.is_leader else path.with_suffix(f".process-{cohort.index}{path.suffix}")
-
-
 def _write_start(
     request: Request,
     setup: Setup,
@@ -223,9 +159,9 @@ def dry_run(config: Config, place: Place | None = None) -> None:
         ChompError: what would stop the run.
     """
     with ExitStack() as resources:
-        cohort = _join(place, config, Signals(), resources)
-        cohort.agree(flat(config.model_dump(mode="json")))
-        console = _open_console(config, cohort, steps=1)
+        cohort = meet(place, config, Signals(), resources)
+        cohort.agree(settings(config))
+        console = console_of(config, cohort, steps=1)
         log_to_file(None, config.logging.level, console.message)
         setup = _prepare(config, None, None, console, resources)
         console.table("Parameters", *parameter_table(setup))

@@ -75,9 +75,15 @@ def gather(processes: list[subprocess.Popen[str]], seconds: float = 120.0) -> li
 def members(start: Callable[..., subprocess.Popen[str]], free_port: int) -> Callable[..., list]:
     """Start the processes of `member.py` that do `what`; only some of them with `numbers`."""
 
-    def run(what: str, size: int = 2, numbers: list[int] | None = None, seconds: float = 60.0):
+    def run(
+        what: str,
+        *args: object,
+        size: int = 2,
+        numbers: list[int] | None = None,
+        seconds: float = 60.0,
+    ):
         return [
-            start(MEMBER, f"127.0.0.1:{free_port}", size, number, what, seconds)
+            start(MEMBER, f"127.0.0.1:{free_port}", size, number, what, seconds, *args)
             for number in (range(size) if numbers is None else numbers)
         ]
 

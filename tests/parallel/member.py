@@ -1,11 +1,13 @@
 """A process of a run without a model: `member.py PORT SIZE INDEX WHAT`."""
 
 import os
+import resource
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -185,11 +187,47 @@ def steps(cohort: Cohort) -> None:
         say(draw([] if first else [4], None))
 
 
+def saves(cohort: Cohort, folder: Path) -> None:
+    """Save and restore arrays that two processes share; then the disk refuses the second one."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh, NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    from chomp.checkpoint.store import Checkpoints
+    from chomp.types import Progress, TrainState
+
+    where = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), P("data"))
+    here = np.random.default_rng(cohort.index).normal(size=(64, 64)).astype(np.float32)
+    shared = jax.make_array_from_process_local_data(where, here, (64 * cohort.size, 64))
+    everywhere = NamedSharding(where.mesh, P())
+    one = jax.make_array_from_process_local_data(everywhere, np.asarray(7, np.int32))
+    key = jax.make_array_from_process_local_data(everywhere, np.zeros(2, np.uint32))
+    state = TrainState({"w": shared}, {"m": shared}, one, one, key)
+    checkpoints = Checkpoints(folder, async_save=True, cohort=cohort)
+    checkpoints.save(state, Progress(1), {}, {})
+    checkpoints.wait()
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
+    back = checkpoints.restore_state(1, like)
+    found = back.params["w"].addressable_shards[0].data
+    say("same", bool(jnp.array_equal(found, here)), checkpoints.last_good)
+    if cohort.index:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    checkpoints.save(state, Progress(2), {}, {})
+    checkpoints.wait()
+    say("refused", checkpoints.problems(), checkpoints.last_good, checkpoints.steps())
+    checkpoints.close()
+
+
 WHAT: dict[str, Callable[[Cohort], None]] = {
     "work": work,
     "refused": refused,
     "disagree": disagree,
     "steps": steps,
+    "saves": lambda cohort: saves(cohort, Path(sys.argv[6])),
     "out_of_step": out_of_step,
     "fail": fail,
     "lead_badly": lead_badly,

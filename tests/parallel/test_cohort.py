@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,18 @@ def test_all_draw_save_fail_and_stop_at_the_same_batch(members: Members) -> None
     assert broken == [[(1, 4), False], "process 1: broken"]
     assert stop == ["stop 15"]
     assert second == [end, save, [[(1, 4), False], "broken"], stop]
+
+
+def test_shared_arrays_are_saved_by_all_and_refused_for_all(
+    members: Members, tmp_path: Path
+) -> None:
+    left = gather(members("saves", tmp_path / "checkpoints"))
+    assert [one.code for one in left] == [0, 0], left
+    for one in left:
+        assert "same True 1" in one.out
+        assert "checkpoint of step 2 not saved: process 1: " in one.out
+        assert one.out.splitlines()[-1].endswith("1 [1]")
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The arrays of a checkpoint, through Orbax, each by its path in the tree that it belongs to."""
 
-from contextlib import closing as _closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def write_share(folder: Path, items: dict[str, Flat]) -> None:
         OSError, ValueError: the disk is full or can't be written to.
     """
     for name, flat in items.items():
-        with _closing(ocp.StandardCheckpointHandler()) as handler:
+        with closing(ocp.StandardCheckpointHandler()) as handler:
             handler.save(epath.Path(folder.absolute() / name), args=ocp.args.StandardSave(flat))
 
 
@@ -88,7 +88,7 @@ def finish(folder: Path, items: dict[str, Flat]) -> None:
         OSError, ValueError: the disk is full or can't be written to.
     """
     for name in items:
-        with _closing(ocp.StandardCheckpointHandler()) as handler:
+        with closing(ocp.StandardCheckpointHandler()) as handler:
             handler.finalize(epath.Path(folder.absolute() / name))
 
 
@@ -102,7 +102,7 @@ def read_item(folder: Path, name: str, like: Flat) -> Flat:
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first)
         for path, leaf in like.items()
     }
-    with _closing(ocp.StandardCheckpointHandler()) as handler:
+    with closing(ocp.StandardCheckpointHandler()) as handler:
         place = epath.Path(folder.absolute() / name)
         return handler.restore(place, args=ocp.args.StandardRestore(like))
 

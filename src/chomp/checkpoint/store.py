@@ -282,7 +282,8 @@ class Checkpoints(Archive):
         leads = self._cohort.is_leader
         done("folders", lambda: make_folders(draft, items), leads)
         done("arrays", lambda: write_share(draft, items), True)
-        done("manifest", lambda: (finish(draft, items), complete())[0], leads)
+        done("parts put together", lambda: finish(draft, items), leads)
+        done("manifest", complete, leads)
 
 
 def _problem_of(work: Callable[[], None]) -> str | None:
