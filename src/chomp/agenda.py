@@ -124,7 +124,7 @@ class Agenda:
             actions.append(Action("evaluate", evaluate, train.eval_every, at_end=True))
         actions.append(Action("log", self._log(compiled), 1, at_end=True, reports=True))
         if train.generate_every and config.model.backend == "megalodon":
-            sample = Sample(self._sample_maker(), self._report_sample, self.stopwatch, guard=guard)
+            sample = Sample(self._make_sample(), self._report_sample, self.stopwatch, guard=guard)
             actions.append(Action("sample", sample, train.generate_every, at_end=True))
         if save:
             actions.append(self._save(save))
@@ -176,10 +176,10 @@ class Agenda:
             functools.partial(matmul_rate, config.model.compute_dtype, QUICK_SIZE),
         )
 
-    def _sample_maker(self) -> SampleMaker:
+    def _make_sample(self) -> Callable[[Any, int], dict[str, Any]]:
         config, tokenizer = self.setup.config, self.setup.tokenizer
-        train = config.train
-        return SampleMaker(
+        train, placement = config.train, self.setup.learner.placement
+        make = SampleMaker(
             next_document=self.setup.data.samples.next_document,
             tokenizer=tokenizer,
             prompt_limit=train.generate_input_len or train.seq_len // 2,
@@ -192,6 +192,7 @@ class Agenda:
             ),
             seed=train.seed,
         )
+        return lambda params, step: make(placement.whole_here(params), step)
 
     def _report_sample(self, record: dict[str, Any]) -> None:
         self.tracker.sample(record)

@@ -15,6 +15,7 @@ from chomp.data import Data, SpecialIds, Tokenizer, load_tokenizer, open_data
 from chomp.errors import ConfigError, DataError
 from chomp.models import build_model
 from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
+from chomp.parallel import Placement, Spread, make_mesh
 from chomp.training import init_state
 from chomp.types import Batch, LanguageModel, TrainState
 
@@ -69,7 +70,9 @@ class Learner:
         optimizer: makes updates.
         groups: a tree like the parameters with each one's `Group`.
         schedules: learning rate by update count, under its name in the metrics.
-        shapes: shapes and dtypes of the training state; nothing is allocated.
+        placement: which device holds what.
+        spread: has all devices work on a batch.
+        shapes: shapes, dtypes and places of the training state; nothing is allocated.
         deterministic: dropout is off.
         seed: of the initial parameters.
     """
@@ -78,6 +81,8 @@ class Learner:
     optimizer: optax.GradientTransformation
     groups: Any
     schedules: dict[str, optax.Schedule]
+    placement: Placement
+    spread: Spread
     shapes: TrainState
     deterministic: bool
     seed: int
@@ -90,7 +95,8 @@ class Learner:
     @functools.cached_property
     def _program(self) -> Callable[[], TrainState]:
         make = functools.partial(init_state, self.model, self.optimizer, self.seed)
-        return jax.jit(make).lower().compile()
+        places = self.placement.shardings(self.shapes)
+        return jax.jit(make, out_shardings=places).lower().compile()
 
     def prepare(self) -> None:
         """Compile what `init` runs."""
@@ -124,9 +130,17 @@ def build_learner(config: Config) -> Learner:
     if muon:
         schedules["lr_muon"] = lambda count: schedule(count) * optim.muon.lr_scale
     optimizer = build_optimizer(optim, groups, schedule)
-    shapes = jax.eval_shape(lambda: init_state(model, optimizer, train.seed))
+    placement = Placement(make_mesh(config.parallel, train.batch_size))
     return Learner(
-        model, optimizer, groups, schedules, shapes, is_deterministic(config), train.seed
+        model,
+        optimizer,
+        groups,
+        schedules,
+        placement,
+        Spread(placement, by_layer=config.parallel.gather == "layer"),
+        placement.place_shapes(jax.eval_shape(lambda: init_state(model, optimizer, train.seed))),
+        is_deterministic(config),
+        train.seed,
     )
 
 
@@ -175,12 +189,14 @@ def set_up(config: Config, snapshot: Path | None) -> Setup:
         eos_id=config.model.eos_token_id,
         evaluate=train.eval_every > 0,
     )
-    data.train.place = functools.partial(place, vocab=config.model.vocab_size)
+    data.train.place = functools.partial(
+        place, vocab=config.model.vocab_size, placement=learner.placement
+    )
     return Setup(given, config, tokenizer, data, learner)
 
 
-def place(batch: Batch, *, vocab: int) -> Batch:
-    """Start the copy of a batch from the host to the device, so that no step waits for it.
+def place(batch: Batch, *, vocab: int, placement: Placement) -> Batch:
+    """Start the copy of a batch from the host to the devices, so that no step waits for it.
 
     Here, in the thread of the feed, is also the check that the compiled step goes without: a
     token id outside the vocabulary would be read as another one there.
@@ -196,7 +212,7 @@ def place(batch: Batch, *, vocab: int) -> Batch:
             f"0 to {vocab - 1} (model.vocab_size is {vocab}); chomp data verify finds damage in "
             "prepared tokens"
         )
-    return jax.device_put(batch)
+    return placement.place_batch(batch)
 
 
 def derived_values(setup: Setup) -> dict[str, Any]:

@@ -37,13 +37,21 @@ def compile_step(setup: Setup, meanwhile: Callable[[], None] = lambda: None) -> 
         meanwhile: is called while XLA compiles, which leaves Python to others.
     """
     learner, train = setup.learner, setup.config.train
-    step = make_train_step(learner.model, learner.optimizer, deterministic=learner.deterministic)
+    step = make_train_step(
+        learner.model,
+        learner.optimizer,
+        deterministic=learner.deterministic,
+        spread=learner.spread.gradients,
+    )
     if not train.jit:
         meanwhile()
         return Compiled(step, 0.0, None)
     start = time.perf_counter()
     batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
-    lowered = jax.jit(step, donate_argnums=0).lower(learner.shapes, batch)
+    # The next step takes the state from where this one leaves it.
+    results = (learner.placement.shardings(learner.shapes), None)
+    program = jax.jit(step, donate_argnums=0, out_shardings=results)
+    lowered = program.lower(learner.shapes, learner.placement.place_batch_shapes(batch))
 
     def finish() -> Compiled:
         program = lowered.compile()
@@ -62,14 +70,14 @@ def compile_loss(setup: Setup) -> Callable[[Any, Batch], tuple[jax.Array, jax.Ar
 
     It is compiled at its first call, once for a run: evaluation batches have one shape.
     """
-    model = setup.learner.model
+    model, placement = setup.learner.model, setup.learner.placement
 
-    @jax.jit
     def loss(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         rows = jax.tree.map(lambda array: array[0], batch)
         return model.loss(params, rows, None)
 
-    return loss
+    spread = jax.jit(setup.learner.spread.sums(loss))
+    return lambda params, batch: spread(params, placement.place_batch(batch))
 
 
 def batch_shapes(accum: int, batch: int, time_steps: int) -> Batch:

@@ -98,7 +98,7 @@ def test_float16_is_refused_with_the_reason(
         (
             "qqq: 5",
             "unknown key 'qqq'; the sections are: checkpoint, data, debug, logging, model, optim, "
-            "runtime, train, variables",
+            "parallel, runtime, train, variables",
         ),
         ('"q\\nq q": 5', "unknown key 'q\\nq q'; the sections are: "),
     ],

@@ -57,7 +57,7 @@ def test_an_interrupted_stream_does_not_go_on_as_if_nothing_had_been_lost(readin
     class Interrupted(TextShard):
         def rows(self, start):
             for number, row in super().rows(start):
-                if number == 100:
+                if number == 10:
                     raise KeyboardInterrupt
                 yield number, row
 
@@ -66,9 +66,16 @@ def test_an_interrupted_stream_does_not_go_on_as_if_nothing_had_been_lost(readin
     iterator = EncodedBlocks(stream, tokenizer, None, short_before_error=True).__iter__()
     with pytest.raises(KeyboardInterrupt):
         next(iterator)
-    next(iterator)  # read before
     with pytest.raises(RuntimeError, match="set its state"):
         next(iterator)
+
+
+def test_a_start_encodes_no_more_than_it_needs(reading):
+    stream = DocumentStream([TextShard(["text"] * 5000)], reading, repeat=False, seed=None)
+    tokenizer = load_tokenizer(TokenizerConfig())
+    iterator = EncodedBlocks(stream, tokenizer, None, short_before_error=True).__iter__()
+    next(iterator)
+    assert iterator._parent.get_state() == iterator.get_state()
 
 
 @pytest.mark.slow

@@ -60,7 +60,15 @@ def write_items(folder: Path, items: dict[str, Flat]) -> None:
 
 
 def read_item(folder: Path, name: str, like: Flat) -> Flat:
-    """Return the arrays of an item, shaped and placed as in `like` (shapes suffice)."""
+    """Return the arrays of an item, shaped and placed as in `like` (shapes suffice).
+
+    Where that names no place it is the first device: those of the saving run may not be there.
+    """
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = {
+        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first)
+        for path, leaf in like.items()
+    }
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         return checkpointer.restore(folder.absolute() / name, args=ocp.args.StandardRestore(like))
 

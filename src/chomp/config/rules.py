@@ -12,6 +12,7 @@ from chomp.config.model_rules import (
     output_covers_the_vocabulary,
     value_dim_divides,
 )
+from chomp.config.parallel import REST
 from chomp.config.path_rules import places_are_apart
 from chomp.config.rule import Problem, rule
 
@@ -61,6 +62,17 @@ def warmup_ends(config: "Config") -> Iterator[Problem]:
             "optim.warmup_steps",
             f"must be less than train.steps, which is {steps} (got {warmup})",
         )
+
+
+@rule("parallel.data", "parallel.fsdp")
+def axes_are_sizes(config: "Config") -> Iterator[Problem]:
+    """`parallel.data` and `parallel.fsdp` are at least 1, or one of them is -1."""
+    axes = {"parallel.data": config.parallel.data, "parallel.fsdp": config.parallel.fsdp}
+    for key, size in axes.items():
+        if size == 0:
+            yield Problem(key, "must be a number of devices, or -1 for the rest of them (got 0)")
+    if set(axes.values()) == {REST}:
+        yield Problem("parallel.fsdp", "must be a number of devices where parallel.data is -1")
 
 
 @rule("data.packing_mode", "data.packing_buffer_docs", "train.batch_size", "train.grad_accum")
@@ -219,6 +231,7 @@ RULES = (
     rows_are_whole_chunks,
     prompts_fit,
     warmup_ends,
+    axes_are_sizes,
     buffer_fills_a_batch,
     files_are_named,
     local_text_is_given,

@@ -5,6 +5,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from chomp.config.data import DataConfig
 from chomp.config.model import ModelConfig
 from chomp.config.optim import OptimConfig
+from chomp.config.parallel import ParallelConfig
 from chomp.config.records import CheckpointConfig, DebugConfig, LoggingConfig, RuntimeConfig
 from chomp.config.rules import check_rules
 from chomp.config.section import Section
@@ -28,6 +29,8 @@ class Config(Section):
     """Metrics, console, log files."""
     debug: DebugConfig = Field(default_factory=DebugConfig)
     """Checks that cost little."""
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+    """Devices that share the work."""
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
     """The machine that runs it."""
 

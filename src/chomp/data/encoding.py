@@ -20,7 +20,9 @@ THREADS = 2
 arrays under Python's lock, and its last long document keeps one core: the next block fills in."""
 BLOCK_CHARACTERS = 4_000_000
 """A block ends after this much text: huge documents are encoded, and wait, one by one."""
-BLOCKS_AHEAD = 4
+MOST_AHEAD = 4
+"""Blocks encoded ahead at most. One more each time the packer had to wait for one: a start, which
+has the cores busy compiling, encodes only what it needs."""
 EMPTY_BLOCKS = 100
 INTERRUPTED = RuntimeError("the stream was interrupted while it read; set its state to go on")
 NO_TOKENS = np.zeros(0, np.int32)
@@ -92,6 +94,7 @@ class EncodingIterator(grain.DatasetIterator[Block]):
     def _restart(self, state: dict[str, Any]) -> None:
         self._state = state
         self._ahead: collections.deque[tuple[Future[Block], dict[str, Any]]] = collections.deque()
+        self._depth = 1
         self._end: Exception | None = None
         self._empty = 0
 
@@ -106,12 +109,14 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         self._restart(state)
 
     def __next__(self) -> Block:
-        while self._end is None and len(self._ahead) < BLOCKS_AHEAD:
+        while self._end is None and len(self._ahead) < self._depth:
             self._read_block()
         if not self._ahead:
             assert self._end is not None
             raise self._end
         future, state = self._ahead.popleft()
+        if not future.done():
+            self._depth = min(self._depth + 1, MOST_AHEAD)
         block = future.result()
         self._state = state
         self._check(block)

@@ -14,6 +14,7 @@ from megalodon_jax.ops import inverted_dropout
 
 from chomp.models.fast_blocks import SAVED, FastAttention, FastFeedForward
 from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
+from chomp.ops import WHOLE, is_shard, whole
 from chomp.ops.span_attention import SAVED as ATTENTION
 
 # None: all, one program text per layer. A number makes the layers a scan over their stacked
@@ -40,7 +41,7 @@ def hidden_states(
     model, config = params.model, params.config
     batch, time = ids.shape
     embedding_key, layers_key = (None, None) if key is None else jax.random.split(key)
-    x = model.embed.weight[ids]
+    x = whole(model.embed).weight[ids]
     if model.scale != 1.0:
         x = x * jnp.asarray(model.scale, x.dtype)
     x = x.astype(config.compute_dtype)
@@ -50,7 +51,7 @@ def hidden_states(
 
     def block(layer: MegalodonBlock, x: Array, layer_key: PRNGKeyArray | None) -> Array:
         # The library's own attention, where it is used, compares raw ids as well.
-        out, _ = _with_fast_layers(layer, key is None)(
+        out, _ = _with_fast_layers(whole(layer), key is None)(
             x,
             segment_ids=segments,
             deterministic=key is None,
@@ -62,18 +63,22 @@ def hidden_states(
 
     depth = len(model.layers)
     at_once = LAYERS_AT_ONCE or depth
+    is_cut = any(map(is_shard, jax.tree.leaves(model.layers, is_leaf=is_shard)))
     if config.use_checkpoint and key is not None:
         block = jax.checkpoint(block)
     elif at_once < depth:
         kept = jax.checkpoint_policies.save_only_these_names(SAVED, ATTENTION)
         # Within a scan nothing merges the second computation with the first.
         block = jax.checkpoint(block, policy=kept, prevent_cse=False)
+    elif is_cut:  # the backward pass fetches the parameters again
+        kept = jax.checkpoint_policies.save_anything_except_these_names(WHOLE)
+        block = jax.checkpoint(block, policy=kept)
     keys = None if layers_key is None else jax.random.split(layers_key, depth)
     layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *model.layers)
     x, _ = jax.lax.scan(
         lambda x, item: (block(item[0], x, item[1]), None), x, (layers, keys), unroll=at_once
     )
-    return FastTimestepNorm(model.norm)(x, _segment_metadata=documents)[0]
+    return FastTimestepNorm(whole(model.norm))(x, _segment_metadata=documents)[0]
 
 
 def _with_fast_layers(block: MegalodonBlock, deterministic: bool) -> MegalodonBlock:

@@ -9,7 +9,7 @@ from megalodon_jax.ops import dot_precision
 
 from chomp.config import ModelConfig
 from chomp.models.fast_forward import hidden_states
-from chomp.ops import linear_cross_entropy
+from chomp.ops import linear_cross_entropy, whole
 from chomp.types import IGNORE_LABEL, Batch
 
 
@@ -51,7 +51,7 @@ class Megalodon:
         ids, labels = jnp.asarray(rows.input_ids), jnp.asarray(rows.labels)
         segments = jnp.asarray(rows.segment_ids) if self.isolate_documents else None
         if not self.fast_ops:
-            loss, targets = params.compute_loss(
+            loss, targets = whole(params).compute_loss(
                 ids,
                 labels,
                 segment_ids=segments,
@@ -77,10 +77,10 @@ class Megalodon:
         if segments is not None:
             following = jnp.pad(segments[:, 1:], ((0, 0), (0, 1)))
             is_target &= (segments == following) & (following > 0)
-        weight = params.model.embed.weight if params.lm_head is None else params.lm_head.weight
+        head = params.model.embed if params.lm_head is None else params.lm_head
         loss = linear_cross_entropy(
             hidden.reshape(-1, hidden.shape[-1]).astype(self.config.compute_dtype),
-            weight,
+            whole(head).weight,
             jnp.where(is_target, labels, 0).reshape(-1),
             is_target.reshape(-1),
             dot_precision(self.config.compute_dtype),

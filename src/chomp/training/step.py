@@ -1,5 +1,6 @@
 """The training step: one pure function from state and batch to state and metrics."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from chomp.types import Batch, LanguageModel, StepMetrics, TrainState
 
+Sums = tuple[Array, Any, Array]
+"""Summed loss, summed gradients, number of targets."""
+Accumulate = Callable[[Any, Batch, PRNGKeyArray | None], Sums]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
 
@@ -26,7 +30,11 @@ def init_state(
 
 
 def make_train_step(
-    model: LanguageModel, optimizer: optax.GradientTransformation, *, deterministic: bool
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    *,
+    deterministic: bool,
+    spread: Callable[[Accumulate], Accumulate] = lambda accumulate: accumulate,
 ) -> TrainStep:
     """Return the step function (not yet compiled).
 
@@ -39,11 +47,15 @@ def make_train_step(
         model: makes the loss.
         optimizer: makes the update.
         deterministic: switches dropout off.
+        spread: has the sums made by several devices, each of which takes its rows.
     """
+    sums = spread(functools.partial(_accumulate, model))
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = None if deterministic else jax.random.fold_in(state.key, state.step)
-        loss, grads, targets = _accumulate(model, state.params, batch, key)
+        loss, grads, targets = sums(state.params, batch, key)
+        weight = 1.0 / jnp.maximum(targets, 1)
+        loss, grads = loss * weight, jax.tree.map(lambda g: g * weight, grads)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -57,10 +69,8 @@ def make_train_step(
     return train_step
 
 
-def _accumulate(
-    model: LanguageModel, params: Any, batch: Batch, key: PRNGKeyArray | None
-) -> tuple[Array, Any, Array]:
-    """Return mean loss and mean gradient over all targets of the batch, and their number."""
+def _accumulate(model: LanguageModel, params: Any, batch: Batch, key: PRNGKeyArray | None) -> Sums:
+    """Return the sums of loss and gradient over all targets of the batch, and their number."""
     grad = jax.value_and_grad(model.loss, has_aux=True)
 
     def add_microbatch(total: tuple[Any, ...], item: tuple[Array, Batch]) -> tuple[Any, None]:
@@ -72,9 +82,7 @@ def _accumulate(
     accum = batch.input_ids.shape[0]
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
     total = (jnp.zeros(()), zeros, jnp.zeros((), jnp.int32))
-    (loss, grads, targets), _ = jax.lax.scan(add_microbatch, total, (jnp.arange(accum), batch))
-    weight = 1.0 / jnp.maximum(targets, 1)
-    return loss * weight, jax.tree.map(lambda g: g * weight, grads), targets
+    return jax.lax.scan(add_microbatch, total, (jnp.arange(accum), batch))[0]
 
 
 def _where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:

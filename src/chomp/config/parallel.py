@@ -1,0 +1,26 @@
+"""The `parallel` section: how a step is spread over devices."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+from chomp.config.section import INT32_MAX, Section
+
+REST = -1
+"""As many devices as the other axis leaves."""
+Axis = Annotated[int, Interval(ge=REST, le=INT32_MAX)]
+
+
+class ParallelConfig(Section):
+    """How the rows of a microbatch and the parameters are spread over all devices of a run."""
+
+    data: Axis = REST
+    """Groups of devices that each keep all parameters and take their share of the rows. -1: as
+    many as the devices allow."""
+    fsdp: Axis = 1
+    """Devices of such a group: each keeps its share of parameters and optimizer state, and takes
+    its share of the rows. -1: as many as the devices allow."""
+    gather: Literal["step", "layer"] = "step"
+    """For `fsdp` above 1: when a device fetches the others' shares of the parameters. `step`: all
+    of them once a step, with room for the whole parameters and their gradients; `layer`: those of
+    one layer at a time, twice for each microbatch."""

@@ -1,0 +1,40 @@
+"""A device's share of an array, which it makes whole where it is needed."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array
+
+WHOLE = "whole parameter"
+"""Name, for a `jax.checkpoint` policy, of what shares were made whole to."""
+
+
+class Shard(eqx.Module):
+    """One of the equal pieces of an array that the devices along a mesh axis hold.
+
+    Exists only inside of `jax.shard_map`.
+    """
+
+    piece: Array
+    along: int = eqx.field(static=True)
+    """The dimension of the array that is cut."""
+    mesh_axis: str = eqx.field(static=True)
+
+    def whole(self) -> Array:
+        """Fetch the other pieces; the derivative sums and cuts (a reduce-scatter)."""
+        found = jax.lax.all_gather(self.piece, self.mesh_axis, axis=self.along, tiled=True)
+        return checkpoint_name(found, WHOLE)
+
+
+def is_shard(node: Any) -> bool:
+    """Whether `node` is one."""
+    return isinstance(node, Shard)
+
+
+def whole(tree: Any) -> Any:
+    """Return a tree with all shares in it made whole."""
+    return jax.tree.map(
+        lambda leaf: leaf.whole() if is_shard(leaf) else leaf, tree, is_leaf=is_shard
+    )

@@ -1,0 +1,110 @@
+"""Work on a batch, spread over the devices by its rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, PRNGKeyArray
+
+from chomp.ops import Shard, is_shard, whole
+from chomp.parallel.mesh import AXES, DATA, FSDP
+from chomp.parallel.placement import ROWS, Placement
+from chomp.types import Batch
+
+T = TypeVar("T")
+Sums = tuple[Array, Any, Array]
+"""Summed loss, summed gradients, number of targets."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Runs functions of parameters and rows on every device's rows, and sums what they return.
+
+    Each device runs the program of one device on its rows, so nothing in it is left to a
+    partitioner, and there are no messages but those written here.
+
+    Attributes:
+        placement: where the arrays are.
+        by_layer: a device fetches the parameters that others hold layer by layer, where the model
+            uses them; else all at once, for the whole step.
+    """
+
+    placement: Placement
+    by_layer: bool
+
+    def gradients(
+        self, accumulate: Callable[[Any, Batch, PRNGKeyArray | None], Sums]
+    ) -> Callable[[Any, Batch, PRNGKeyArray | None], Sums]:
+        """Return `accumulate` for the whole batch: sums over the rows of all devices.
+
+        Parameters' gradients come back cut as the parameters are. What is summed over `data` is
+        summed once, behind all microbatches; over `fsdp` as well, unless `by_layer` has each
+        microbatch hand the others their shares.
+        """
+
+        def local(shares: Any, batch: Batch, key: PRNGKeyArray | None) -> Sums:
+            if self.by_layer:
+                loss, grads, targets = accumulate(shares, batch, self._own(key))
+            else:
+                loss, grads, targets = accumulate(whole(shares), batch, self._own(key))
+                grads = jax.tree.map(_cut_like, shares, grads, is_leaf=is_shard)
+            grads = jax.tree.map(_sum_replicas, grads, is_leaf=is_shard)
+            return jax.lax.psum(loss, AXES), grads, jax.lax.psum(targets, AXES)
+
+        return self._on_devices(local, lambda specs: (P(), specs, P()))
+
+    def sums(
+        self, work: Callable[[Any, Batch], tuple[Array, ...]]
+    ) -> Callable[[Any, Batch], tuple[Array, ...]]:
+        """Return `work` for the whole batch: each of its results summed over all devices."""
+
+        def local(shares: Any, batch: Batch, key: None) -> tuple[Array, ...]:
+            return jax.lax.psum(work(shares if self.by_layer else whole(shares), batch), AXES)
+
+        spread = self._on_devices(local, lambda specs: P())
+        return lambda params, batch: spread(params, batch, None)
+
+    def _on_devices(self, local: Callable[..., T], out: Callable[[Any], Any]) -> Callable[..., T]:
+        def call(params: Any, batch: Batch, key: PRNGKeyArray | None) -> T:
+            specs = self.placement.specs(params)
+
+            def marked(pieces: Any, batch: Batch, key: PRNGKeyArray | None) -> T:
+                return local(jax.tree.map(_mark, pieces, specs), batch, key)
+
+            return jax.shard_map(
+                marked,
+                mesh=self.placement.mesh,
+                in_specs=(specs, ROWS, P()),
+                out_specs=out(specs),
+                check_vma=False,
+            )(params, batch, key)
+
+        return call
+
+    def _own(self, key: PRNGKeyArray | None) -> PRNGKeyArray | None:
+        """Let devices drop different values out of their rows."""
+        if key is None or self.placement.mesh.size == 1:
+            return key
+        return jax.random.fold_in(key, jax.lax.axis_index(AXES))
+
+
+def _mark(piece: Array, spec: P) -> Array | Shard:
+    """Mark what is only a share of a parameter."""
+    return Shard(piece, spec.index(FSDP), FSDP) if FSDP in spec else piece
+
+
+def _cut_like(share: Array | Shard, grad: Array) -> Array | Shard:
+    """Sum over the devices that share a parameter, each of which keeps its piece."""
+    if not isinstance(share, Shard):
+        return grad
+    piece = jax.lax.psum_scatter(grad, FSDP, scatter_dimension=share.along, tiled=True)
+    return Shard(piece, share.along, FSDP)
+
+
+def _sum_replicas(grad: Array | Shard) -> Array:
+    """Sum over all devices that have the same piece of a parameter."""
+    if isinstance(grad, Shard):
+        return jax.lax.psum(grad.piece, DATA)
+    return jax.lax.psum(grad, AXES)
