@@ -9,12 +9,14 @@ from chomp.cli.config import config
 from chomp.cli.data import data
 from chomp.cli.generate import generate
 from chomp.cli.group import main
+from chomp.cli.plan import plan
 from chomp.cli.prove_resume import prove_resume
 from chomp.cli.status import status
 from chomp.cli.trace import trace
 from chomp.cli.train import train
 
-for command in (train, generate, status, checkpoints, trace, data, prove_resume, bench, config):
+COMMANDS = (train, generate, status, checkpoints, trace, data, plan, prove_resume, bench, config)
+for command in COMMANDS:
     main.add_command(command)
 
 __all__ = ["main"]

@@ -3,13 +3,12 @@
 from chomp.ops.complex_ema import Coefficients, complex_ema
 from chomp.ops.gate import silu, silu_gate
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
-from chomp.ops.shard import WHOLE, Shard, is_shard, whole
+from chomp.ops.shard import Shard, is_shard, whole
 from chomp.ops.span_attention import span_attention
 from chomp.ops.timestep_norm import timestep_norm
 from chomp.ops.window_attention import window_attention
 
 __all__ = [
-    "WHOLE",
     "Coefficients",
     "Shard",
     "complex_ema",

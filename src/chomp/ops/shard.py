@@ -4,11 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
-
-WHOLE = "whole parameter"
-"""Name, for a `jax.checkpoint` policy, of what shares were made whole to."""
 
 
 class Shard(eqx.Module):
@@ -24,8 +20,7 @@ class Shard(eqx.Module):
 
     def whole(self) -> Array:
         """Fetch the other pieces; the derivative sums and cuts (a reduce-scatter)."""
-        found = jax.lax.all_gather(self.piece, self.mesh_axis, axis=self.along, tiled=True)
-        return checkpoint_name(found, WHOLE)
+        return jax.lax.all_gather(self.piece, self.mesh_axis, axis=self.along, tiled=True)
 
 
 def is_shard(node: Any) -> bool:

@@ -57,11 +57,12 @@ def measure(config: Config, rows: int) -> tuple[Learner, Sizes]:
     """Compile the step for microbatches of so many rows, with nothing allocated."""
     start = time.perf_counter()
     train = config.train.model_copy(update={"batch_size": rows})
-    learner = build_learner(config.model_copy(update={"train": train}))
+    # The planned devices' program, though this machine compiles it for its own processor.
+    learner = build_learner(config.model_copy(update={"train": train}), "gpu")
     program = lower_step(learner, train).compile()
     seconds = time.perf_counter() - start
-    plan, shapes = program.memory_analysis(), learner.shapes
-    assert plan is not None, "XLA plans the memory of programs for CPUs"
+    plan, text, shapes = program.memory_analysis(), program.as_text(), learner.shapes
+    assert plan is not None and text is not None, "XLA tells both of programs for CPUs"
     parameters = _bytes_each(shapes.params)
     batch = _bytes_each(
         learner.placement.place_batch_shapes(batch_shapes(train.grad_accum, rows, train.seq_len))
@@ -80,7 +81,7 @@ def measure(config: Config, rows: int) -> tuple[Learner, Sizes]:
         temporaries=plan.temp_size_in_bytes - gradients,
         results=plan.output_size_in_bytes - plan.alias_size_in_bytes,
     )
-    found = collectives(program.as_text(), learner.placement.mesh.size)
+    found = collectives(text, learner.placement.mesh.size)
     return learner, Sizes(rows, memory, tuple(found), seconds)
 
 
