@@ -107,9 +107,16 @@ class Learner:
         return self._program()
 
 
-def build_learner(config: Config) -> Learner:
-    """Build model and optimizer; no array is made."""
-    model = build_model(config.model, isolate_documents=config.data.isolate_documents)
+def build_learner(config: Config, platform: str | None = None) -> Learner:
+    """Build model and optimizer; no array is made.
+
+    Args:
+        config: fitted to the tokenizer.
+        platform: that the step is for; None: the one that JAX runs on.
+    """
+    model = build_model(
+        config.model, isolate_documents=config.data.isolate_documents, platform=platform
+    )
     optim, train = config.optim, config.train
     horizon = decay_steps(train.steps, optim.warmup_steps, optim.decay_steps)
     schedule = warmup_cosine(

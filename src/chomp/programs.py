@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from chomp.parts import Setup
+from chomp.config import TrainConfig
+from chomp.parts import Learner, Setup
 from chomp.training import TrainStep, make_train_step
 from chomp.types import Batch
 
@@ -36,22 +37,12 @@ def compile_step(setup: Setup, meanwhile: Callable[[], None] = lambda: None) -> 
         setup: the parts.
         meanwhile: is called while XLA compiles, which leaves Python to others.
     """
-    learner, train = setup.learner, setup.config.train
-    step = make_train_step(
-        learner.model,
-        learner.optimizer,
-        deterministic=learner.deterministic,
-        spread=learner.spread.gradients,
-    )
+    train = setup.config.train
     if not train.jit:
         meanwhile()
-        return Compiled(step, 0.0, None)
+        return Compiled(_train_step(setup.learner), 0.0, None)
     start = time.perf_counter()
-    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
-    # The next step takes the state from where this one leaves it.
-    results = (learner.placement.shardings(learner.shapes), None)
-    program = jax.jit(step, donate_argnums=0, out_shardings=results)
-    lowered = program.lower(learner.shapes, learner.placement.place_batch_shapes(batch))
+    lowered = lower_step(setup.learner, train)
 
     def finish() -> Compiled:
         program = lowered.compile()
@@ -63,6 +54,24 @@ def compile_step(setup: Setup, meanwhile: Callable[[], None] = lambda: None) -> 
         compiling = threads.submit(finish)
         meanwhile()
         return compiling.result()
+
+
+def lower_step(learner: Learner, train: TrainConfig) -> jax.stages.Lowered:
+    """Trace the training step for the shapes and places of a run's state and batches."""
+    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
+    # The next step takes the state from where this one leaves it.
+    results = (learner.placement.shardings(learner.shapes), None)
+    program = jax.jit(_train_step(learner), donate_argnums=0, out_shardings=results)
+    return program.lower(learner.shapes, learner.placement.place_batch_shapes(batch))
+
+
+def _train_step(learner: Learner) -> TrainStep:
+    return make_train_step(
+        learner.model,
+        learner.optimizer,
+        deterministic=learner.deterministic,
+        spread=learner.spread.gradients,
+    )
 
 
 def compile_loss(setup: Setup) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:

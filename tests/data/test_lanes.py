@@ -330,7 +330,7 @@ def test_states_that_do_not_fit_together_are_refused(cohort, corpus):
     with pytest.raises(ValueError, match="lane 0"):
         whole_state(four)
     [other] = cohort(1, **corpus("files"), of_lanes=4)
-    with pytest.raises(ValueError, match="a state of 2 lanes, for 4"):
+    with pytest.raises(DataError, match=r"data\.lanes: the run began with 2 \(got 4\)"):
         other.set_state(cohort(1, **keys)[0].get_state())
 
 

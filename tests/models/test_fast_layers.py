@@ -39,9 +39,9 @@ def rows(documents: int, *, time: int = 96, padding: int = 0, seed: int = 0) -> 
 
 
 @functools.cache
-def compiled(isolate: bool, fast: bool):
+def compiled(isolate: bool, fast: bool, platform: str | None = None):
     """Loss, targets and gradient norm; compiled once for all cases."""
-    model = Megalodon(CONFIG, isolate, fast)
+    model = Megalodon(CONFIG, isolate, fast, platform)
 
     def measure(params, batch):
         (loss, targets), grads = jax.value_and_grad(model.loss, has_aux=True)(params, batch, None)
@@ -64,18 +64,14 @@ def test_loss_and_gradient_norm_are_the_library_s(isolate, documents, padding):
 
 
 @pytest.mark.parametrize("isolate", [False, True])
-def test_so_they_are_as_computed_on_accelerators(isolate, monkeypatch):
+def test_so_they_are_as_computed_on_accelerators(isolate):
     """In windows instead of loops; on the CPU here all the same."""
     batch = rows(5, padding=10)
     measure, params = compiled(isolate, False)
     expected = measure(params, batch)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    try:
-        measure, _ = compiled.__wrapped__(isolate, True)
-        for ours, theirs in zip(measure(params, batch), expected, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-    finally:
-        monkeypatch.undo()
+    measure, _ = compiled(isolate, True, "gpu")
+    for ours, theirs in zip(measure(params, batch), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def empty() -> Batch:

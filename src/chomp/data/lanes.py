@@ -100,7 +100,9 @@ class LaneBatchIterator(grain.DatasetIterator[Drawn]):
         """Go to where `state` was taken, by this process or by others."""
         states = state["lanes"]
         if len(states) != self._share.lanes:
-            raise ValueError(f"a state of {len(states)} lanes, for {self._share.lanes}")
+            raise DataError(
+                f"data.lanes: the run began with {len(states)} (got {self._share.lanes}); they stay"
+            )
         for lane, rows in self._lanes.items():
             rows.set_state(states[lane.number])
 

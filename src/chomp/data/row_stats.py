@@ -61,7 +61,8 @@ def combine(parts: Iterable[Iterable[Sequence]]) -> BatchStats:
     Args:
         parts: `Drawn.rows` of each process, as they are or through JSON.
     """
-    rows = sorted(RowStats(*row) for part in parts for row in part)
+    every = (RowStats(*row) for part in parts for row in part)
+    rows = sorted(every, key=lambda row: row.row)
     hash_ = xxhash.xxh3_64(np.array([(row.row, row.hash) for row in rows], "<u8").tobytes())
     return BatchStats(
         targets=sum(row.targets for row in rows),

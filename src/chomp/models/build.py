@@ -6,13 +6,16 @@ from chomp.models.megalodon import Megalodon, megalodon_config
 from chomp.types import LanguageModel
 
 
-def build_model(config: ModelConfig, *, isolate_documents: bool) -> LanguageModel:
+def build_model(
+    config: ModelConfig, *, isolate_documents: bool, platform: str | None = None
+) -> LanguageModel:
     """Return the model that `config.backend` names; no parameters are made yet.
 
     Args:
         config: the `model` section, with the vocabulary already fitted to the tokenizer.
         isolate_documents: restart the model's state at each document of a row.
+        platform: that its programs are for (`cpu`, `gpu`); None: the one that JAX runs on.
     """
     if config.backend == "dummy":
         return Dummy(vocab_size=config.vocab_size, dim=config.d_model)
-    return Megalodon(megalodon_config(config), isolate_documents, config.fast_ops)
+    return Megalodon(megalodon_config(config), isolate_documents, config.fast_ops, platform)

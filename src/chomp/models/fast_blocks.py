@@ -29,6 +29,8 @@ class FastAttention(eqx.Module):
     """`MegalodonAttention` without dropout of attention weights."""
 
     layer: MegalodonAttention
+    platform: str = eqx.field(static=True)
+    """That the program is for: loops suit `cpu`, windows accelerators."""
 
     def __call__(
         self,
@@ -58,7 +60,7 @@ class FastAttention(eqx.Module):
         q, k = _queries_and_keys(layer, project, mixed.reshape(batch, time, dim), _rotary_table)
         values = values.reshape(batch, time, layer.num_heads, -1).swapaxes(1, 2)
         starts = _starts(batch, time, layer.inner.chunk_size, documents)
-        if jax.default_backend() == "cpu":
+        if self.platform == "cpu":
             out = span_attention(q, k, values, starts)
         else:  # a document's chunk may begin in the row's chunk before
             before = int(documents is not None)

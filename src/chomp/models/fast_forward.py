@@ -1,5 +1,7 @@
 """The forward pass of training and evaluation, with fast layers in place of the library's."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,6 +32,7 @@ def hidden_states(
     ids: Int[Array, "batch time"],
     segments: Int[Array, "batch time"] | None,
     key: PRNGKeyArray | None,
+    platform: str,
 ) -> Float[Array, "batch time dim"]:
     """Return what the head scores, as the library's model does.
 
@@ -38,6 +41,7 @@ def hidden_states(
         ids: tokens; their range is not checked here.
         segments: numbers of the documents, 0 at padding; None: one stream.
         key: of dropout, which it switches on; the same key drops the same values as there.
+        platform: that the program is for, in JAX's words.
     """
     model, config = params.model, params.config
     batch, time = ids.shape
@@ -52,7 +56,7 @@ def hidden_states(
 
     def block(layer: MegalodonBlock, x: Array, layer_key: PRNGKeyArray | None) -> Array:
         # The library's own attention, where it is used, compares raw ids as well.
-        out, _ = _with_fast_layers(whole(layer), key is None)(
+        out, _ = _with_fast_layers(whole(layer), key is None, platform)(
             x,
             segment_ids=segments,
             deterministic=key is None,
@@ -63,10 +67,13 @@ def hidden_states(
         return out
 
     depth = len(model.layers)
-    at_once = LAYERS_AT_ONCE or (1 if has_shards(model.layers) else depth)
+    is_cut = has_shards(model.layers)
+    # Only a loop keeps XLA from fetching all layers' parameters first: even before the first
+    # microbatch, since they don't change.
+    at_once = LAYERS_AT_ONCE or (1 if is_cut else depth)
     if config.use_checkpoint and key is not None:
         block = jax.checkpoint(block)
-    elif at_once < depth:
+    elif at_once < depth or is_cut:
         kept = jax.checkpoint_policies.save_only_these_names(SAVED, ATTENTION)
         # Within a scan nothing merges the second computation with the first.
         block = jax.checkpoint(block, policy=kept, prevent_cse=False)
@@ -78,19 +85,19 @@ def hidden_states(
     return FastTimestepNorm(whole(model.norm))(x, _segment_metadata=documents)[0]
 
 
-def _with_fast_layers(block: MegalodonBlock, deterministic: bool) -> MegalodonBlock:
+def _with_fast_layers(block: MegalodonBlock, deterministic: bool, platform: str) -> MegalodonBlock:
     """Return the block with fast layers in place.
 
     Dropout of attention weights and sliding windows are left to the library's own attention.
     """
     inner = block.attn.inner
-    stand_ins: dict[type, type] = {
+    stand_ins: dict[type, Callable[..., Any]] = {
         ComplexEMA: FastComplexEMA,
         TimestepNorm: FastTimestepNorm,
         NormalizedFFN: FastFeedForward,
     }
     if (deterministic or inner.attention_dropout == 0.0) and inner.attention_window is None:
-        stand_ins[MegalodonAttention] = FastAttention
+        stand_ins[MegalodonAttention] = functools.partial(FastAttention, platform=platform)
 
     def replace(node: Any) -> Any:
         stand_in = stand_ins.get(type(node))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from megalodon_jax import MegalodonConfig, MegalodonForCausalLM
@@ -30,11 +31,13 @@ class Megalodon:
         config: the library's configuration.
         isolate_documents: restart attention, averages and norms at each document of a row.
         fast_ops: compute with `chomp.ops` where the library is slow; False: as the library does.
+        platform: that the programs are for; None: the one that JAX runs on.
     """
 
     config: MegalodonConfig
     isolate_documents: bool
     fast_ops: bool = True
+    platform: str | None = None
 
     def init(self, key: PRNGKeyArray) -> MegalodonForCausalLM:
         """Make fresh parameters."""
@@ -61,7 +64,8 @@ class Megalodon:
                 return_valid_count=True,
             )
             return loss, targets
-        hidden = hidden_states(params, ids, segments, key)
+        platform = self.platform or jax.default_backend()
+        hidden = hidden_states(params, ids, segments, key, platform)
         return self._head_loss(params, hidden, labels, segments)
 
     def _head_loss(

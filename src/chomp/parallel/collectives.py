@@ -220,7 +220,8 @@ def _mesh_groups(found: re.Match[str], devices: int) -> Groups:
 
 def _turned(devices: int, shape: str, order: str | None) -> np.ndarray:
     """Return the devices' numbers counted in one shape, with its dimensions in another order."""
-    return np.arange(devices).reshape(_sizes(shape)).transpose(order and _sizes(order))
+    numbers = np.arange(devices).reshape(_sizes(shape))
+    return numbers if order is None else numbers.transpose(_sizes(order))
 
 
 def _sizes(text: str) -> list[int]:

@@ -56,23 +56,37 @@ class Sizes:
 def measure(config: Config, rows: int) -> tuple[Learner, Sizes]:
     """Compile the step for microbatches of so many rows, with nothing allocated."""
     start = time.perf_counter()
-    train = config.train.model_copy(update={"batch_size": rows})
-    learner = build_learner(config.model_copy(update={"train": train}))
-    program = lower_step(learner, train).compile()
+    learner, program = compile_planned(config, rows)
     seconds = time.perf_counter() - start
-    plan, shapes = program.memory_analysis(), learner.shapes
-    assert plan is not None, "XLA plans the memory of programs for CPUs"
-    parameters = _bytes_each(shapes.params)
+    text = program.as_text()
+    assert text is not None, "there is one for CPUs"
+    found = collectives(text, learner.placement.mesh.size)
+    memory = memory_of(config, rows, learner, program)
+    return learner, Sizes(rows, memory, tuple(found), seconds)
+
+
+def compile_planned(config: Config, rows: int) -> tuple[Learner, jax.stages.Compiled]:
+    """Compile the program that accelerators would run, for this machine's processor."""
+    train = config.train.model_copy(update={"batch_size": rows})
+    learner = build_learner(config.model_copy(update={"train": train}), "gpu")
+    return learner, lower_step(learner, train).compile()
+
+
+def memory_of(config: Config, rows: int, learner: Learner, program: jax.stages.Compiled) -> Memory:
+    """Return what XLA plans for one device."""
+    plan, shapes, train = program.memory_analysis(), learner.shapes, config.train
+    assert plan is not None, "there is one for CPUs"
     batch = _bytes_each(
         learner.placement.place_batch_shapes(batch_shapes(train.grad_accum, rows, train.seq_len))
     )
+    parameters = _bytes_each(shapes.params)
     # Where whole parameters are fetched for a step, so are gradients whole until its end.
     whole = config.parallel.gather == "step"
     gradients = sum(
         FLOAT32 * (leaf.size if whole else _size_each(leaf))
         for leaf in jax.tree.leaves(shapes.params)
     )
-    memory = Memory(
+    return Memory(
         parameters=parameters,
         optimizer=plan.argument_size_in_bytes - parameters - batch,
         batch=batch,
@@ -80,8 +94,6 @@ def measure(config: Config, rows: int) -> tuple[Learner, Sizes]:
         temporaries=plan.temp_size_in_bytes - gradients,
         results=plan.output_size_in_bytes - plan.alias_size_in_bytes,
     )
-    found = collectives(program.as_text(), learner.placement.mesh.size)
-    return learner, Sizes(rows, memory, tuple(found), seconds)
 
 
 def _size_each(leaf: Any) -> int:
