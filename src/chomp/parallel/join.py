@@ -168,14 +168,18 @@ def _outlive_the_coordinator(place: Place, end: Callable[[ChompError], None]) ->
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
     libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
 
+    first = threading.Lock()
+
     def aborted(number: int) -> None:
-        libc.signal(signal.SIGABRT, None)  # a second one, and that of another cause, ends it
+        if not first.acquire(blocking=False):
+            time.sleep(10 * DYING)  # several of its threads may abort
         ends = time.monotonic() + DYING
         while time.monotonic() < ends:
             if not _answers(place.coordinator):
                 name = f"process 0 ({place.coordinator})"
                 end(LostError(lost_message(name, "the connection broke")))
             time.sleep(0.1)
+        libc.signal(signal.SIGABRT, None)  # the abort, of another cause, goes on
 
     _kept.append(kind(aborted))
     libc.signal(signal.SIGABRT, ctypes.cast(_kept[-1], ctypes.c_void_p))
