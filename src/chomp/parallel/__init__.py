@@ -1,8 +1,18 @@
 """A run on many devices: the mesh, and which device holds what."""
 
-from chomp.parallel.mesh import make_mesh
+from chomp.parallel.matrices import deal_out
+from chomp.parallel.mesh import FSDP, make_mesh
 from chomp.parallel.placement import Placement, device_bytes, piece
 from chomp.parallel.rules import cut_axis
 from chomp.parallel.spread import Spread
 
-__all__ = ["Placement", "Spread", "cut_axis", "device_bytes", "make_mesh", "piece"]
+__all__ = [
+    "FSDP",
+    "Placement",
+    "Spread",
+    "cut_axis",
+    "deal_out",
+    "device_bytes",
+    "make_mesh",
+    "piece",
+]
