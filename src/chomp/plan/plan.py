@@ -42,6 +42,8 @@ class Request:
     accelerators: Sequence[Accelerator]
     mfu: float | None = None
     network: float | None = None
+    search: bool = True
+    """Find the largest microbatch that fits: several programs instead of one."""
 
     @property
     def limit(self) -> float:
@@ -65,7 +67,8 @@ class Plan:
         sizes: of the step as configured.
         estimates: for each accelerator of the request; None: its network isn't known.
         checkpoint: bytes of a checkpoint's arrays, not compressed.
-        largest: of the largest microbatch that fits; None: not one row on each device does.
+        largest: of the largest microbatch that fits; None: not one row on each device does, or
+            nobody asked.
         peak_rss: bytes of this process's memory at most.
     """
 
@@ -154,10 +157,12 @@ def make_plan(config: Config, request: Request, tell: Callable[[str], None]) -> 
     tell(f"compiling the step for {request.devices} devices")
     rows = config.train.batch_size
     learner, sizes = measure(config, rows)
-    tell(f"compiled in {sizes.seconds:.0f} s; now for other microbatches, to find the largest")
-    largest = largest_fitting(
-        sizes, lambda rows: _told(config, rows, tell), request.devices, request.limit
-    )
+    largest = None
+    if request.search:
+        tell(f"compiled in {sizes.seconds:.0f} s; now for other microbatches, to find the largest")
+        largest = largest_fitting(
+            sizes, lambda rows: _told(config, rows, tell), request.devices, request.limit
+        )
     train = config.train
     tokens = train.grad_accum * rows * train.seq_len
     flops = model_flops_per_token(config.model) * tokens

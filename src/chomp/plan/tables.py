@@ -85,7 +85,9 @@ def closing_lines(plan: Plan) -> Iterator[str]:
     yield f"model FLOPs        {plan.flops:.4g} a step"
     yield f"checkpoint         {_gb(plan.checkpoint)} GB"
     yield f"this step          {'fits' if plan.fits else 'does not fit'} {limit} a device"
-    if plan.largest is None:
+    if not plan.request.search:
+        pass
+    elif plan.largest is None:
         yield f"largest microbatch none: one row on each device does not fit {limit}"
     else:
         yield (
