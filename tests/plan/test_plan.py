@@ -67,7 +67,7 @@ def test_tables(config_file: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (("--devices", "3"), "train.batch_size: 4 rows can't be shared evenly by 3 devices"),
+        (("--devices", "3"), "train.batch_size: must be a multiple of"),
         (("--devices", "4", "-o", "parallel.fsdp=3"), "parallel.fsdp: 3 doesn't divide"),
     ],
 )
