@@ -170,8 +170,11 @@ class Agenda:
         train, tflops = config.train, config.logging.peak_tflops
         tokens = train.grad_accum * train.batch_size * train.seq_len
         peak = peak_flops(jax.devices()[0].device_kind) if tflops is None else tflops * 1e12
+        mesh = self.setup.learner.placement.mesh
+        # Devices of a CPU are threads on the same cores.
+        sharing = jax.process_count() if jax.default_backend() == "cpu" else mesh.size
         return Utilization(
-            tokens * model_flops_per_token(config.model),
+            tokens * model_flops_per_token(config.model) // sharing,
             peak,
             functools.partial(matmul_rate, config.model.compute_dtype, QUICK_SIZE),
         )

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from chomp.optim import Group, group_table
+from chomp.parallel import device_bytes, piece
 from chomp.parts import Setup, derived_values
 from chomp.programs import Compiled
 from chomp.types import Progress
@@ -37,8 +40,10 @@ def start_lines(setup: Setup, device: str) -> list[str]:
     groups = ", ".join(
         f"{group} {counts[group]} ({sizes[group]:,})" for group in Group if counts[group]
     )
+    mesh = [f"mesh       {_mesh(setup)}"] if learner.placement.mesh.size > 1 else []
     return [
         f"device     {device}",
+        *mesh,
         f"model      {config.model.backend}, {learner.parameters:,} parameters, "
         f"vocabulary {config.model.vocab_size:,}",
         f"data       {data.backend}, {data.packing_mode} packing, {data.tokenizer.kind} tokenizer",
@@ -47,17 +52,34 @@ def start_lines(setup: Setup, device: str) -> list[str]:
     ]
 
 
-def group_rows(setup: Setup) -> list[list[str]]:
-    """Return the parameter partition as rows of path, shape, size and update."""
-    rows = group_table(setup.learner.shapes.params, setup.learner.groups)
-    return [[row.path, " x ".join(map(str, row.shape)), f"{row.size:,}", row.group] for row in rows]
+def parameter_table(setup: Setup) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of the parameters: what updates them, and what a device holds."""
+    learner = setup.learner
+    columns = ["parameter", "shape", "size", "update"]
+    rows = [
+        [row.path, _by(row.shape), f"{row.size:,}", row.group]
+        for row in group_table(learner.shapes.params, learner.groups)
+    ]
+    if learner.placement.mesh.size > 1:
+        columns += ["on a device", "bytes"]
+        for row, leaf in zip(rows, jax.tree.leaves(learner.shapes.params), strict=True):
+            row += [_by(piece(leaf)), f"{device_bytes(leaf):,}"]
+    return columns, rows
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _mesh(setup: Setup) -> str:
+    return " x ".join(f"{axis} {size}" for axis, size in setup.learner.placement.mesh.shape.items())
 
 
 def dry_run_lines(
     setup: Setup, compiled: Compiled, step_seconds: float, loss: float, memory: dict[str, float]
 ) -> list[str]:
     """Return what a dry run found out."""
-    derived = derived_values(setup)["train"]
+    derived, shapes = derived_values(setup)["train"], setup.learner.shapes
     scratch = (
         "" if compiled.temp_bytes is None else f", scratch {compiled.temp_bytes / GIB:.2f} GiB"
     )
@@ -65,6 +87,8 @@ def dry_run_lines(
         f"parameters       {setup.learner.parameters:,}",
         f"compile          {compiled.seconds:.1f} s",
         f"first step       {step_seconds:.2f} s, loss {loss:.4f}",
+        f"state            parameters {device_bytes(shapes.params) / 1e6:.2f} MB, optimizer "
+        f"{device_bytes(shapes.opt_state) / 1e6:.2f} MB on each device",
         f"memory           peak {memory.get('peak_memory_gb', float('nan')):.2f} GiB{scratch}",
         f"tokens per step  {derived['tokens_per_step']:,}",
         f"tokens planned   {derived['tokens_planned']:,}",

@@ -17,7 +17,7 @@ from chomp.history.lineage import Lineage
 from chomp.identity import changes, check_identity, package_versions
 from chomp.parts import Setup, derived_values, set_up
 from chomp.programs import compile_step
-from chomp.report import dry_run_lines, group_rows, start_lines
+from chomp.report import dry_run_lines, parameter_table, start_lines
 from chomp.run_folder import RunFolder
 from chomp.runtime import memory_readings, start_jax
 from chomp.session import Session
@@ -122,8 +122,7 @@ def dry_run(config: Config) -> None:
         console = open_console(steps=1, use_rich=config.logging.console_use_rich)
         log_to_file(None, config.logging.level, console.message)
         setup = _prepare(config, None, console, resources)
-        columns = ["parameter", "shape", "size", "update"]
-        console.table("Parameters by update", columns, group_rows(setup))
+        console.table("Parameters", *parameter_table(setup))
         state = setup.learner.init()
         compiled = compile_step(setup)
         drawn = next(setup.data.train)

@@ -48,16 +48,35 @@ class BatchStats(NamedTuple):
     keys: tuple[int, ...]
     """The documents drawn, in row order: shard << 32 | row."""
     hash: int
-    """64 bits from tokens, labels and segment ids: equal batches have equal ones."""
+    """64 bits from the rows' tokens, labels and segment ids: equal batches have equal ones."""
     epoch: int = 0
     """The latest pass over the corpus that a document is from, counted from 0."""
 
 
+class RowStats(NamedTuple):
+    """What one row of a batch drew; the fields that `BatchStats` has mean the same. JSON-able."""
+
+    row: int
+    """Its number in the whole batch, [accum, batch] counted through."""
+    hash: int
+    targets: int
+    tokens: int
+    documents: int
+    truncated: int
+    skipped: int
+    repaired: int
+    epoch: int
+    keys: tuple[int, ...]
+
+
 class Drawn(NamedTuple):
-    """One element of the training stream."""
+    """One element of the training stream, or the part of it that a process reads."""
 
     batch: Batch
     stats: BatchStats
+    """Of the rows in `batch`."""
+    rows: tuple[RowStats, ...] = ()
+    """Of each of these that isn't empty: those of all processes make the whole batch's stats."""
 
 
 class Progress(NamedTuple):

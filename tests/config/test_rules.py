@@ -37,6 +37,14 @@ from chomp.errors import ConfigError
             "packing_mode bin, which is 6 (got 5)",
         ),
         (
+            "data: {lanes: 4}\ntrain: {batch_size: 6}",
+            "data.lanes: must divide train.batch_size, which is 6 (got 4); the nearest are 3 and 6",
+        ),
+        (
+            "data: {lanes: 9}\ntrain: {batch_size: 6}",
+            "data.lanes: must divide train.batch_size, which is 6 (got 9); the nearest is 6",
+        ),
+        (
             "data: {backend: files}",
             "data.files: must name at least one file or glob with data.backend: files (got none)",
         ),

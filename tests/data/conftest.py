@@ -24,7 +24,14 @@ def opened() -> Iterator[Open]:
     alive: list[Data] = []
 
     def open_(
-        shape=(2, 2, 64), *, tokenizer=None, tokenizer_config=None, evaluate=False, **keys
+        shape=(2, 2, 64),
+        *,
+        tokenizer=None,
+        tokenizer_config=None,
+        evaluate=False,
+        rows: range | None = None,
+        of_lanes: int | None = None,
+        **keys,
     ) -> Data:
         keys = {"backend": "local_text", "tokenizer": tokenizer_config or TokenizerConfig()} | keys
         config = DataConfig(**keys)
@@ -38,6 +45,8 @@ def opened() -> Iterator[Open]:
             pad_id=0,
             eos_id=2,
             evaluate=evaluate,
+            lanes=of_lanes,
+            rows=rows,
         )
         alive.append(data)
         return data

@@ -2,8 +2,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chomp.data.batching import Layout, batch_hash, draw, make_batch
+from chomp.data.batching import Layout, draw, make_batch
 from chomp.data.packing import Encoded, Packed, Piece
+from chomp.data.row_stats import row_hashes
 from chomp.types import IGNORE_LABEL, Batch
 
 EOS = 2
@@ -30,7 +31,7 @@ def test_layout_labels_and_counts_against_a_plain_recount(sizes, mask_boundaries
     time = 16
     rows = rows_with(sizes)
     layout = Layout(2, 3, time, 5, EOS, mask_boundaries, train_on_eos)
-    batch, stats = draw(rows, layout)
+    batch, stats, _ = draw(rows, layout)
     targets = 0
     for number, (a, b) in enumerate(np.ndindex(2, 3)):
         row = [piece.tokens for piece in rows[number]] if number < len(rows) else []
@@ -71,22 +72,33 @@ def test_padding_with_the_eos_id_is_told_apart_by_the_mask():
     assert not batch.attention_mask[0, 0, 3:].any()
 
 
-def test_the_hash_is_of_tokens_labels_segments_and_shape_alone():
+def test_a_rows_hash_is_of_its_tokens_labels_and_segments_alone():
     batch = make_batch(rows_with([[3, 4], [5]]), Layout(2, 3, 16, 0, EOS, True, True))
-    hashes = {batch_hash(batch)}
+    before = row_hashes(batch)
+    assert len(before) == 6 and len(set(before)) == 3  # four rows of padding
+    seen = set(before)
     for name in ("input_ids", "labels", "segment_ids"):
-        for place in ((0, 0, 0), (1, 2, 15)):
+        for place, row in (((0, 0, 0), 0), ((1, 2, 15), 5)):
             changed = np.array(getattr(batch, name))
             changed[place] += 1
-            hashes.add(batch_hash(batch._replace(**{name: changed})))
-    hashes.add(batch_hash(Batch(*(array.reshape(3, 2, 16) for array in batch))))
-    hashes.add(batch_hash(batch._replace(labels=batch.segment_ids, segment_ids=batch.labels)))
-    assert len(hashes) == 9
+            after = row_hashes(batch._replace(**{name: changed}))
+            assert [i for i in range(6) if after[i] != before[i]] == [row]
+            seen.add(after[row])
+    seen.add(row_hashes(batch._replace(labels=batch.segment_ids, segment_ids=batch.labels))[0])
+    assert len(seen) == 10
     same = Batch(*(np.asfortranarray(array) for array in batch))
     same = same._replace(
         attention_mask=~batch.attention_mask, labels=np.asarray(same.labels, np.int64)
     )
-    assert batch_hash(same) == batch_hash(batch)
+    assert row_hashes(same) == before
+
+
+def test_a_batchs_hash_is_of_its_rows_in_their_places():
+    layout = Layout(1, 3, 16, 0, EOS, True, True)
+    one, two = rows_with([[3, 4], [5]])
+    cases = [[one, two], [two, one], [one, [], two], [one], []]
+    assert len({draw(rows, layout).stats.hash for rows in cases}) == 5
+    assert draw([one, two, []], layout).stats == draw([one, two], layout).stats
 
 
 def test_pieces_of_one_document_are_one_key_and_one_document():

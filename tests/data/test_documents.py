@@ -12,10 +12,10 @@ from chomp.data.documents import (
     BrokenFileError,
     Document,
     DocumentStream,
-    HoldOut,
     Row,
     document_key,
 )
+from chomp.data.holding_out import HoldOut
 from chomp.data.reading import Reading
 from chomp.errors import DataError
 

@@ -9,7 +9,7 @@ import pytest
 from chomp.data import is_stuck
 from chomp.data.feed import Feed
 from chomp.errors import DataError
-from chomp.types import Batch, BatchStats, Drawn
+from chomp.types import Batch, BatchStats, Drawn, RowStats
 
 PATIENCE = 60
 
@@ -39,7 +39,8 @@ class Numbers(grain.DatasetIterator[Drawn]):
         self.place["at"] = number
         ids = np.full((1, 1, 4), number, np.int32)
         stats = BatchStats(2, 4, 1, 0, 0, 0, (), number)
-        return Drawn(Batch(ids, ids, ids, ids > 0), stats)
+        row = RowStats(0, number, 2, 4, 1, 0, 0, 0, 0, ())
+        return Drawn(Batch(ids, ids, ids, ids > 0), stats, (row,))
 
     def get_state(self) -> dict[str, Any]:
         return self.place
@@ -167,6 +168,39 @@ def test_the_end_comes_behind_the_last_batch_and_stays(numbers: Numbers, feed: A
     assert [drawn.stats.hash for drawn in one] == [1, 2]
     assert list(one) == []
     assert one.get_state() == {"at": 2}
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 4])
+def test_peeking_takes_nothing(numbers: Numbers, feed: Any, ahead: int):
+    numbers.last = 2
+    one = feed(ahead)
+    for number in (1, 2):
+        for _ in range(2):
+            assert one.wait(PATIENCE)
+            [row] = one.peek()
+            assert row.hash == number
+            assert one.get_state() == {"at": number - 1}
+        assert take(one, 1) == [number]
+    for _ in range(2):
+        assert one.wait(PATIENCE)
+        assert one.peek() is None
+    with pytest.raises(StopIteration):
+        next(one)
+    one.set_state({"at": 1})
+    assert one.peek()[0].hash == 2
+
+
+def test_peeking_shows_an_error_and_leaves_it_there(numbers: Numbers, feed: Any):
+    numbers.broken = 2
+    one = feed(1)
+    take(one, 1)
+    for _ in range(2):
+        assert one.wait(PATIENCE)
+        with pytest.raises(DataError, match="batch 2 is broken"):
+            one.peek()
+    assert one.get_state() == {"at": 1}
+    with pytest.raises(DataError, match="batch 2 is broken"):
+        next(one)
 
 
 def test_batches_are_placed_in_the_thread(numbers: Numbers, feed: Any):

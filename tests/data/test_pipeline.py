@@ -101,7 +101,7 @@ def test_targets_equal_a_recount(
         isolate_documents=isolate_documents,
         tokenizer=load_tokenizer(TokenizerConfig(byte_offset=3, add_bos=True, add_eos=True)),
     )
-    for batch, stats in take(data, 20):
+    for batch, stats, _ in take(data, 20):
         targets = 0
         for labels, ids, segments, mask in zip(
             *(np.asarray(x).reshape(-1, 64) for x in (batch.labels, *batch[:1], *batch[2:])),

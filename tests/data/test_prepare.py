@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from chomp.config import DataConfig, TokenizerConfig
+from chomp.config.parallel import ParallelConfig
 from chomp.data import load_tokenizer
 from chomp.data.prepare import prepare
 from chomp.data.token_files import KINDS
 from chomp.errors import DataError, DiskError
+from chomp.parallel import Placement, make_mesh
 from chomp.parts import place
 
 
@@ -245,7 +247,9 @@ def test_an_id_beyond_the_vocabulary_never_reaches_the_model(opened, copy, monke
     tokens[tokens.size // 2] = 40_000
     tokens.flush()
     data = open_tokens(opened, copy, repeat=False)
-    data.train.place = functools.partial(place, vocab=256)
+    data.train.place = functools.partial(
+        place, vocab=256, placement=Placement(make_mesh(ParallelConfig(), 2))
+    )
     with pytest.raises(DataError, match=r"token 40000, but ids must be from 0 to 255"):
         list(data.train)
 

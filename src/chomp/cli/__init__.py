@@ -11,11 +11,15 @@ from chomp.cli.generate import generate
 from chomp.cli.group import main
 from chomp.cli.plan import plan
 from chomp.cli.prove_resume import prove_resume
+from chomp.cli.prove_scale import prove_scale
 from chomp.cli.status import status
 from chomp.cli.trace import trace
 from chomp.cli.train import train
 
-COMMANDS = (train, generate, status, checkpoints, trace, data, plan, prove_resume, bench, config)
+COMMANDS = (
+    *(train, generate, status, checkpoints, trace, data, config),
+    *(plan, bench, prove_resume, prove_scale),
+)
 for command in COMMANDS:
     main.add_command(command)
 

@@ -1,8 +1,9 @@
 """What several commands have in common."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -35,3 +36,8 @@ def start_environment() -> None:
 
     for warning in prepare_environment():
         click.echo(f"warning: {warning}", err=True)
+
+
+def stop_with_its_runs(number: int, frame: Any) -> NoReturn:
+    """Handle a signal by an exception, so that no run outlives the proof that it is a part of."""
+    sys.exit(128 + number)

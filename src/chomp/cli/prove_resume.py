@@ -5,11 +5,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 import click
 
-from chomp.cli.options import FolderPath, override_option
+from chomp.cli.options import FolderPath, override_option, stop_with_its_runs
 
 
 @click.command("prove-resume")
@@ -58,10 +57,5 @@ def prove_resume(
     again += [word for override in overrides for word in ("-o", override)]
     again += ["--steps", str(steps), "--kills", str(kills), "--seed", str(seed)]
     click.echo(f"proof       {shlex.join(again + ['--small'] * small)}")
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop_with_its_runs)
     sys.exit(0 if prove(config, settings, click.echo).proved else 1)
-
-
-def _stop(number: int, frame: Any) -> NoReturn:
-    # As an exception, so that the run that goes on doesn't outlive its proof.
-    sys.exit(128 + number)

@@ -100,6 +100,11 @@ class DataConfig(Section):
     """Seed of the document order (the model's is `train.seed`)."""
     repeat: bool = True
     """Start over when the documents are used up. `false`: the run ends after one epoch."""
+    lanes: Count | None = None
+    """Parts that the corpus is read in, each for rows of its own: a process reads only those of its
+    devices. Fixed at a run's first start, so that another number of processes can go on with it.
+    `null`: one for each process then (as far as that divides `train.batch_size`); one with
+    `backend: tokens`, where no process reads tokens of other rows."""
     max_retries: CountOrZero = 3
     """Attempts after a network error while streaming, each from the exact position, before the
     run saves its state and stops."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from chomp.config.lane_rules import lanes_divide_the_batch
 from chomp.config.model_rules import (
     heads_have_even_width,
     model_dim_divides,
@@ -236,6 +237,7 @@ RULES = (
     files_are_named,
     local_text_is_given,
     tokens_are_named,
+    lanes_divide_the_batch,
     hf_tokenizer_is_named,
     bytes_fit_the_vocabulary,
     bos_is_no_byte,

@@ -2,8 +2,10 @@
 
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.feed import is_stuck
+from chomp.data.lanes import lanes_at_start, lanes_of, merge_states
 from chomp.data.pipeline import Data, open_data
 from chomp.data.reading import read_retries
+from chomp.data.row_stats import combine
 from chomp.data.sources import open_corpus
 from chomp.data.tokenizer import SpecialIds, Tokenizer, load_tokenizer
 
@@ -12,8 +14,12 @@ __all__ = [
     "EvaluationSet",
     "SpecialIds",
     "Tokenizer",
+    "combine",
     "is_stuck",
+    "lanes_at_start",
+    "lanes_of",
     "load_tokenizer",
+    "merge_states",
     "open_corpus",
     "open_data",
     "read_retries",

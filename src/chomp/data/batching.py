@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import xxhash
 
-from chomp.data.packing import Packed, Piece
-from chomp.types import IGNORE_LABEL, Batch, BatchStats, Drawn
+from chomp.data.packing import Packed
+from chomp.data.row_stats import combine, stats_of_rows
+from chomp.types import IGNORE_LABEL, Batch, Drawn
 
 
 class Layout(NamedTuple):
@@ -50,33 +50,14 @@ def make_batch(rows: Sequence[Packed], layout: Layout) -> Batch:
     return Batch(tokens, labels, segments, mask)
 
 
-def count_targets(labels: np.ndarray) -> int:
-    """Count the labels in the loss: position 0 of a row is predicted from nothing."""
-    return int(np.count_nonzero(labels[..., 1:] != IGNORE_LABEL))
+def draw(rows: Sequence[Packed], layout: Layout, numbers: Sequence[int] | None = None) -> Drawn:
+    """Make a batch of rows and count what is in it.
 
-
-def batch_hash(batch: Batch) -> int:
-    """Return 64 bits (XXH3) from shape, tokens, labels and segment ids."""
-    hash_ = xxhash.xxh3_64(repr(batch.input_ids.shape).encode())
-    for array in (batch.input_ids, batch.labels, batch.segment_ids):
-        hash_.update(np.ascontiguousarray(array, "<i4").data)  # values, not memory layout
-    return hash_.intdigest()
-
-
-def draw(rows: Sequence[Packed], layout: Layout) -> Drawn:
-    """Make a batch of rows and count what is in it."""
+    Args:
+        rows: at most accum * batch.
+        layout: of the batch.
+        numbers: of the rows in the whole batch; None: this is the whole.
+    """
     batch = make_batch(rows, layout)
-    pieces: list[Piece] = [piece for row in rows for piece in row]
-    starting = [piece.document for piece in pieces if piece.starts]
-    stats = BatchStats(
-        targets=count_targets(np.asarray(batch.labels)),
-        tokens=int(np.count_nonzero(batch.attention_mask)),
-        documents=sum(len(document.tokens) > 0 for document in starting),
-        truncated=sum(document.truncated for document in starting),
-        skipped=sum(document.skipped for document in starting),
-        repaired=sum(document.repaired for document in starting),
-        keys=tuple(dict.fromkeys(p.document.key for p in pieces if len(p.tokens))),
-        hash=batch_hash(batch),
-        epoch=max((piece.document.epoch for piece in pieces), default=0),
-    )
-    return Drawn(batch, stats)
+    stats = stats_of_rows(range(len(rows)) if numbers is None else numbers, rows, batch)
+    return Drawn(batch, combine([stats]), stats)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import grain.python as grain
 import numpy as np
 
+from chomp.data.lane import WHOLE, Lane
 from chomp.data.reading import Reading, retry_or_raise
 from chomp.errors import DataError
 from chomp.types import ROW_BITS
@@ -75,20 +76,24 @@ class DocumentStream(grain.IterDataset[Document]):
     """The documents of `shards`, epoch after epoch if `repeat`.
 
     With a `seed` the shards come in another order in each epoch; the rows of a shard always come
-    in their own.
+    in their own. A lane has every `lane.of`th shard; of fewer shards than lanes it has every
+    `lane.of`th row.
     """
 
     def __init__(
-        self, shards: Sequence[Shard], reading: Reading, *, repeat: bool, seed: int | None
+        self,
+        shards: Sequence[Shard],
+        reading: Reading,
+        *,
+        repeat: bool,
+        seed: int | None,
+        lane: Lane = WHOLE,
     ):
         super().__init__()
-        self._shards = shards
-        self._reading = reading
-        self._repeat = repeat
-        self._seed = seed
+        self._options = (shards, reading, repeat, seed, lane)
 
     def __iter__(self) -> "DocumentIterator":
-        return DocumentIterator(self._shards, self._reading, repeat=self._repeat, seed=self._seed)
+        return DocumentIterator(*self._options)
 
 
 class DocumentIterator(grain.DatasetIterator[Document]):
@@ -98,13 +103,22 @@ class DocumentIterator(grain.DatasetIterator[Document]):
     """
 
     def __init__(
-        self, shards: Sequence[Shard], reading: Reading, *, repeat: bool, seed: int | None
+        self,
+        shards: Sequence[Shard],
+        reading: Reading,
+        repeat: bool,
+        seed: int | None,
+        lane: Lane,
     ):
         super().__init__()
         self._shards = shards
         self._reading = reading
         self._repeat = repeat
         self._seed = seed
+        self._lane = lane
+        by_shard = len(shards) >= lane.of
+        self._own = range(lane.number, len(shards), lane.of) if by_shard else range(len(shards))
+        self._rows_of = WHOLE if by_shard else lane
         self.set_state({"epoch": 0, "shard": 0, "row": 0})
 
     def get_state(self) -> dict[str, int]:
@@ -122,12 +136,15 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         self._columns: dict[str, None] = {}
 
     def __next__(self) -> Document:
-        while self._place < len(self._shards):
+        while self._place < len(self._own):
             found = self._next_row()
             if found is None:
                 self._end_shard()
                 continue
             number, row = found
+            if number % self._rows_of.of != self._rows_of.number:
+                self._row = number + 1
+                continue
             if not row.text:
                 self._skip(row)
             self._row = number + 1
@@ -146,8 +163,8 @@ class DocumentIterator(grain.DatasetIterator[Document]):
 
     def _epoch_order(self) -> list[int]:
         if self._seed is None:
-            return list(range(len(self._shards)))
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._shards))
+            return list(self._own)
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._own)
         return order.tolist()
 
     def _next_row(self) -> tuple[int, Row] | None:
@@ -162,8 +179,10 @@ class DocumentIterator(grain.DatasetIterator[Document]):
                 return found
             except BrokenFileError as error:
                 if not shard.transient or attempt >= self._reading.max_retries:
+                    fault = Row(fault=str(error))
+                    self._refuse(fault)  # in every lane: each would lose the rest of its rows
                     self._rows = iter(())  # the rest of this shard is lost
-                    return self._row, Row(fault=str(error))
+                    return self._row, fault
                 retry_or_raise(self._reading, attempt, shard.name, error)
             except shard.transient as error:
                 retry_or_raise(self._reading, attempt, f"{shard.name}, row {self._row}", error)
@@ -171,10 +190,13 @@ class DocumentIterator(grain.DatasetIterator[Document]):
                 raise DataError(f"{shard.name}: can't be read: {error}") from error
             attempt += 1
 
-    def _skip(self, row: Row) -> None:
+    def _refuse(self, row: Row) -> None:
         if row.fault and not self._reading.skip_broken:
             self._rows = None  # whoever goes on meets it again
             raise DataError(f"{row.fault} (data.on_error: skip leaves such documents out)")
+
+    def _skip(self, row: Row) -> None:
+        self._refuse(row)
         if row.fault:
             log.warning("left out: %s", row.fault)
         self._skipped += 1
@@ -188,7 +210,7 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         self._rows = None
         self._place += 1
         self._row = 0
-        if self._place < len(self._shards):
+        if self._place < len(self._own):
             return
         if not self._found:
             raise DataError(self._nothing_found())
@@ -203,39 +225,9 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         if self._columns:
             there = ", ".join(list(self._columns)[:20])
             return f"data.text_key: no row has {key!r}; the keys there are: {there}"
+        if self._lane.of > 1:
+            return (
+                f"data.lanes: lane {self._lane.number} of {self._lane.of} finds no text among "
+                f"its documents (the corpus has {len(self._shards)} files or shards); use fewer"
+            )
         return f"the corpus holds no text: {self._skipped} documents, all empty or left out"
-
-
-class HoldOut(grain.IterDataset[Document]):
-    """Leaves out the documents in `keys`; their counts of skipped documents stay."""
-
-    def __init__(self, parent: grain.IterDataset[Document], keys: frozenset[int]):
-        super().__init__(parent)
-        self._keys = keys
-
-    def __iter__(self) -> "HoldOutIterator":
-        return HoldOutIterator(self._parent.__iter__(), self._keys)
-
-
-class HoldOutIterator(grain.DatasetIterator[Document]):
-    """Has no state of its own."""
-
-    def __init__(self, parent: grain.DatasetIterator[Document], keys: frozenset[int]):
-        super().__init__(parent)
-        self._keys = keys
-
-    def __next__(self) -> Document:
-        while True:
-            document = next(self._parent)
-            if document.key not in self._keys:
-                return document
-            if document.skipped:
-                return document._replace(text="", key=-1, repaired=False)
-
-    def get_state(self) -> dict[str, Any]:
-        """Return the parent's state."""
-        return self._parent.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Set the parent's state."""
-        self._parent.set_state(state)

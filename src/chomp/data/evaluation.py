@@ -5,8 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
-from chomp.data.batching import Layout, count_targets, make_batch
+from chomp.data.batching import Layout, make_batch
 from chomp.data.packing import Encoded, Packed, Piece, pack_best_fit
+from chomp.data.row_stats import count_targets
 from chomp.data.tokenizer import Tokenizer
 from chomp.errors import DataError
 from chomp.types import Batch
@@ -21,9 +22,10 @@ class EvaluationSet:
     Args:
         load: reads and encodes the documents; called when they are first needed.
         tokenizer: theirs and the training's.
-        layout: of the batches; `accum` must be 1.
+        layout: of the whole batches; `accum` must be 1.
         best_fit: pack whole pieces, best fit; else fill rows in order.
         max_pieces: most pieces in a row; None for no limit.
+        rows: those that `batches` gives of each batch; None: all.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class EvaluationSet:
         *,
         best_fit: bool,
         max_pieces: int | None,
+        rows: range | None = None,
     ):
         self._load = load
         self._tokenizer = tokenizer
         self._layout = layout._replace(mask_boundaries=True)
         self._best_fit = best_fit
         self._max_pieces = max_pieces
+        self._local = range(layout.batch) if rows is None else rows
 
     @cached_property
     def _encoded(self) -> Sequence[Encoded]:
@@ -54,10 +58,13 @@ class EvaluationSet:
         return fill_overlapping(self._encoded, time)
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the batches, [1, batch, time]; the last is filled up with padding."""
-        size = self._layout.batch
-        for at in range(0, len(self._rows), size):
-            yield make_batch(self._rows[at : at + size], self._layout)
+        """Yield the rows asked for of each batch, [1, rows, time]; padding fills up the last."""
+        yield from self._batches(self._local)
+
+    def _batches(self, rows: range) -> Iterator[Batch]:
+        layout = self._layout._replace(batch=len(rows))
+        for at in range(0, len(self._rows), self._layout.batch):
+            yield make_batch(self._rows[at + rows.start : at + rows.stop], layout)
 
     @cached_property
     def documents(self) -> int:
@@ -77,7 +84,8 @@ class EvaluationSet:
 
     @cached_property
     def _targets(self) -> int:
-        targets = sum(count_targets(np.asarray(batch.labels)) for batch in self.batches())
+        batches = self._batches(range(self._layout.batch))
+        targets = sum(count_targets(np.asarray(batch.labels)) for batch in batches)
         if targets == 0:
             raise DataError(
                 f"the evaluation set's {self.documents} documents hold no token to predict"

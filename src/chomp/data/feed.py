@@ -9,7 +9,7 @@ from typing import Any
 
 import grain.python as grain
 
-from chomp.types import Batch, Drawn
+from chomp.types import Batch, Drawn, RowStats
 
 Prepared = tuple[Drawn, dict[str, Any]]
 
@@ -53,6 +53,17 @@ class Feed:
         """Return whether `next` has an answer at once, waiting up to so many seconds for it."""
         self._submit(max(1, self._depth))
         return bool(concurrent.futures.wait([self._ahead[0]], seconds).done)
+
+    def peek(self) -> tuple[RowStats, ...] | None:
+        """Return `Drawn.rows` of what `next` will give, without taking it; None at the end.
+
+        Waits as `next` does; raises what it will raise.
+        """
+        self._submit(max(1, self._depth))
+        try:
+            return self._ahead[0].result()[0].rows
+        except StopIteration:
+            return None
 
     def start(self) -> None:
         """Begin to prepare batches."""

@@ -2,7 +2,8 @@
 
 documents -> hold out -> window shuffle -> encode -> pack -> batch -> feed
 
-Prepared tokens come in where texts have been encoded.
+Up to packing each lane has a chain of its own. Prepared tokens come in where texts have been
+encoded.
 """
 
 import threading
@@ -17,7 +18,8 @@ from chomp.data.evaluation import EvaluationSet
 from chomp.data.feed import Feed
 from chomp.data.files import Corpus
 from chomp.data.fingerprint import Fingerprint
-from chomp.data.packing import BinRows, Block, SequentialRows
+from chomp.data.lanes import LaneBatches, lanes_at_start, share_of
+from chomp.data.packing import BinRows, Block, Packed, SequentialRows
 from chomp.data.reading import reading_of
 from chomp.data.sources import open_prepared, open_texts
 from chomp.data.streams import Samples
@@ -30,7 +32,8 @@ class Data:
 
     The state belongs to what has been drawn from `train` and `samples`, whatever is prepared
     ahead. It is a small JSON-able value; setting it gives exactly the elements that would have
-    come.
+    come. Of a process that runs some of the lanes it is a part (`merge_states` makes the whole of
+    all parts); either may be set.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class Data:
         corpus: Corpus,
         fingerprint: Fingerprint,
         closing: threading.Event,
+        layout: Layout,
     ):
         self.train = train
         self.samples = samples
         self.evaluation = evaluation
         self.corpus = corpus
         self.fingerprint = fingerprint
+        self._layout = layout
         # Threads and iterators must be gone before the interpreter takes itself apart.
         self._finalizer = weakref.finalize(self, _close, train, samples, closing)
 
@@ -54,6 +59,11 @@ class Data:
         """Return the file or shard, and the row in it, of a key in `BatchStats.keys`."""
         shard, row = divmod(key, 1 << ROW_BITS)
         return self.corpus.shards[shard].name, row
+
+    def padding(self) -> Drawn:
+        """Return a batch of nothing: for a process whose lanes end before those of others."""
+        empty = draw([], self._layout)
+        return empty._replace(batch=self.train.place(empty.batch))
 
     def get_state(self) -> dict[str, Any]:
         """Return the place in both streams."""
@@ -85,6 +95,8 @@ def open_data(
     pad_id: int,
     eos_id: int,
     evaluate: bool = True,
+    lanes: int | None = None,
+    rows: range | None = None,
 ) -> Data:
     """Open a config's corpus.
 
@@ -92,14 +104,17 @@ def open_data(
         config: the section `data`.
         tokenizer: of the config.
         accum: rows of the batch's first axis (microbatches).
-        batch: its second axis (rows of a microbatch).
+        batch: its second axis (rows of a microbatch), of all processes together.
         time: its third axis (tokens of a row).
         pad_id: token of padded positions.
         eos_id: token that `data.train_on_eos: false` keeps out of the loss.
         evaluate: whether an evaluation set is needed: documents are held out only then.
+        lanes: parts that the corpus is read in; None: as the config says for one process.
+        rows: of each microbatch, those that this process lays out; None: all.
 
-    Raises DataError if the corpus can't be opened or is too small.
+    Raises DataError if the corpus can't be opened or is too small, or the lanes don't fit.
     """
+    share = share_of(lanes or lanes_at_start(config, batch, processes=1), batch, rows)
     closing = threading.Event()
     if config.backend == "tokens":
         source = open_prepared(config, tokenizer, evaluate=evaluate)
@@ -116,30 +131,34 @@ def open_data(
         layout._replace(accum=1),
         best_fit=config.packing_mode == "bin",
         max_pieces=config.packing_max_docs_per_bin,
+        rows=share.rows,
     )
-    batches = training_batches(source.blocks, config, layout).__iter__()
+    packed = {
+        lane: packed_rows(source.blocks(lane), config, time, lane.seed(config.seed))
+        for lane in share.own
+    }
+    batches = LaneBatches(packed, share, layout)
     return Data(
-        Feed(batches, config.grain_prefetch),
+        Feed(batches.__iter__(), config.grain_prefetch),
         Samples(source.samples),
         evaluation,
         source.corpus,
         {"backend": config.backend, **source.fingerprint},
         closing,
+        layout._replace(batch=len(share.rows)),
     )
 
 
-def training_batches(
-    blocks: grain.IterDataset[Block], config: DataConfig, layout: Layout
-) -> grain.IterDataset[Drawn]:
-    """Chain everything from encoded documents to batches."""
+def packed_rows(
+    blocks: grain.IterDataset[Block], config: DataConfig, time: int, seed: int
+) -> grain.IterDataset[Packed]:
+    """Pack encoded documents as the section `data` says."""
     if config.packing_mode == "sequential":
-        rows = SequentialRows(blocks, time=layout.time)
-    else:
-        rows = BinRows(
-            blocks,
-            time=layout.time,
-            buffer=config.packing_buffer_docs,
-            max_pieces=config.packing_max_docs_per_bin,
-            seed=config.seed if config.shuffle else None,
-        )
-    return rows.batch(layout.accum * layout.batch, batch_fn=lambda rows: draw(rows, layout))
+        return SequentialRows(blocks, time=time)
+    return BinRows(
+        blocks,
+        time=time,
+        buffer=config.packing_buffer_docs,
+        max_pieces=config.packing_max_docs_per_bin,
+        seed=seed if config.shuffle else None,
+    )

@@ -14,8 +14,9 @@ import grain.python as grain
 import numpy as np
 
 from chomp.config.data import DataConfig
-from chomp.data.documents import DocumentStream, HoldOut, Shard
+from chomp.data.documents import DocumentStream, Shard
 from chomp.data.encoding import EncodedBlocks, encode
+from chomp.data.holding_out import HoldOut
 from chomp.data.packing import Block, Encoded
 from chomp.data.reading import reading_of
 from chomp.data.sources import SEEDS, Texts, find_texts

@@ -11,6 +11,7 @@ from chomp.data.documents import Document, DocumentStream
 from chomp.data.encoding import EncodedBlocks, encode
 from chomp.data.files import Corpus, find_files, given_texts, standard_library
 from chomp.data.fingerprint import Fingerprint
+from chomp.data.lane import Lane
 from chomp.data.packing import Block, Encoded
 from chomp.data.reading import Reading
 from chomp.data.streams import Chosen, Split
@@ -37,8 +38,8 @@ class Source(NamedTuple):
     corpus: Corpus
     """Where those trained on are, to name and look at them."""
     fingerprint: Fingerprint
-    blocks: grain.IterDataset[Block]
-    """Those trained on, encoded, in their order."""
+    blocks: Callable[[Lane], grain.IterDataset[Block]]
+    """Those of a lane that are trained on, encoded, in their order."""
     samples: grain.IterDataset[Document]
     """The same as texts, in another order."""
     evaluation: Callable[[], Sequence[Encoded]]
@@ -93,15 +94,17 @@ def open_texts(
     texts = find_texts(config, reading)
     held_out = texts.held_out(evaluate=evaluate)
     split, seed = texts.split, config.seed % SEEDS
-    documents = split.stream(seed, split.window, repeat=config.repeat, held_out=held_out)
     most = config.tokenizer.max_doc_tokens
-    blocks = EncodedBlocks(
-        documents,
-        tokenizer,
-        most,
-        # A round of bins would end otherwise than in a mended file.
-        short_before_error=config.packing_mode == "sequential",
-    )
+
+    def blocks(lane: Lane) -> grain.IterDataset[Block]:
+        return EncodedBlocks(
+            split.stream(seed, split.window, repeat=config.repeat, held_out=held_out, lane=lane),
+            tokenizer,
+            most,
+            # A round of bins would end otherwise than in a mended file.
+            short_before_error=config.packing_mode == "sequential",
+        )
+
     samples = split.stream(
         (seed + SAMPLE_SEED) % SEEDS,
         min(split.window, SAMPLE_WINDOW),
@@ -124,16 +127,26 @@ def open_prepared(config: DataConfig, tokenizer: Tokenizer, *, evaluate: bool) -
     count = _evaluation_documents(corpus, config.max_eval_samples) if evaluate else 0
     check_files(corpus)
     seed = config.seed % SEEDS
-    return Source(
-        as_corpus(corpus),
-        corpus.fingerprint,
-        TokenBlocks(
+
+    def blocks(lane: Lane) -> grain.IterDataset[Block]:
+        if lane.of > len(corpus.train):
+            raise DataError(
+                f"data.lanes: must be at most the documents in {corpus.folder}, which are "
+                f"{len(corpus.train)} (got {lane.of})"
+            )
+        return TokenBlocks(
             corpus.train,
             seed=seed if config.shuffle else None,
             repeat=config.repeat,
             skipped_at_end=corpus.manifest.skipped_at_end,
             alone=corpus.manifest.end_alone,
-        ),
+            lane=lane,
+        )
+
+    return Source(
+        as_corpus(corpus),
+        corpus.fingerprint,
+        blocks,
         TokenTexts(
             corpus.train, tokenizer, seed=(seed + SAMPLE_SEED) % SEEDS if config.shuffle else None
         ),

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import grain.python as grain
 
-from chomp.data.documents import Document, DocumentStream, HoldOut
+from chomp.data.documents import Document, DocumentStream
 from chomp.data.files import Corpus
+from chomp.data.holding_out import HoldOut
+from chomp.data.lane import WHOLE, Lane
 from chomp.data.reading import Reading
 from chomp.data.shuffling import WindowShuffle
 from chomp.errors import DataError
@@ -65,11 +67,22 @@ class Split(NamedTuple):
     window: int
 
     def stream(
-        self, seed: int, window: int, *, repeat: bool, held_out: frozenset[int] = frozenset()
+        self,
+        seed: int,
+        window: int,
+        *,
+        repeat: bool,
+        held_out: frozenset[int] = frozenset(),
+        lane: Lane = WHOLE,
     ) -> grain.IterDataset[Document]:
-        """Return the documents without those held out, shuffled if the config says so."""
+        """Return a lane's documents without those held out, shuffled if the config says so."""
+        seed = lane.seed(seed)
         documents: grain.IterDataset[Document] = DocumentStream(
-            self.corpus.shards, self.reading, repeat=repeat, seed=seed if self.shuffle else None
+            self.corpus.shards,
+            self.reading,
+            repeat=repeat,
+            seed=seed if self.shuffle else None,
+            lane=lane,
         )
         if held_out:
             documents = HoldOut(documents, held_out)

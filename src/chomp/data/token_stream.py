@@ -9,6 +9,7 @@ import numpy as np
 from chomp.data.documents import Document
 from chomp.data.encoding import BLOCK_CHARACTERS, BLOCK_DOCUMENTS, NO_TOKENS
 from chomp.data.index_order import documents_at
+from chomp.data.lane import WHOLE, Lane
 from chomp.data.packing import Block, Encoded
 from chomp.data.token_corpus import TokenShards
 from chomp.data.tokenizer import Tokenizer
@@ -23,6 +24,7 @@ class TokenBlocks(grain.IterDataset[Block]):
         repeat: go on with the next epoch at the end of one.
         skipped_at_end: documents left out behind the last one; they count in the next epoch.
         alone: they come before that epoch's first document, not with it.
+        lane: has every `lane.of`th position in the endless stream of epochs.
     """
 
     def __init__(
@@ -33,16 +35,17 @@ class TokenBlocks(grain.IterDataset[Block]):
         repeat: bool,
         skipped_at_end: int = 0,
         alone: bool = False,
+        lane: Lane = WHOLE,
     ):
         super().__init__()
-        self._options = (shards, seed, repeat, skipped_at_end, alone)
+        self._options = (shards, seed, repeat, skipped_at_end, alone, lane)
 
     def __iter__(self) -> "TokenBlockIterator":
         return TokenBlockIterator(*self._options)
 
 
 class TokenBlockIterator(grain.DatasetIterator[Block]):
-    """State: the position in the endless stream of epochs.
+    """State: how many positions of the lane in the endless stream of epochs are behind it.
 
     An epoch with an element for what was left out is longer by one; in the first, that is passed.
     """
@@ -54,12 +57,18 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
         repeat: bool,
         skipped_at_end: int,
         alone: bool,
+        lane: Lane,
     ):
         super().__init__()
-        self._shards, self._seed, self._repeat = shards, seed, repeat
+        self._shards, self._seed, self._repeat, self._lane = shards, seed, repeat, lane
         self._skipped_at_end = skipped_at_end
         self._extra = int(alone and skipped_at_end > 0)
-        self._position = self._extra
+        self._position = self._before(self._extra)
+        self._end = self._before(len(shards) + self._extra)
+
+    def _before(self, position: int) -> int:
+        """Return how many positions of the lane come before one of all."""
+        return len(range(self._lane.number, position, self._lane.of))
 
     def get_state(self) -> dict[str, int]:
         """Return the position of the next document."""
@@ -70,10 +79,9 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
         self._position = state["position"]
 
     def __next__(self) -> Block:
-        end = len(self._shards) + self._extra
         first, stop = self._position, self._position + BLOCK_DOCUMENTS
         if not self._repeat:
-            stop = min(stop, end)
+            stop = min(stop, self._end)
         block: Block = []
         characters = 0
         for epoch, place, number in self._numbers(first, stop):
@@ -83,9 +91,9 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
                 break
         self._position = first + len(block)
         full = len(block) == BLOCK_DOCUMENTS or characters >= BLOCK_CHARACTERS
-        if not self._repeat and self._position == end and not full:
+        if not self._repeat and self._position == self._end and not full:
             self._position += 1  # the end is told once
-            if self._skipped_at_end:
+            if self._skipped_at_end and self._lane.number == 0:
                 block.append(Encoded(NO_TOKENS, -1, skipped=self._skipped_at_end))
         if not block:
             raise StopIteration
@@ -94,7 +102,9 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
     def _numbers(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Yield epoch, place in it and document for each position."""
         count = len(self._shards)
-        positions = np.arange(first, stop, dtype=np.uint64)
+        lane = self._lane
+        positions = np.arange(first, stop, dtype=np.uint64) * np.uint64(lane.of)
+        positions += np.uint64(lane.number)
         epochs, places = np.divmod(positions, np.uint64(count + self._extra))
         among = np.maximum(places, np.uint64(self._extra)) - np.uint64(self._extra)
         numbers = documents_at(epochs * np.uint64(count) + among, count, self._seed)

@@ -16,13 +16,14 @@ from megalodon_jax.ops import inverted_dropout
 
 from chomp.models.fast_blocks import SAVED, FastAttention, FastFeedForward
 from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
-from chomp.ops import is_shard, whole
+from chomp.ops import has_shards, whole
 from chomp.ops.span_attention import SAVED as ATTENTION
 
-# None: all, one program text per layer, unless devices fetch parameters layer by layer. A number
-# makes the layers a scan over their stacked parameters, whose backward pass finds what products,
-# averages and attention gave and computes norms, gates and masks again: half the scratch memory and
-# one layer's compile time, but slower on a CPU (`scripts/step_parts.py --depth`, docs/step.md).
+# None: all, one program text per layer; but one at a time where a layer's parameters are fetched
+# from other devices when it needs them. Fewer than all make the layers a scan over their stacked
+# parameters, whose backward pass finds what products, averages and attention gave, and computes
+# norms, gates and masks (and fetches parameters) again: half the scratch memory and one layer's
+# compile time, but slower on a CPU (`scripts/step_parts.py --depth`, docs/step.md).
 LAYERS_AT_ONCE: int | None = None
 
 
@@ -66,7 +67,7 @@ def hidden_states(
         return out
 
     depth = len(model.layers)
-    is_cut = any(map(is_shard, jax.tree.leaves(model.layers, is_leaf=is_shard)))
+    is_cut = has_shards(model.layers)
     # Only a loop keeps XLA from fetching all layers' parameters first: even before the first
     # microbatch, since they don't change.
     at_once = LAYERS_AT_ONCE or (1 if is_cut else depth)

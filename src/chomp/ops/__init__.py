@@ -3,7 +3,7 @@
 from chomp.ops.complex_ema import Coefficients, complex_ema
 from chomp.ops.gate import silu, silu_gate
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
-from chomp.ops.shard import Shard, is_shard, whole
+from chomp.ops.shard import Shard, has_shards, is_shard, whole
 from chomp.ops.span_attention import span_attention
 from chomp.ops.timestep_norm import timestep_norm
 from chomp.ops.window_attention import window_attention
@@ -12,6 +12,7 @@ __all__ = [
     "Coefficients",
     "Shard",
     "complex_ema",
+    "has_shards",
     "is_shard",
     "linear_cross_entropy",
     "silu",

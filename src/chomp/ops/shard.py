@@ -28,6 +28,11 @@ def is_shard(node: Any) -> bool:
     return isinstance(node, Shard)
 
 
+def has_shards(tree: Any) -> bool:
+    """Whether there is a share in the tree."""
+    return any(map(is_shard, jax.tree.leaves(tree, is_leaf=is_shard)))
+
+
 def whole(tree: Any) -> Any:
     """Return a tree with all shares in it made whole."""
     return jax.tree.map(

@@ -1,5 +1,6 @@
 """Where the arrays of a run are."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,17 @@ from chomp.types import Batch
 
 ROWS = P(None, AXES, None)
 """Of the arrays of a batch [accum, batch, time]: each device has its rows of each microbatch."""
+
+
+def piece(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+    """Return the shape of what one device holds of an array."""
+    assert leaf.sharding is not None
+    return leaf.sharding.shard_shape(leaf.shape)
+
+
+def device_bytes(tree: Any) -> int:
+    """Return the bytes that one device holds of the arrays of a tree (shapes with places)."""
+    return sum(math.prod(piece(leaf)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @dataclass(frozen=True)

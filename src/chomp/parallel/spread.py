@@ -41,8 +41,10 @@ class Spread:
 
         Parameters' gradients come back cut as the parameters are. What is summed over `data` is
         summed once, behind all microbatches; over `fsdp` as well, unless `by_layer` has each
-        microbatch hand the others their shares.
+        microbatch hand the others their shares. One device alone has nothing to sum.
         """
+        if self.placement.mesh.size == 1:
+            return accumulate
 
         def local(shares: Any, batch: Batch, key: PRNGKeyArray | None) -> Sums:
             if self.by_layer:
@@ -59,6 +61,8 @@ class Spread:
         self, work: Callable[[Any, Batch], tuple[Array, ...]]
     ) -> Callable[[Any, Batch], tuple[Array, ...]]:
         """Return `work` for the whole batch: each of its results summed over all devices."""
+        if self.placement.mesh.size == 1:
+            return work
 
         def local(shares: Any, batch: Batch, key: None) -> tuple[Array, ...]:
             return jax.lax.psum(work(shares if self.by_layer else whole(shares), batch), AXES)
@@ -85,7 +89,7 @@ class Spread:
 
     def _own(self, key: PRNGKeyArray | None) -> PRNGKeyArray | None:
         """Let devices drop different values out of their rows."""
-        if key is None or self.placement.mesh.size == 1:
+        if key is None:
             return key
         return jax.random.fold_in(key, jax.lax.axis_index(AXES))
 

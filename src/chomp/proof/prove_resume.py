@@ -1,7 +1,6 @@
 """The proof: a straight run, runs that are killed and resumed, and their comparison."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from chomp.proof.kills import TRIES, Kill, Known, Moment, in_order, plan_kills
 from chomp.proof.trial import Killed, Trial
 from chomp.proof.trial_config import observe, save_every, trial_values
 from chomp.proof.verdict import differences
+from chomp.proof.work_folder import work_folder
 
 LEAST_STEPS = 8
 SHOWN_DIFFERENCES = 10
@@ -56,7 +56,7 @@ def prove(config: Config, settings: Settings, say: Say) -> Proof:
         ChompError: a run failed by itself; the message has its last lines.
     """
     values = trial_values(config, steps=settings.steps, small=settings.small)
-    work = _work_folder(settings.work_dir)
+    work = work_folder(settings.work_dir)
     kept = True
     try:
         (work / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -122,21 +122,6 @@ def _lap(trial: Trial, kills: list[Kill], proof: Proof, say: Say) -> list[Kill]:
             return left + order
     trial.finish()
     return left
-
-
-def _work_folder(wanted: Path | None) -> Path:
-    if wanted is None:
-        return Path(tempfile.mkdtemp(prefix="chomp-prove-"))
-    try:
-        wanted.mkdir(parents=True, exist_ok=True)
-        holds = any(wanted.iterdir())
-    except OSError as error:
-        raise ConfigError(
-            [f"--work-dir {wanted} can't be used ({error.strerror}); give another folder"]
-        ) from error
-    if holds:
-        raise ConfigError([f"--work-dir {wanted} isn't empty; give a new folder"])
-    return wanted
 
 
 def _seen(known: Known) -> str:

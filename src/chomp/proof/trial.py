@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from chomp.checkpoint.archive import UNFINISHED, Archive
 from chomp.errors import ChompError
 from chomp.history.heartbeat import read_heartbeat
 from chomp.proof.kills import Kill, View, is_now
+from chomp.proof.layouts import Layout
 from chomp.run_folder import RunFolder
 
 POLL_SECONDS = 0.001
@@ -55,15 +56,29 @@ class Trial:
         self._resumed = 0
         self._output = folder.with_suffix(".out")
 
-    def finish(self) -> None:
+    def finish(self, layout: Layout | None = None, steps: int | None = None) -> None:
         """Train to the end.
+
+        Args:
+            layout: devices and processes; None: as the machine and the config have it.
+            steps: where the end is; None: where the config says.
 
         Raises:
             ChompError: the run failed; the message has its last lines.
         """
-        with self._running() as process:
-            if process.wait():
-                raise self._failure(process)
+        overrides = [] if layout is None else layout.overrides
+        if steps is not None:
+            overrides.append(f"train.steps={steps}")
+        options = [word for override in overrides for word in ("-o", override)]
+        environment = None if layout is None else layout.environment
+        with ExitStack() as running:
+            processes = [
+                running.enter_context(self._running([*options, *own], environment))
+                for own in ([[]] if layout is None else layout.process_options())
+            ]
+            for process in processes:
+                if process.wait():
+                    raise self._failure(process)
 
     def kill(self, kill: Kill) -> Killed | None:
         """Start, and kill when the moment has come; None if the run ended before.
@@ -118,22 +133,27 @@ class Trial:
             return False
 
     @contextmanager
-    def _running(self) -> Iterator[subprocess.Popen[bytes]]:
+    def _running(
+        self, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """Start, and let nothing outlive the block."""
-        process = self._start()
+        process = self._start(options, environment)
         try:
             yield process
         finally:
             process.kill()
             process.wait()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(
+        self, options: Sequence[str], environment: Mapping[str, str] | None
+    ) -> subprocess.Popen[bytes]:
         more = ["--resume", "latest"] if self.folder.holds_run() else []
         # -P: a file in the current folder must not hide a module, as it doesn't from `chomp`.
         command = [sys.executable, "-P", "-m", "chomp", "train", self.config, *more]
         with self._output.open("ab") as output:
             return subprocess.Popen(
-                [*command, "--run-dir", self.folder.path],
+                [*command, "--run-dir", self.folder.path, *options],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

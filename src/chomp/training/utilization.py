@@ -10,7 +10,7 @@ class Utilization:
     """Turns step times into the share of the device's rate that the model's products reach.
 
     Args:
-        flops: model FLOPs of a step.
+        flops: a device's share of the model FLOPs of a step.
         peak: the device's rate in FLOP/s; None: it isn't known, and measured when first needed.
         measure: makes the measurement of one large matrix product, in FLOP/s.
     """

@@ -1,0 +1,56 @@
+"""`chomp prove-scale`."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from chomp.cli.options import FolderPath, override_option, stop_with_its_runs
+
+
+@click.command("prove-scale")
+@click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
+@override_option
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(6), help="Of each run.")
+@click.option("--small", is_flag=True, help="Shrink the model: all else stays as it is.")
+@click.option(
+    "--tolerance",
+    default=1e-4,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Largest relative difference of losses and parameters.",
+)
+@click.option(
+    "--work-dir",
+    type=FolderPath(),
+    help="Keep the runs here. [default: a temporary folder, kept only if the proof fails]",
+)
+def prove_scale(
+    config_path: Path,
+    overrides: Sequence[str],
+    steps: int,
+    small: bool,
+    tolerance: float,
+    work_dir: Path | None,
+) -> None:
+    """Prove that CONFIG is the same run on one device and on many.
+
+    Trains in float32 on one device, on several meshes of virtual CPU devices, and with 2 and 4
+    processes; then once more with a change of devices and processes at each resume. Compares the
+    batches, which must be equal, and losses and final parameters, which differ by rounding only:
+    sums over devices are made in another order.
+
+    Exit code 0 only if all agree.
+
+    \b
+    chomp prove-scale configs/quickstart.yaml -o train.batch_size=8 --small
+    """
+    from chomp.config import load_config
+    from chomp.proof import prove_scale as proof
+
+    config = load_config(config_path, overrides)
+    signal.signal(signal.SIGTERM, stop_with_its_runs)
+    settings = proof.ScaleSettings(steps, small, tolerance, work_dir)
+    sys.exit(0 if proof.prove_scale(config, settings, click.echo) else 1)
