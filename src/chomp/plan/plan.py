@@ -69,6 +69,8 @@ class Plan:
         checkpoint: bytes of a checkpoint's arrays, not compressed.
         largest: of the largest microbatch that fits; None: not one row on each device does, or
             nobody asked.
+        widened: the model computes in bfloat16, of which CPU programs keep much in float32: its
+            temporaries and messages are at most as large as here.
         peak_rss: bytes of this process's memory at most.
     """
 
@@ -82,6 +84,7 @@ class Plan:
     estimates: tuple[Estimate | None, ...]
     checkpoint: int
     largest: Sizes | None
+    widened: bool
     peak_rss: int
 
     @property
@@ -131,6 +134,7 @@ class Plan:
             "checkpoint_bytes": self.checkpoint,
             "largest_batch_size": self.largest and self.largest.rows,
             "largest_memory_bytes": self.largest and self.largest.memory.total,
+            "upper_bound": self.widened,
             "compile_seconds": self.sizes.seconds,
             "peak_rss_bytes": self.peak_rss,
         }
@@ -192,6 +196,7 @@ def make_plan(config: Config, request: Request, tell: Callable[[str], None]) -> 
         estimates,
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner.shapes)),
         largest,
+        "bfloat16" in (config.model.compute_dtype, config.model.param_dtype),
         peak if sys.platform == "darwin" else peak * 1024,
     )
 

@@ -94,6 +94,8 @@ def closing_lines(plan: Plan) -> Iterator[str]:
             f"largest microbatch train.batch_size={plan.largest.rows}, "
             f"{_gb(plan.largest.memory.total)} GB a device"
         )
+    if plan.widened:
+        yield "note               bfloat16 is partly counted as float32: these are upper bounds"
     yield f"compiled in        {plan.sizes.seconds:.1f} s, at most {_gb(plan.peak_rss)} GB here"
 
 
