@@ -13,7 +13,7 @@ from chomp.config import MuonConfig, OptimConfig
 from chomp.optim.groups import Group
 
 Transformation = optax.GradientTransformation
-Work = Callable[[list[Array]], list[Array]]
+Work = Callable[[list[Array]], Any]
 
 
 def _matrices_output_first(updates: Any) -> Any:
@@ -47,7 +47,7 @@ def _muon(config: MuonConfig, deal_out: Callable[[Any, Work], Any] | None) -> Tr
     momentum = scale(0, config.momentum, config.nesterov, _matrices_output_first)
     iterate = scale(config.ns_steps, 0.0, False, _stacks_output_first)
 
-    def orthogonalize(stacks: list[Array]) -> list[Array]:
+    def orthogonalize(stacks: list[Array]) -> Any:
         return iterate.update(stacks, iterate.init(stacks))[0]
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
