@@ -2,11 +2,11 @@
 
     python scripts/plan_memory.py scripts/bench_configs/20m.yaml
 
-Each case is a process of its own: it compiles the planned program, notes its resident memory
-while there is no array yet, makes state and batch, takes two steps, and reads the highest resident
-memory of the second (Linux: /proc/self/clear_refs resets it). What is above the note is measured;
-predicted is the plan's total for one device times the devices. Ends with 1 if they differ by more
-than a tenth.
+Each case is a process of its own. It compiles the planned program and takes a step, so that code
+and threads are there; deletes all arrays and notes its resident memory; makes state and batch anew,
+takes two steps, and reads the highest resident memory of the second (Linux: /proc/self/clear_refs
+resets it). What is above the note is measured; predicted is the plan's total for one device times
+the devices. Ends with 1 if they differ by more than a tenth.
 """
 
 import argparse
@@ -78,6 +78,9 @@ def measure_case(config_path: str, devices: int, overrides: list[str]) -> tuple[
     shape = (train.grad_accum, train.batch_size, train.seq_len)
     ids = rng.integers(3, config.model.vocab_size, shape, np.int32)
     batch = Batch(ids, ids, 1 + np.arange(shape[2], dtype=np.int32) // 256 + 0 * ids, ids > 0)
+    state, _ = program(learner.init(), learner.placement.place_batch(batch))
+    jax.block_until_ready(state)
+    del state
     trim()
     base = status("VmRSS")
     state = learner.init()

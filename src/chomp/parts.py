@@ -1,7 +1,7 @@
 """The parts of a run, built from its configuration."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from chomp.data import Data, SpecialIds, Tokenizer, lanes_at_start, load_tokeniz
 from chomp.errors import ConfigError, DataError
 from chomp.models import build_model
 from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
-from chomp.parallel import Placement, Spread, make_mesh
+from chomp.parallel import FSDP, Placement, Spread, deal_out, make_mesh
 from chomp.training import init_state
 from chomp.types import Batch, LanguageModel, TrainState
 
@@ -107,12 +107,18 @@ class Learner:
         return self._program()
 
 
-def build_learner(config: Config, platform: str | None = None) -> Learner:
+def build_learner(
+    config: Config, platform: str | None = None, devices: Sequence[Any] | None = None
+) -> Learner:
     """Build model and optimizer; no array is made.
 
     Args:
         config: fitted to the tokenizer.
         platform: that the step is for; None: the one that JAX runs on.
+        devices: to use; None: all devices of all processes.
+
+    Raises:
+        ConfigError: the config's mesh doesn't fit them.
     """
     model = build_model(
         config.model, isolate_documents=config.data.isolate_documents, platform=platform
@@ -136,8 +142,11 @@ def build_learner(config: Config, platform: str | None = None) -> Learner:
     schedules: dict[str, optax.Schedule] = {"lr": schedule}
     if muon:
         schedules["lr_muon"] = lambda count: schedule(count) * optim.muon.lr_scale
-    optimizer = build_optimizer(optim, groups, schedule)
-    placement = Placement(make_mesh(config.parallel, train.batch_size))
+    placement = Placement(make_mesh(config.parallel, train.batch_size, devices))
+    in_pieces = placement.mesh.shape[FSDP] > 1
+    optimizer = build_optimizer(
+        optim, groups, schedule, functools.partial(deal_out, placement) if in_pieces else None
+    )
     return Learner(
         model,
         optimizer,

@@ -46,6 +46,7 @@ from chomp.cli.options import override_option, start_environment
     type=click.FloatRange(0, min_open=True),
     help="Speed between hosts for each device, in 10^9 bits a second.",
 )
+@click.option("--quick", is_flag=True, help="Don't look for the largest microbatch that fits.")
 @click.option("--json", "to_json", is_flag=True, help="Print one JSON object.")
 def plan(
     config_path: Path,
@@ -56,6 +57,7 @@ def plan(
     accelerators: Sequence[str],
     mfu: float | None,
     network_gbps: float | None,
+    quick: bool,
     to_json: bool,
 ) -> None:
     """Find out what CONFIG would need on devices that are not there.
@@ -65,7 +67,7 @@ def plan(
     largest microbatch that fits.
 
     \b
-    chomp plan configs/megalodon-7b.yaml --devices 64 --hosts 8 -o parallel.fsdp=64
+    chomp plan configs/megalodon-7b.yaml --devices 64 --hosts 8 --quick
     chomp plan configs/megalodon-100m.yaml --devices 8 --accelerator rtx-4090 --json
     """
     from chomp.config import load_config
@@ -83,6 +85,7 @@ def plan(
         [accelerator(name) for name in accelerators or USUAL],
         mfu,
         network_gbps and network_gbps * GB / 8,
+        search=not quick,
     )
     use_virtual_devices(devices)
     made = make_plan(config, request, lambda text: click.echo(text, err=True))

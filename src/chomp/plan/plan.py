@@ -42,6 +42,8 @@ class Request:
     accelerators: Sequence[Accelerator]
     mfu: float | None = None
     network: float | None = None
+    search: bool = True
+    """Find the largest microbatch that fits: several programs instead of one."""
 
     @property
     def limit(self) -> float:
@@ -65,7 +67,10 @@ class Plan:
         sizes: of the step as configured.
         estimates: for each accelerator of the request; None: its network isn't known.
         checkpoint: bytes of a checkpoint's arrays, not compressed.
-        largest: of the largest microbatch that fits; None: not one row on each device does.
+        largest: of the largest microbatch that fits; None: not one row on each device does, or
+            nobody asked.
+        widened: the model computes in bfloat16, of which CPU programs keep much in float32: its
+            temporaries and messages are at most as large as here.
         peak_rss: bytes of this process's memory at most.
     """
 
@@ -79,6 +84,7 @@ class Plan:
     estimates: tuple[Estimate | None, ...]
     checkpoint: int
     largest: Sizes | None
+    widened: bool
     peak_rss: int
 
     @property
@@ -128,6 +134,7 @@ class Plan:
             "checkpoint_bytes": self.checkpoint,
             "largest_batch_size": self.largest and self.largest.rows,
             "largest_memory_bytes": self.largest and self.largest.memory.total,
+            "upper_bound": self.widened,
             "compile_seconds": self.sizes.seconds,
             "peak_rss_bytes": self.peak_rss,
         }
@@ -154,10 +161,12 @@ def make_plan(config: Config, request: Request, tell: Callable[[str], None]) -> 
     tell(f"compiling the step for {request.devices} devices")
     rows = config.train.batch_size
     learner, sizes = measure(config, rows)
-    tell(f"compiled in {sizes.seconds:.0f} s; now for other microbatches, to find the largest")
-    largest = largest_fitting(
-        sizes, lambda rows: _told(config, rows, tell), request.devices, request.limit
-    )
+    largest = None
+    if request.search:
+        tell(f"compiled in {sizes.seconds:.0f} s; now for other microbatches, to find the largest")
+        largest = largest_fitting(
+            sizes, lambda rows: _told(config, rows, tell), request.devices, request.limit
+        )
     train = config.train
     tokens = train.grad_accum * rows * train.seq_len
     flops = model_flops_per_token(config.model) * tokens
@@ -187,6 +196,7 @@ def make_plan(config: Config, request: Request, tell: Callable[[str], None]) -> 
         estimates,
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner.shapes)),
         largest,
+        "bfloat16" in (config.model.compute_dtype, config.model.param_dtype),
         peak if sys.platform == "darwin" else peak * 1024,
     )
 

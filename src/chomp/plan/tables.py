@@ -85,13 +85,17 @@ def closing_lines(plan: Plan) -> Iterator[str]:
     yield f"model FLOPs        {plan.flops:.4g} a step"
     yield f"checkpoint         {_gb(plan.checkpoint)} GB"
     yield f"this step          {'fits' if plan.fits else 'does not fit'} {limit} a device"
-    if plan.largest is None:
+    if not plan.request.search:
+        pass
+    elif plan.largest is None:
         yield f"largest microbatch none: one row on each device does not fit {limit}"
     else:
         yield (
             f"largest microbatch train.batch_size={plan.largest.rows}, "
             f"{_gb(plan.largest.memory.total)} GB a device"
         )
+    if plan.widened:
+        yield "note               bfloat16 is partly counted as float32: these are upper bounds"
     yield f"compiled in        {plan.sizes.seconds:.1f} s, at most {_gb(plan.peak_rss)} GB here"
 
 
