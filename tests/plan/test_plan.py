@@ -68,10 +68,7 @@ def test_tables(config_file: Callable[..., Path]) -> None:
     ("options", "error"),
     [
         (("--devices", "3"), "train.batch_size: must be a multiple of"),
-        (
-            ("--devices", "4", "-o", "parallel.fsdp=3"),
-            "parallel.fsdp: must divide",
-        ),
+        (("--devices", "4", "-o", "parallel.fsdp=3"), "parallel.fsdp: must divide"),
     ],
 )
 def test_a_mesh_that_does_not_fit(
