@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from chomp.config import Config, config_from_mapping, is_deterministic
-from chomp.data import Data, SpecialIds, Tokenizer, load_tokenizer, open_data
+from chomp.data import Data, SpecialIds, Tokenizer, lanes_at_start, load_tokenizer, open_data
 from chomp.errors import ConfigError, DataError
 from chomp.models import build_model
 from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
@@ -175,17 +175,20 @@ class Setup:
         return {"data": {"content": self.data.fingerprint, "tokens": self.tokenizer.fingerprint}}
 
 
-def set_up(config: Config, snapshot: Path | None) -> Setup:
+def set_up(config: Config, snapshot: Path | None, lanes: int | None = None) -> Setup:
     """Build every part of a run; its training batches come placed on the device.
 
     Args:
         config: as the user wrote it.
         snapshot: the run's own copy of the tokenizer; used if it is there.
+        lanes: that the run's data has; None: it is a new run.
     """
     given = config
     config, tokenizer = open_tokenizer(given, snapshot)
     train = config.train
     learner = build_learner(config)
+    if lanes is None:
+        lanes = lanes_at_start(config.data, train.batch_size, jax.process_count())
     data = open_data(
         config.data,
         tokenizer,
@@ -195,6 +198,8 @@ def set_up(config: Config, snapshot: Path | None) -> Setup:
         pad_id=config.model.pad_token_id,
         eos_id=config.model.eos_token_id,
         evaluate=train.eval_every > 0,
+        lanes=lanes,
+        rows=learner.placement.rows_here(train.batch_size),
     )
     data.train.place = functools.partial(
         place, vocab=config.model.vocab_size, placement=learner.placement
