@@ -2,9 +2,9 @@
 
     python examples/local.py --processes 2 --devices 2 configs/quickstart.yaml -o parallel.fsdp=2
 
-Everything behind the launcher's own options goes to `chomp train`. With `--devices` each process has
-so many virtual CPU devices, which is good for trying things out; without, each has the GPU of its
-number. Lines of output begin with the number of their process. Signals go to all processes: Ctrl-C
+Everything behind the launcher's own options goes to `chomp train`. With `--devices` each process
+has so many virtual CPU devices, which is good for trying things out; without, each has the GPU of
+its number. Lines of output begin with the number of their process. Signals go to all processes: Ctrl-C
 once saves and stops. When one fails, the others end as well; the exit code is that of the first to
 fail.
 """
@@ -25,6 +25,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def main() -> int:
+    """Start the processes, and return the exit code of the first that fails."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
