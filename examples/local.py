@@ -4,9 +4,9 @@
 
 Everything behind the launcher's own options goes to `chomp train`. With `--devices` each process
 has so many virtual CPU devices, which is good for trying things out; without, each has the GPU of
-its number. Lines of output begin with the number of their process. Signals go to all processes: Ctrl-C
-once saves and stops. When one fails, the others end as well; the exit code is that of the first to
-fail.
+its number. Lines of output begin with the number of their process. Signals go to all processes:
+Ctrl-C once saves and stops. When one fails, the others end as well; the exit code is that of the
+first to fail.
 """
 
 import argparse
