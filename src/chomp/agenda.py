@@ -1,7 +1,6 @@
 """The periodic work of a run, in its order."""
 
 import functools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from chomp.models.flops import model_flops_per_token
 from chomp.parts import Setup
 from chomp.programs import Compiled, compile_loss
 from chomp.runtime import memory_readings
-from chomp.signals import Signals
+from chomp.steering import Steering
 from chomp.tracking import Tracker
 from chomp.training import (
     Action,
@@ -49,24 +48,6 @@ class Settle:
             settle()
 
 
-class SaveClock:
-    """When a checkpoint is wanted for another reason than its step: minutes, or SIGUSR1."""
-
-    def __init__(self, minutes: float | None, signals: Signals):
-        self._minutes, self._signals = minutes, signals
-        self._start = time.monotonic()
-
-    def restart(self) -> None:
-        """Begin to count anew: a checkpoint was just made."""
-        self._start = time.monotonic()
-        self._signals.save_requested = False
-
-    def is_due(self) -> bool:
-        """Whether one is wanted now."""
-        late = self._minutes is not None and time.monotonic() - self._start >= 60 * self._minutes
-        return late or self._signals.save_requested
-
-
 @dataclass(frozen=True)
 class Agenda:
     """What is done between steps, and when.
@@ -75,7 +56,7 @@ class Agenda:
         setup: the parts of the run.
         tracker: takes rows and samples.
         stopwatch: measures the steps.
-        signals: what was asked for from outside.
+        steering: what is asked for from outside.
         watch: of the loss.
         progress: counts at the start.
         window: the steps before the start that no row tells of.
@@ -84,7 +65,7 @@ class Agenda:
     setup: Setup
     tracker: Tracker
     stopwatch: Stopwatch
-    signals: Signals
+    steering: Steering
     watch: LossWatch
     progress: Progress
     window: Window
@@ -105,7 +86,7 @@ class Agenda:
             profile: records a trace; None: nothing does.
             record: keeps step, batch number and what the batch drew; None: nothing does.
         """
-        config, guard = self.setup.config, self.signals.unless_stopped
+        config, steering = self.setup.config, self.steering
         train, debug = config.train, config.debug
         actions = [Action("settle", Settle(), 1)]
         if record:
@@ -118,13 +99,16 @@ class Agenda:
                 self.setup.data.evaluation,
                 compile_loss(self.setup),
                 self.stopwatch,
-                guard=guard,
-                should_stop=self.signals.stop_requested,
+                guard=steering.guard,
+                should_stop=steering.should_stop_here,
             )
             actions.append(Action("evaluate", evaluate, train.eval_every, at_end=True))
         actions.append(Action("log", self._log(compiled), 1, at_end=True, reports=True))
         if train.generate_every and config.model.backend == "megalodon":
-            sample = Sample(self._make_sample(), self._report_sample, self.stopwatch, guard=guard)
+            # What the leader does alone of it has a guard of its own.
+            sample = Sample(
+                self._make_sample(), self._report_sample, self.stopwatch, guard=lambda make: make()
+            )
             actions.append(Action("sample", sample, train.generate_every, at_end=True))
         if save:
             actions.append(self._save(save))
@@ -134,16 +118,15 @@ class Agenda:
         return actions
 
     def _save(self, save: Callable[[Moment], None]) -> Action:
-        settings = self.setup.config.checkpoint
-        clock = SaveClock(settings.save_every_minutes, self.signals)
+        steering = self.steering
 
         def save_and_restart(moment: Moment) -> None:
             save(moment)
-            clock.restart()
+            steering.saved()
 
         saving = Save(save_and_restart, self.stopwatch, check=self.watch.check)
-        every = settings.save_every
-        return Action("save", saving, every, at_end=True, at_stop=True, asked=clock.is_due)
+        every = self.setup.config.checkpoint.save_every
+        return Action("save", saving, every, at_end=True, at_stop=True, asked=steering.save_asked)
 
     def _log(self, compiled: Compiled) -> Log:
         config = self.setup.config
@@ -195,7 +178,12 @@ class Agenda:
             ),
             seed=train.seed,
         )
-        return lambda params, step: make(placement.whole_here(params), step)
+
+        def make_sample(params: Any, step: int) -> dict[str, Any]:
+            whole = placement.whole_here(params)
+            return self.steering.by_leader("sample", lambda: make(whole, step))
+
+        return make_sample
 
     def _report_sample(self, record: dict[str, Any]) -> None:
         self.tracker.sample(record)

@@ -7,6 +7,8 @@ class ChompError(Exception):
     """A failure whose message is meant for the user: what is wrong, the value, and the fix."""
 
     exit_code = 1
+    process: int | None = None
+    """Number of the process that it ends, where that isn't the one with the console."""
 
 
 class ConfigError(ChompError):
@@ -53,6 +55,25 @@ class DiskError(ChompError):
 
 class DivergedError(ChompError):
     """Training produced a loss or gradient that is not a finite number."""
+
+
+class PeerError(ChompError):
+    """Another process of the run has failed, and the others end with it.
+
+    Args:
+        message: what the other process said.
+        exit_code: of the other process.
+    """
+
+    def __init__(self, message: str, exit_code: int):
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+class LostError(ChompError):
+    """Another process of the run is gone without a word; starting the run again is the remedy."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 class Interrupted(Exception):

@@ -49,6 +49,11 @@ class Change(NamedTuple):
         return f"{self.key}: was {self.old!r}, now {self.new!r}"
 
 
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values by their dotted keys."""
+    return dict(_flat(values))
+
+
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in mapping.items():
         if isinstance(value, Mapping):
@@ -66,7 +71,7 @@ def _normal(key: str, value: Any) -> Any:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """Return the dotted keys whose values differ, in order."""
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = flat(old), flat(new)
     return [
         Change(key, before.get(key), after.get(key))
         for key in dict.fromkeys([*before, *after])

@@ -1,7 +1,7 @@
 """The parts of a run, built from its configuration."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ import numpy as np
 import optax
 
 from chomp.config import Config, config_from_mapping, is_deterministic
-from chomp.data import Data, SpecialIds, Tokenizer, load_tokenizer, open_data
+from chomp.data import Data, SpecialIds, Tokenizer, lanes_at_start, load_tokenizer, open_data
 from chomp.errors import ConfigError, DataError
 from chomp.models import build_model
 from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
-from chomp.parallel import Placement, Spread, make_mesh
+from chomp.parallel import FSDP, Placement, Spread, deal_out, make_mesh
 from chomp.training import init_state
 from chomp.types import Batch, LanguageModel, TrainState
 
@@ -107,12 +107,18 @@ class Learner:
         return self._program()
 
 
-def build_learner(config: Config, platform: str | None = None) -> Learner:
+def build_learner(
+    config: Config, platform: str | None = None, devices: Sequence[Any] | None = None
+) -> Learner:
     """Build model and optimizer; no array is made.
 
     Args:
         config: fitted to the tokenizer.
         platform: that the step is for; None: the one that JAX runs on.
+        devices: to use; None: all devices of all processes.
+
+    Raises:
+        ConfigError: the config's mesh doesn't fit them.
     """
     model = build_model(
         config.model, isolate_documents=config.data.isolate_documents, platform=platform
@@ -136,8 +142,11 @@ def build_learner(config: Config, platform: str | None = None) -> Learner:
     schedules: dict[str, optax.Schedule] = {"lr": schedule}
     if muon:
         schedules["lr_muon"] = lambda count: schedule(count) * optim.muon.lr_scale
-    optimizer = build_optimizer(optim, groups, schedule)
-    placement = Placement(make_mesh(config.parallel, train.batch_size))
+    placement = Placement(make_mesh(config.parallel, train.batch_size, devices))
+    in_pieces = placement.mesh.shape[FSDP] > 1
+    optimizer = build_optimizer(
+        optim, groups, schedule, functools.partial(deal_out, placement) if in_pieces else None
+    )
     return Learner(
         model,
         optimizer,
@@ -175,17 +184,20 @@ class Setup:
         return {"data": {"content": self.data.fingerprint, "tokens": self.tokenizer.fingerprint}}
 
 
-def set_up(config: Config, snapshot: Path | None) -> Setup:
+def set_up(config: Config, snapshot: Path | None, lanes: int | None = None) -> Setup:
     """Build every part of a run; its training batches come placed on the device.
 
     Args:
         config: as the user wrote it.
         snapshot: the run's own copy of the tokenizer; used if it is there.
+        lanes: that the run's data has; None: it is a new run.
     """
     given = config
     config, tokenizer = open_tokenizer(given, snapshot)
     train = config.train
     learner = build_learner(config)
+    if lanes is None:
+        lanes = lanes_at_start(config.data, train.batch_size, jax.process_count())
     data = open_data(
         config.data,
         tokenizer,
@@ -195,6 +207,8 @@ def set_up(config: Config, snapshot: Path | None) -> Setup:
         pad_id=config.model.pad_token_id,
         eos_id=config.model.eos_token_id,
         evaluate=train.eval_every > 0,
+        lanes=lanes,
+        rows=learner.placement.rows_here(train.batch_size),
     )
     data.train.place = functools.partial(
         place, vocab=config.model.vocab_size, placement=learner.placement

@@ -1,5 +1,7 @@
 """A training run, from its configuration to its summary: the only module that knows all parts."""
 
+import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -8,13 +10,15 @@ from pathlib import Path
 
 from chomp.checkpoint.archive import Choice, damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
+from chomp.cohort import Cohort
 from chomp.config import Config, config_warnings
-from chomp.data import is_stuck
+from chomp.data import is_stuck, lanes_of
 from chomp.errors import Interrupted, ResumeError
 from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
 from chomp.identity import changes, check_identity, package_versions
+from chomp.parallel import Place
 from chomp.parts import Setup, derived_values, set_up
 from chomp.programs import compile_step
 from chomp.report import dry_run_lines, parameter_table, start_lines
@@ -22,12 +26,8 @@ from chomp.run_folder import RunFolder
 from chomp.runtime import memory_readings, start_jax
 from chomp.session import Session
 from chomp.signals import Signals, work_left_behind
-from chomp.tracking import (
-    PlainConsole,
-    log_to_file,
-    open_console,
-    require_wandb,
-)
+from chomp.together import console_of, line_of, log_path_of, meet, settings, take_folder
+from chomp.tracking import PlainConsole, log_to_file, require_wandb
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Request:
         resume: `latest`, a step, or None for a new run.
         allow_change: dotted keys that may differ from the saved run.
         started: `time.perf_counter()` when the command began.
+        place: of this process among several; None: it is alone.
     """
 
     config: Config
@@ -49,6 +50,7 @@ class Request:
     resume: str | None
     allow_change: Sequence[str]
     started: float
+    place: Place | None = None
 
 
 def train(request: Request) -> int:
@@ -57,26 +59,31 @@ def train(request: Request) -> int:
     Raises:
         ChompError: anything the user can act on.
     """
-    config, folder = request.config, request.folder
+    config = request.config
     with ExitStack() as resources:
         signals = resources.enter_context(Signals())
         if config.logging.wandb.enabled:
             require_wandb()  # before the folder is taken
-        if request.resume:
-            folder.require_run()
-        else:
-            folder.claim()
-        resources.enter_context(folder.lock())
-        log_file = config.logging.log_file
-        console = open_console(steps=config.train.steps, use_rich=config.logging.console_use_rich)
-        log_path = folder.inside(log_file) if log_file else None
-        log_to_file(log_path, config.logging.level, console.message)
-        history = resources.enter_context(_open_history(request, console))
-        checkpoints = _open_checkpoints(request, resources, history.heartbeat)
-        snapshot = folder.tokenizer if request.resume else None
         try:
-            choice = signals.unless_stopped(
-                lambda: _choose(request, checkpoints, console, history.lineage)
+            cohort = meet(request.place, config, signals, resources)
+            options = {"--resume": request.resume, "--allow-change": list(request.allow_change)}
+            cohort.agree(settings(config) | options)
+            folder = take_folder(request.folder, request.resume, cohort, resources)
+            request = dataclasses.replace(request, folder=folder)
+        except Interrupted:
+            return signals.exit_code
+        console = console_of(config, cohort)
+        tell = console.message if cohort.is_leader else line_of(cohort.index)
+        log_path = log_path_of(config, folder, cohort)
+        log_to_file(log_path, config.logging.level, tell)
+        history = resources.enter_context(_open_history(request, log_path, tell, cohort))
+        cohort.hooks.before_end = history.lost
+        checkpoints = _open_checkpoints(request, resources, history.heartbeat, cohort)
+        snapshot = request.folder.tokenizer if request.resume else None
+        try:
+            choose = functools.partial(_choose, request, checkpoints, console, history.lineage)
+            choice = Choice(
+                *cohort.from_leader("checkpoint", lambda: signals.unless_stopped(choose))
             )
             saved = _read_saved(request, checkpoints, choice, console)
             values = config.model_dump(mode="json")
@@ -84,8 +91,14 @@ def train(request: Request) -> int:
             if saved:
                 fallbacks = [{"step": step, "reason": what} for step, what in choice.rejected]
                 history.resumed(saved.progress.step, fallbacks)
-            setup = signals.unless_stopped(
-                lambda: _prepare(config, snapshot, console, resources, history.lineage.on_device)
+            lanes, on_device = (
+                lanes_of(saved.data_state) if saved else None,
+                history.lineage.on_device,
+            )
+            setup = cohort.interruptible(
+                "parts",
+                signals.unless_stopped,
+                lambda: _prepare(config, snapshot, lanes, console, resources, on_device),
             )
         except Interrupted:
             history.stopped(signals.stop)
@@ -93,18 +106,41 @@ def train(request: Request) -> int:
             return signals.exit_code
         if saved:
             _check_fit(saved, checkpoints, setup, request.allow_change)
-        resolved = config.model_dump(mode="json") | {"derived": derived_values(setup)}
-        if checkpoints and (warning := checkpoints.prepare(setup.learner.shapes)):
-            console.message(f"warning: {warning}")
-        if saved is None:
-            folder.keep_tokenizer(setup.tokenizer.save)
-        folder.write_configs(request.original, resolved)
-        if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
-            console.message(f"newer checkpoints set aside in {aside}")
-        session = Session(
-            setup, folder, checkpoints, saved, console, signals, history, request.started
+        cohort.from_leader(
+            "start", lambda: _write_start(request, setup, saved, checkpoints, console)
         )
-        return session.go()
+        session = Session(
+            setup,
+            request.folder,
+            checkpoints,
+            saved,
+            console,
+            signals,
+            history,
+            request.started,
+            cohort,
+        )
+        with cohort.explained():
+            return session.go()
+
+
+def _write_start(
+    request: Request,
+    setup: Setup,
+    saved: SavedRun | None,
+    checkpoints: Checkpoints | None,
+    console: PlainConsole,
+) -> None:
+    """Write what the folder of a run has from its start on."""
+    folder = request.folder
+    resolved = request.config.model_dump(mode="json") | {"derived": derived_values(setup)}
+    if checkpoints and (warning := checkpoints.prepare(setup.learner.shapes)):
+        console.message(f"warning: {warning}")
+    if saved is None:
+        folder.keep_tokenizer(setup.tokenizer.save)
+    folder.write_configs(request.original, resolved)
+    if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
+        console.message(f"newer checkpoints set aside in {aside}")
 
 
 def work_goes_on() -> bool:
@@ -112,16 +148,22 @@ def work_goes_on() -> bool:
     return work_left_behind() or is_stuck()
 
 
-def dry_run(config: Config) -> None:
+def dry_run(config: Config, place: Place | None = None) -> None:
     """Build everything, compile and take one step; write nothing.
+
+    Args:
+        config: the validated configuration.
+        place: of this process among several; None: it is alone.
 
     Raises:
         ChompError: what would stop the run.
     """
     with ExitStack() as resources:
-        console = open_console(steps=1, use_rich=config.logging.console_use_rich)
+        cohort = meet(place, config, Signals(), resources)
+        cohort.agree(settings(config))
+        console = console_of(config, cohort, steps=1)
         log_to_file(None, config.logging.level, console.message)
-        setup = _prepare(config, None, console, resources)
+        setup = _prepare(config, None, None, console, resources)
         console.table("Parameters", *parameter_table(setup))
         state = setup.learner.init()
         compiled = compile_step(setup)
@@ -137,6 +179,7 @@ def dry_run(config: Config) -> None:
 def _prepare(
     config: Config,
     snapshot: Path | None,
+    lanes: int | None,
     console: PlainConsole,
     resources: ExitStack,
     on_device: Callable[[str], None] = lambda device: None,
@@ -144,7 +187,7 @@ def _prepare(
     """Start JAX, build the parts and say what they are."""
     device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=config.runtime.compile_cache)
     on_device(device)
-    setup = set_up(config, snapshot)
+    setup = set_up(config, snapshot, lanes)
     resources.callback(setup.data.close)
     for warning in config_warnings(setup.config):
         console.message(f"warning: {warning}")
@@ -153,21 +196,23 @@ def _prepare(
     return setup
 
 
-def _open_history(request: Request, console: PlainConsole) -> History:
+def _open_history(
+    request: Request, log_file: Path | None, tell: Callable[[str], None], cohort: Cohort
+) -> History:
     folder, config = request.folder, request.config
-    log_file = config.logging.log_file
     return History(
         record=folder.record,
         heartbeat=folder.heartbeat,
-        log_file=folder.inside(log_file) if log_file else None,
+        log_file=log_file,
         watchdog_seconds=config.runtime.watchdog_seconds,
         started=request.started,
-        tell=console.message,
+        tell=tell,
+        keep=cohort.is_leader,
     )
 
 
 def _open_checkpoints(
-    request: Request, resources: ExitStack, heartbeat: Heartbeat
+    request: Request, resources: ExitStack, heartbeat: Heartbeat, cohort: Cohort
 ) -> Checkpoints | None:
     settings = request.config.checkpoint
     if not settings.enabled:
@@ -178,9 +223,10 @@ def _open_checkpoints(
         keep_every=settings.keep_every,
         async_save=settings.async_save,
         watched=lambda step: heartbeat.background("saving", step),
+        cohort=cohort,
     )
     resources.callback(checkpoints.close)
-    if request.resume is None and checkpoints.steps():
+    if request.resume is None and cohort.from_leader("checkpoints there", checkpoints.steps):
         raise ResumeError(
             f"{checkpoints.folder} already holds checkpoints, of another run; "
             "give another checkpoint.root_dir or --run-dir"

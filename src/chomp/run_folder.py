@@ -4,13 +4,19 @@ import datetime
 import fcntl
 import json
 import os
+import secrets
 import shutil
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 from chomp.errors import DiskError, ResumeError
 from chomp.whole_file import replace_text
+
+LOCK = ".lock"
+SHARED_TRIES, SHARED_DELAY = 50, 0.2
 
 
 class RunFolder:
@@ -60,7 +66,7 @@ class RunFolder:
             ResumeError: another process is in the folder, or it can't be written to.
         """
         try:
-            file = (self.path / ".lock").open("w")
+            file = (self.path / LOCK).open("w")
         except OSError as error:
             raise ResumeError(
                 f"{self.path} can't be written to ({error.strerror}); give another --run-dir"
@@ -73,6 +79,31 @@ class RunFolder:
                 f"another process is training in {self.path}; wait for its end, or stop it"
             ) from error
         return file
+
+    def mark(self) -> str:
+        """Write into the locked folder what tells other processes that they see the same one."""
+        text = secrets.token_hex(8)
+        (self.path / LOCK).write_text(text)
+        return text
+
+    def check_shared(self, mark: str) -> None:
+        """Check that this process sees the folder that another one has marked.
+
+        Raises:
+            ResumeError: it doesn't.
+        """
+        for _ in range(SHARED_TRIES):  # a network's file system may show it late
+            try:
+                if (self.path / LOCK).read_text() == mark:
+                    return
+            except OSError:
+                pass
+            time.sleep(SHARED_DELAY)
+        raise ResumeError(
+            f"{self.path} on {socket.gethostname()} isn't the folder of process 0: all processes "
+            "of a run need its folder on a shared file system, at the same path; give such a "
+            "--run-dir"
+        )
 
     def require_run(self) -> None:
         """Check that there is a run to resume, be it one that was killed while it started.

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 import jax.numpy as jnp
 
 from chomp.agenda import Agenda
-from chomp.checkpoint.archive import damage_lines
+from chomp.checkpoint.archive import Choice, damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
+from chomp.cohort import Cohort
+from chomp.data import merge_states
 from chomp.errors import ChompError, DivergedError, Interrupted
 from chomp.history.goodput import goodput_line
 from chomp.history.heartbeat import Phase
@@ -21,6 +23,7 @@ from chomp.programs import Compiled, compile_step
 from chomp.report import program_name, summary_lines
 from chomp.run_folder import RunFolder
 from chomp.signals import Signals
+from chomp.steering import Steering
 from chomp.tracking import (
     JsonLines,
     LastValues,
@@ -60,6 +63,7 @@ class Session:
         signals: what is asked for from outside.
         history: is told what the run does and what happens to it.
         started: `time.perf_counter()` when the command began.
+        cohort: the processes of the run.
     """
 
     def __init__(
@@ -72,10 +76,11 @@ class Session:
         signals: Signals,
         history: History,
         started: float,
+        cohort: Cohort,
     ):
         self.setup, self.config, self.folder = setup, setup.config, folder
         self.checkpoints, self.console, self.signals = checkpoints, console, signals
-        self.history, self.started = history, started
+        self.history, self.started, self.cohort = history, started, cohort
         self.data_start = setup.data.get_state()
         self.last = LastValues()
         self.saved = saved
@@ -92,7 +97,8 @@ class Session:
         while True:
             with self._open_tracker(saved) as tracker:
                 try:
-                    result = self._attempt(tracker, saved)
+                    with self.cohort.explained():
+                        result = self._attempt(tracker, saved)
                 except Interrupted:
                     self.history.stopped(self.signals.stop)
                     tracker.message("stopped before the first step")
@@ -129,18 +135,23 @@ class Session:
         setup.data.set_state(saved.data_state if saved else self.data_start)
         setup.data.train.start()
         heartbeat = self.history.heartbeat
+        steering = Steering(
+            self.cohort, self.signals, setup.data, self.config.checkpoint.save_every_minutes
+        )
         with heartbeat.during(Phase.COMPILING):
-            compiled = self.signals.unless_stopped(self._compile)
+            compiled = self.cohort.interruptible(
+                "compile", self.signals.unless_stopped, self._compile
+            )
         tracker.message(f"compiled   training step in {compiled.seconds:.1f} s")
         with heartbeat.during(Phase.RESTORING):
-            state = self.signals.unless_stopped(lambda: self._start_state(saved))
+            state = steering.guard(lambda: self._start_state(saved))
         progress = saved.progress if saved else Progress()
         if saved:
             tracker.message(f"resumed    after step {progress.step}")
         stopwatch = Stopwatch(self._tell)
         watch = self._watch(tracker, state, saved)
         window = Window(*saved.meta["window"]) if saved else Window()
-        agenda = Agenda(setup, tracker, stopwatch, self.signals, watch, progress, window)
+        agenda = Agenda(setup, tracker, stopwatch, steering, watch, progress, window)
         with ExitStack() as resources:
             save = (lambda moment: self._save(moment, watch)) if self.checkpoints else None
             actions = agenda.actions(
@@ -159,10 +170,10 @@ class Session:
                 compiled.step,
                 state,
                 progress,
-                setup.data.train,
+                steering.stream,
                 actions,
                 steps=self.config.train.steps,
-                should_stop=self.signals.stop_requested,
+                should_stop=steering.should_stop,
                 stopwatch=stopwatch,
                 skipped=frozenset(self.history.lineage.skipped_batches),
             )
@@ -226,14 +237,16 @@ class Session:
         batches = [incident.batch for incident in rewind.incidents]
         first = rewind.incidents[0].step
         saved = None
-        if self.checkpoints:
-            self.checkpoints.wait()
-            choice = self.checkpoints.newest_good(first - 1)
+        if checkpoints := self.checkpoints:
+            checkpoints.wait()
+            choice = Choice(
+                *self.cohort.from_leader("rewind", lambda: checkpoints.newest_good(first - 1))
+            )
             for line in damage_lines(choice):
                 tracker.message(f"warning: {line}")
             step = choice.step
-            saved = None if step is None else self.checkpoints.restore_run(step)
-            self.checkpoints.set_aside_after(step or 0)
+            saved = None if step is None else checkpoints.restore_run(step)
+            self.cohort.from_leader("set aside", lambda: _set_aside(checkpoints, step or 0))
         step = saved.progress.step if saved else 0
         self.history.lineage.rewind(self.history.heartbeat.now().finished, step, batches)
         self.history.heartbeat.finished(step)
@@ -247,6 +260,8 @@ class Session:
         """Open metrics, samples and Weights & Biases, next to the console."""
         folder, settings = self.folder, self.config.logging
         step = saved.progress.step if saved else 0
+        if not self.cohort.is_leader:
+            return Tracker([self.last], step)
         unfinished = saved.meta["unfinished"] if saved else {"actions": [], "row": {}}
         metrics = folder.inside(settings.metrics_file)
         # What the saved step still has to write was written before, if it was resumed before.
@@ -290,7 +305,7 @@ class Session:
     def _open_ledger(
         self, progress: Progress, resources: ExitStack
     ) -> Callable[[int, int, BatchStats], None] | None:
-        if not self.config.logging.ledger_every:
+        if not (self.config.logging.ledger_every and self.cohort.is_leader):
             return None
         ledger = Ledger(
             self.folder.ledger,
@@ -303,7 +318,7 @@ class Session:
 
     def _profile(self, progress: Progress, resources: ExitStack) -> Profile | None:
         train = self.config.train
-        if not train.profile:
+        if not (train.profile and self.cohort.is_leader):
             return None
         folder = self.folder.inside(train.profile_dir or "profile")
         profile = Profile(folder, progress.step)
@@ -324,13 +339,19 @@ class Session:
             "window": moment.window,
             "unfinished": {"actions": moment.pending, "row": moment.row},
         }
-        self.checkpoints.save(moment.state, moment.progress, self.setup.data.get_state(), meta)
+        states = self.setup.data.get_state()
+        data_state = self.cohort.exchange("data state", states, decide=merge_states)
+        self.checkpoints.save(moment.state, moment.progress, data_state, meta)
         self._show_problems(self.checkpoints)
 
     def _show_problems(self, checkpoints: Checkpoints) -> None:
         for problem in checkpoints.problems():
             self.console.message(f"warning: {problem}")
             self.history.lineage.event(EventKind.NOT_SAVED, what=problem)
+
+
+def _set_aside(checkpoints: Checkpoints, step: int) -> None:
+    checkpoints.set_aside_after(step)
 
 
 def _make_up_for(saved: SavedRun, state: TrainState, actions: list[Action]) -> bool:

@@ -51,6 +51,10 @@ class Signals:
     def _ask_to_save(self, number: int, frame: FrameType | None) -> None:
         self.save_requested = True
 
+    def hear(self, number: int) -> None:
+        """Take a signal that another process got as one that asks this one to stop."""
+        self.stop = self.stop or signal.Signals(number)
+
     def stop_requested(self) -> bool:
         """Whether a stop was asked for."""
         return self.stop is not None

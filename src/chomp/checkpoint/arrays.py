@@ -1,11 +1,13 @@
 """The arrays of a checkpoint, through Orbax, each by its path in the tree that it belongs to."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from chomp.types import TrainState
 
@@ -59,6 +61,37 @@ def write_items(folder: Path, items: dict[str, Flat]) -> None:
             checkpointer.save(folder.absolute() / name, args=ocp.args.StandardSave(flat))
 
 
+def make_folders(folder: Path, items: dict[str, Flat]) -> None:
+    """Make the folders that `write_share` writes to."""
+    for name in items:
+        (folder / name).mkdir(parents=True)
+
+
+def write_share(folder: Path, items: dict[str, Flat]) -> None:
+    """Write what this process holds of arrays that several share; `finish` is for one, after all.
+
+    Orbax's own way of saving waits for all processes in a program of their devices, which must not
+    run beside a training step, and without hearing of a process that failed.
+
+    Raises:
+        OSError, ValueError: the disk is full or can't be written to.
+    """
+    for name, flat in items.items():
+        with closing(ocp.StandardCheckpointHandler()) as handler:
+            handler.save(epath.Path(folder.absolute() / name), args=ocp.args.StandardSave(flat))
+
+
+def finish(folder: Path, items: dict[str, Flat]) -> None:
+    """Put together what the processes wrote.
+
+    Raises:
+        OSError, ValueError: the disk is full or can't be written to.
+    """
+    for name in items:
+        with closing(ocp.StandardCheckpointHandler()) as handler:
+            handler.finalize(epath.Path(folder.absolute() / name))
+
+
 def read_item(folder: Path, name: str, like: Flat) -> Flat:
     """Return the arrays of an item, shaped and placed as in `like` (shapes suffice).
 
@@ -69,8 +102,9 @@ def read_item(folder: Path, name: str, like: Flat) -> Flat:
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first)
         for path, leaf in like.items()
     }
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(folder.absolute() / name, args=ocp.args.StandardRestore(like))
+    with closing(ocp.StandardCheckpointHandler()) as handler:
+        place = epath.Path(folder.absolute() / name)
+        return handler.restore(place, args=ocp.args.StandardRestore(like))
 
 
 def read_numpy(folder: Path, name: str) -> dict[str, np.ndarray]:

@@ -18,15 +18,19 @@ from chomp.checkpoint.arrays import (
     Flat,
     by_path,
     copy_to_host,
+    finish,
     join,
+    make_folders,
     read_item,
     shapes,
     split,
     unflatten,
     write_items,
+    write_share,
 )
 from chomp.checkpoint.disk import EXTRA, check_room, free_bytes, megabytes, reason
 from chomp.checkpoint.manifest import write_manifest
+from chomp.cohort import Cohort
 from chomp.errors import DiskError, ResumeError
 from chomp.types import Progress, TrainState
 from chomp.whole_file import sync_folder
@@ -58,6 +62,8 @@ class Checkpoints(Archive):
         keep_every: steps divisible by it are kept for good; 0: none.
         async_save: write in the background.
         watched: what writing a step's checkpoint is done inside of.
+        cohort: the processes that share the arrays, all of which save and restore; each needs the
+            folder at this path. None: there is only this one.
     """
 
     def __init__(
@@ -68,10 +74,11 @@ class Checkpoints(Archive):
         keep_every: int = 0,
         async_save: bool = False,
         watched: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext(),
+        cohort: Cohort | None = None,
     ):
         super().__init__(folder)
         self._max_to_keep, self._keep_every = max_to_keep, keep_every
-        self._async_save, self._watched = async_save, watched
+        self._async_save, self._watched, self._cohort = async_save, watched, cohort or Cohort()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._problems: list[str] = []
@@ -127,11 +134,14 @@ class Checkpoints(Archive):
         again.
         """
         self.wait()
-        if self.complete(progress.step):
+        items = split(state)
+        there, problem = self._cohort.from_leader(
+            "room", lambda: self._before(progress.step, items)
+        )
+        if there:
             self._last_good = progress.step
             return
-        items = split(state)
-        if problem := self._obstacle(items):
+        if problem:
             self._report(progress.step, problem)
             return
         record = json.dumps({"progress": progress._asdict(), "data": data_state, "meta": meta})
@@ -192,6 +202,11 @@ class Checkpoints(Archive):
         leaves = jax.tree.leaves(items)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + EXTRA
 
+    def _before(self, step: int, items: dict[str, Flat]) -> tuple[bool, str | None]:
+        """Return whether the step is saved already, and why a save needn't be tried."""
+        there = self.complete(step) is not None
+        return there, None if there else self._obstacle(items)
+
     def _obstacle(self, items: dict[str, Flat]) -> str | None:
         """Return why a save needn't be tried."""
         try:
@@ -222,24 +237,61 @@ class Checkpoints(Archive):
         """Write a checkpoint and delete old ones; runs in the thread of the writer."""
         step = progress.step
         draft = self.folder / f"{UNFINISHED}{step}" / str(step)
-        try:
-            draft.mkdir(parents=True)
-            write_items(draft, items)
+
+        def complete() -> None:
             (draft / RECORD).write_text(record, encoding="utf-8")
             write_manifest(draft, step, progress.tokens_seen)
             draft.rename(self.path(step))
             draft.parent.rmdir()
             sync_folder(self.folder)
+
+        try:
+            if self._cohort.size == 1:
+                draft.mkdir(parents=True)
+                write_items(draft, items)
+                complete()
+            else:
+                self._write_together(draft, items, complete)
         except DISK_ERRORS as error:
-            _clear(draft.parent)
+            if self._cohort.is_leader:
+                _clear(draft.parent)
             self._report(step, reason(error))
             return
         self._last_good = step
         try:
-            if self._max_to_keep is not None:
+            if self._max_to_keep is not None and self._cohort.is_leader:
                 self.prune(self._max_to_keep, self._keep_every)
         except OSError as error:
             self._problems.append(f"old checkpoints can't be deleted: {reason(error)}")
+
+    def _write_together(
+        self, draft: Path, items: dict[str, Flat], complete: Callable[[], None]
+    ) -> None:
+        """Write what all processes hold; each of them calls this.
+
+        Raises:
+            OSError: one of them can't write; in all of them.
+        """
+
+        def done(name: str, work: Callable[[], None], mine: bool) -> None:
+            problem = _problem_of(work) if mine else None
+            problems = self._cohort.exchange(name, problem, channel="save")
+            if found := next(filter(None, problems), None):
+                raise OSError(f"process {problems.index(found)}: {found}")
+
+        leads = self._cohort.is_leader
+        done("folders", lambda: make_folders(draft, items), leads)
+        done("arrays", lambda: write_share(draft, items), True)
+        done("parts put together", lambda: finish(draft, items), leads)
+        done("manifest", complete, leads)
+
+
+def _problem_of(work: Callable[[], None]) -> str | None:
+    try:
+        work()
+    except DISK_ERRORS as error:
+        return reason(error)
+    return None
 
 
 def _clear(folder: Path) -> None:

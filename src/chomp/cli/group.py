@@ -23,8 +23,9 @@ class _Group(click.Group):
 
 def show_error(error: ChompError) -> None:
     """Print an error."""
+    start = "error: " if error.process is None else f"error: process {error.process}: "
     for line in str(error).splitlines():
-        click.echo(f"error: {line}" if not line.startswith(" ") else line, err=True)
+        click.echo(f"{start}{line}" if not line.startswith(" ") else line, err=True)
 
 
 @click.group(

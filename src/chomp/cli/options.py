@@ -17,6 +17,20 @@ def override_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which of a run's processes this one is."""
+    number = click.IntRange(min=0)
+    for option in (
+        click.option("--process-id", type=number, help="Number of this process, from 0."),
+        click.option("--processes", type=number, help="How many processes the run has."),
+        click.option(
+            "--coordinator", metavar="HOST:PORT", help="Where process 0 lets the others meet."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 class FolderPath(click.Path):
     """A folder's path; an empty one, as an unset variable gives, isn't the current folder."""
 

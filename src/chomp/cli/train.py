@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from chomp.cli.group import show_error
-from chomp.cli.options import FolderPath, override_option, start_environment
+from chomp.cli.options import FolderPath, override_option, process_options, start_environment
 from chomp.errors import ChompError
 from chomp.garbage import deferred_collection
 from chomp.signals import nothing_to_save
@@ -27,6 +27,7 @@ from chomp.signals import nothing_to_save
     metavar="KEY",
     help="Resume although this value of the configuration has changed.",
 )
+@process_options
 @click.option("--dry-run", is_flag=True, help="Compile and take one step; write nothing.")
 @deferred_collection()
 def train(
@@ -35,6 +36,9 @@ def train(
     run_dir: Path | None,
     resume: str | None,
     allow_change: Sequence[str],
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
     dry_run: bool,
 ) -> None:
     """Train the model that CONFIG describes, or go on with a run.
@@ -44,11 +48,23 @@ def train(
     \b
     chomp train configs/quickstart.yaml -o optim.lr=1e-3
     chomp train --run-dir runs/first --resume latest -o train.steps=2000
+
+    A run may have several processes, on one host or on many: start the same command for each of
+    them. Under SLURM, Open MPI or an indexed Kubernetes job they find each other; else each is told
+    --coordinator, --processes and --process-id, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID in the environment.
     """
     started = time.perf_counter()
     with nothing_to_save():
         code = _train(
-            config_path, overrides, run_dir, resume, allow_change, dry_run, started=started
+            config_path,
+            overrides,
+            run_dir,
+            resume,
+            allow_change,
+            (coordinator, processes, process_id),
+            dry_run,
+            started=started,
         )
     sys.exit(code)
 
@@ -59,6 +75,7 @@ def _train(
     run_dir: Path | None,
     resume: str | None,
     allow_change: Sequence[str],
+    process: tuple[str | None, int | None, int | None],
     dry_run: bool,
     *,
     started: float,
@@ -86,11 +103,13 @@ def _train(
         original = config_path.read_text(encoding="utf-8")
     start_environment()
     from chomp import run
+    from chomp.parallel import find_place
 
+    place = find_place(*process)
     if dry_run:
-        run.dry_run(config)
+        run.dry_run(config, place)
         return 0
-    request = run.Request(config, original, folder, resume, allow_change, started)
+    request = run.Request(config, original, folder, resume, allow_change, started, place)
     try:
         code = run.train(request)
     except ChompError as error:

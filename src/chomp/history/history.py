@@ -34,6 +34,7 @@ class History:
         watchdog_seconds: float,
         started: float,
         tell: Callable[[str], None],
+        keep: bool = True,
     ):
         """Read what earlier starts left.
 
@@ -44,8 +45,10 @@ class History:
             watchdog_seconds: that make a stall; 0: none.
             started: `time.perf_counter()` when the command began.
             tell: takes lines for the user.
+            keep: write the files; else another process does, and they are only read.
         """
-        self.lineage = Lineage(record, heartbeat, tell)
+        self.lineage = Lineage(record, heartbeat, tell, keep=keep)
+        self._keep = keep
         self.heartbeat = Heartbeat(None, started=started)
         self._path, self._started, self._tell = heartbeat, started, tell
         self._watchdog = Watchdog(
@@ -58,7 +61,8 @@ class History:
         """Begin the start in the record, as `Lineage.start` does, and keep the heartbeat's file."""
         time_began = time.time() - (time.perf_counter() - self._started)
         self.lineage.start(time=time_began, versions=versions, config=config, compare=compare)
-        self.heartbeat.keep_in(self._path, self.lineage.number)
+        if self._keep:
+            self.heartbeat.keep_in(self._path, self.lineage.number)
         self._begun = True
         if problem := self.heartbeat.problem:
             self._tell(f"warning: {problem}; if the run is killed, it can't tell where")
@@ -78,6 +82,12 @@ class History:
         if stop and self._begun:
             self.lineage.event(EventKind.STOP, signal=stop.name)
         self.end("stopped")
+
+    def lost(self, failure: ChompError) -> None:
+        """Record the error that ends the process without the end of the block; in any thread."""
+        if self._begun:
+            reason = f"{type(failure).__name__}: {failure}"
+            self.lineage.end("failed", self.heartbeat.now(), error=reason)
 
     def goodput(self) -> Goodput:
         """Return what the time of the whole run so far went into."""

@@ -28,7 +28,9 @@ class Lineage:
     After `start`, the methods may be called from any thread.
     """
 
-    def __init__(self, path: Path, heartbeat: Path, warn: Callable[[str], None]):
+    def __init__(
+        self, path: Path, heartbeat: Path, warn: Callable[[str], None], *, keep: bool = True
+    ):
         """Read what earlier starts left; the end of one that was killed comes from its heartbeat.
 
         A broken file is moved aside with a warning.
@@ -37,8 +39,9 @@ class Lineage:
             path: of `run.json`.
             heartbeat: of the start before, not yet replaced by this one's.
             warn: takes warnings.
+            keep: write the file; else another process does.
         """
-        self._path, self._warn = path, warn
+        self._path, self._warn, self._keep = path, warn, keep
         self._lock = threading.Lock()
         self.record = self._read() or Record(secrets.token_hex(8))
         if self.record.starts:
@@ -175,6 +178,8 @@ class Lineage:
             return read_record(self._path)
         except ValueError as error:
             reason = str(error)
+        if not self._keep:
+            return None
         names = (self._path.with_name(f"{self._path.name}.broken-{i}") for i in range(1, 1000))
         aside = next(path for path in names if not path.exists())
         try:
@@ -189,6 +194,8 @@ class Lineage:
         return None
 
     def _write(self) -> None:
+        if not self._keep:
+            return
         try:
             replace_text(self._path, self.record.to_json())
         except OSError as error:

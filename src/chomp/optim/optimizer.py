@@ -1,14 +1,19 @@
 """AdamW, or Muon with AdamW for what is not a projection."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from chomp.config import OptimConfig
+from chomp.config import MuonConfig, OptimConfig
 from chomp.optim.groups import Group
+
+Transformation = optax.GradientTransformation
+Work = Callable[[list[Array]], Any]
 
 
 def _matrices_output_first(updates: Any) -> Any:
@@ -16,16 +21,49 @@ def _matrices_output_first(updates: Any) -> Any:
     return jax.tree.map(lambda _: MuonDimensionNumbers(1, 0), updates)
 
 
-def _scale_to_rms(rms: float) -> optax.GradientTransformation:
+def _stacks_output_first(updates: Any) -> Any:
+    """Stacks of weights."""
+    return jax.tree.map(lambda _: MuonDimensionNumbers(2, 1), updates)
+
+
+def _scale_to_rms(rms: float) -> Transformation:
     """Give orthogonal updates the same root mean square at every shape (arXiv:2502.16982)."""
     return optax.stateless_with_tree_map(
         lambda update, _: update * (rms * max(jnp.shape(update)) ** 0.5)
     )
 
 
+def _muon(config: MuonConfig, deal_out: Callable[[Any, Work], Any] | None) -> Transformation:
+    """Return momentum and its orthogonalization, where wanted with the matrices dealt out."""
+
+    def scale(steps: int, beta: float, nesterov: bool, numbers: Any) -> Transformation:
+        return scale_by_muon(
+            ns_steps=steps, beta=beta, nesterov=nesterov, weight_dimension_numbers=numbers
+        )
+
+    if deal_out is None:
+        return scale(config.ns_steps, config.momentum, config.nesterov, _matrices_output_first)
+    # Without iterations there is only the momentum, of norm 1; without momentum the iterations.
+    momentum = scale(0, config.momentum, config.nesterov, _matrices_output_first)
+    iterate = scale(config.ns_steps, 0.0, False, _stacks_output_first)
+
+    def orthogonalize(stacks: list[Array]) -> Any:
+        return iterate.update(stacks, iterate.init(stacks))[0]
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = momentum.update(updates, state, params)
+        return deal_out(updates, orthogonalize), state
+
+    # One transformation, as the other: a checkpoint fits both.
+    return Transformation(momentum.init, update)
+
+
 def build_optimizer(
-    config: OptimConfig, groups: Any, schedule: optax.Schedule
-) -> optax.GradientTransformation:
+    config: OptimConfig,
+    groups: Any,
+    schedule: optax.Schedule,
+    deal_out: Callable[[Any, Work], Any] | None = None,
+) -> Transformation:
     """Return clipping by global norm, then the update of each parameter's group.
 
     Muon (Jordan et al., 2024) has the rate `schedule * config.muon.lr_scale`. Weight decay is
@@ -35,6 +73,8 @@ def build_optimizer(
         config: the `optim` section.
         groups: a tree like the parameters with a `Group` for each.
         schedule: learning rate of AdamW by update count.
+        deal_out: applies work on stacks of whole matrices to a tree of them that several devices
+            hold in pieces; None: each device has them whole.
     """
     adam = optax.scale_by_adam(
         config.adam.b1, config.adam.b2, config.adam.eps, nesterov=config.adam.nesterov
@@ -46,12 +86,7 @@ def build_optimizer(
     rate = optax.scale_by_learning_rate(schedule)
     transforms = {
         Group.MUON: optax.chain(
-            scale_by_muon(
-                ns_steps=muon.ns_steps,
-                beta=muon.momentum,
-                nesterov=muon.nesterov,
-                weight_dimension_numbers=_matrices_output_first,
-            ),
+            _muon(muon, deal_out),
             shape_scale,
             optax.add_decayed_weights(config.weight_decay * muon.weight_decay_mult),
             optax.scale_by_learning_rate(lambda count: schedule(count) * muon.lr_scale),

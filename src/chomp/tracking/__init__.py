@@ -1,6 +1,6 @@
 """Where metrics, samples and messages go: metrics.jsonl, the console, Weights & Biases."""
 
-from chomp.tracking.console import PlainConsole, RichConsole, open_console
+from chomp.tracking.console import NoConsole, PlainConsole, RichConsole, open_console
 from chomp.tracking.files import JsonLines, keep_rows_up_to, log_to_file
 from chomp.tracking.tracker import LastValues, Sink, Tracker
 from chomp.tracking.wandb_sink import WandbSink, require_wandb
@@ -8,6 +8,7 @@ from chomp.tracking.wandb_sink import WandbSink, require_wandb
 __all__ = [
     "JsonLines",
     "LastValues",
+    "NoConsole",
     "PlainConsole",
     "RichConsole",
     "Sink",

@@ -115,6 +115,19 @@ class PlainConsole(Silent):
             self.message("  " + "  ".join(cells).rstrip())
 
 
+class NoConsole(PlainConsole):
+    """Shows nothing: for processes beside the one that has the console."""
+
+    def __init__(self):
+        super().__init__(0, sys.stderr)
+
+    def message(self, text: str) -> None:
+        """Show nothing."""
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """Show nothing."""
+
+
 class RichConsole(PlainConsole):
     """Panels, and a progress bar that the lines scroll above."""
 

@@ -1,15 +1,15 @@
 """The same steps on one device and on meshes of eight. Runs in a process that has eight."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from chomp.config import Config
 from chomp.config.parallel import ParallelConfig
-from chomp.parallel import Placement, Spread, device_bytes, make_mesh
+from chomp.parallel import device_bytes
 from chomp.parallel.collectives import collectives
 from chomp.parts import Learner, build_learner
 from chomp.programs import Compiled, batch_shapes, compile_step
@@ -28,17 +28,11 @@ DUMMY = {"d_model": 32}
 ACCUM, ROWS, TIME = 3, 8, 64
 
 
-def learner_for(config: Any, *, data: int, fsdp: int, gather: str = "step") -> Learner:
+def learner_for(config: Config, *, data: int, fsdp: int, gather: str = "step") -> Learner:
     """The learner of a config on the first data * fsdp devices."""
     parallel = ParallelConfig(data=data, fsdp=fsdp, gather=gather)
-    mesh = make_mesh(parallel, ROWS, jax.devices()[: data * fsdp])
-    placement, learner = Placement(mesh), build_learner(config)
-    return replace(
-        learner,
-        placement=placement,
-        spread=Spread(placement, by_layer=gather == "layer"),
-        shapes=placement.place_shapes(learner.shapes),
-    )
+    config = config.model_copy(update={"parallel": parallel})
+    return build_learner(config, devices=jax.devices()[: data * fsdp])
 
 
 class Steps:
