@@ -78,6 +78,7 @@ def lead_badly(cohort: Cohort) -> None:
 
 def vanish(cohort: Cohort, number: signal.Signals, who: int) -> None:
     """Be killed, or suspended, while the others wait."""
+    cohort.exchange("all are here", None)
     if cohort.index == who:
         say("gone", time.time())
         os.kill(os.getpid(), number)
@@ -86,6 +87,7 @@ def vanish(cohort: Cohort, number: signal.Signals, who: int) -> None:
 
 def hang(cohort: Cohort) -> None:
     """Be killed while the main thread of the others doesn't come back to Python."""
+    cohort.exchange("all are here", None)
     if cohort.index == 1:
         say("gone", time.time())
         os.kill(os.getpid(), signal.SIGKILL)

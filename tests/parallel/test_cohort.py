@@ -95,7 +95,7 @@ def test_the_others_notice_a_killed_process(members: Members, what: str) -> None
 def test_a_killed_first_process_ends_the_others(members: Members) -> None:
     killed, other = gather(members("kill_leader"))
     assert other.code == LOST, other
-    assert "process 1: process 0 (127.0.0.1:" in other.err
+    assert "process 0 (127.0.0.1:" in other.out + other.err
     assert other.end - gone_at(killed) < SOON
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax._src import distributed
 
-from chomp.cohort import Cohort
+from chomp.cohort import Cohort, Hooks
 from chomp.errors import ChompError, ConfigError, LostError
 from chomp.parallel.board import Board
 from chomp.parallel.joined import Joined
@@ -45,24 +45,22 @@ def join(place: Place | None, *, seconds: float, lost_after: float) -> Cohort:
     # Its handler of SIGTERM would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    _connect(place, seconds, lost_after)
-    names = [f"process {index}" for index in range(place.size)]
-    names[0] += f" ({place.coordinator})"
-    board = Board(distributed.global_state.client)
-    board.put(f"host/{place.number}", socket.gethostname())
-    cohort: Joined
+    hooks = Hooks()
 
     def end(failure: ChompError) -> None:
         failure.process = place.number or None
-        cohort.hooks.before_end(failure)
+        hooks.before_end(failure)
         _say(failure)
         _exit(failure.exit_code)
 
-    watch = Watch(board, place.number, names, lost_after, end)
-    cohort = Joined(board, watch, place.number, place.size, _leave)
-    _outlive_the_coordinator(place, end)
+    _outlive_the_coordinator(place, end)  # from the first connection on
+    _connect(place, seconds, lost_after)
+    names = [f"process {number}" for number in range(place.size)]
+    names[0] += f" ({place.coordinator})"
+    board = Board(distributed.global_state.client)
+    watch = Watch(board, place.number, names, lost_after, end, hooks)
     watch.start()
-    return cohort
+    return Joined(board, watch, place.number, place.size, _leave)
 
 
 def _connect(place: Place, seconds: float, lost_after: float) -> None:
@@ -168,14 +166,18 @@ def _outlive_the_coordinator(place: Place, end: Callable[[ChompError], None]) ->
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
     libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
 
+    first = threading.Lock()
+
     def aborted(number: int) -> None:
-        libc.signal(signal.SIGABRT, None)  # a second one, and that of another cause, ends it
+        if not first.acquire(blocking=False):
+            time.sleep(10 * DYING)  # several of its threads may abort
         ends = time.monotonic() + DYING
         while time.monotonic() < ends:
             if not _answers(place.coordinator):
                 name = f"process 0 ({place.coordinator})"
                 end(LostError(lost_message(name, "the connection broke")))
             time.sleep(0.1)
+        libc.signal(signal.SIGABRT, None)  # the abort, of another cause, goes on
 
     _kept.append(kind(aborted))
     libc.signal(signal.SIGABRT, ctypes.cast(_kept[-1], ctypes.c_void_p))

@@ -36,6 +36,7 @@ class Watch:
         names: what to call the processes.
         lost_after: seconds without a sign of life.
         end: ends the process where the main thread can't; doesn't return.
+        hooks: of the process.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Watch:
         names: list[str],
         lost_after: float,
         end: Callable[[ChompError], None],
+        hooks: Hooks,
     ):
-        self.hooks = Hooks()
+        self.hooks = hooks
         self.failure: ChompError | None = None
         """Why the run can't go on."""
         self._board, self._index, self._names, self._end = board, index, names, end

@@ -1,0 +1,98 @@
+"""What a device holds and sends on meshes of eight devices: the tables of docs/scaling.md.
+
+    python scripts/scaling_tables.py configs/megalodon-100m.yaml
+
+Compiles the training step for virtual devices; nothing is allocated. Ends with 1 if parameters or
+optimizer state don't fall as 1 / fsdp to within 5%, or if the step with AdamW sends more than 1.3
+times the least that its mesh allows.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+from chomp.runtime import prepare_environment
+
+prepare_environment()
+
+import jax  # noqa: E402
+
+from chomp.config import Config, load_config  # noqa: E402
+from chomp.plan.plan import use_virtual_devices  # noqa: E402
+from chomp.plan.sizes import FLOAT32, Sizes, measure  # noqa: E402
+
+DEVICES = 8
+MESHES = ((1, "step"), (2, "step"), (4, "step"), (8, "step"), (2, "layer"), (8, "layer"))
+"""fsdp and gather."""
+OPTIMIZERS = ("adamw", "muon")
+ROUNDING, SLACK = 0.05, 1.3
+MB = 1e6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("-o", "--override", action="append", default=[])
+    args = parser.parse_args()
+    use_virtual_devices(DEVICES)
+    held, sent, good = [], [], True
+    for optimizer, (fsdp, gather) in product(OPTIMIZERS, MESHES):
+        mesh = (f"parallel.fsdp={fsdp}", f"parallel.gather={gather}", "parallel.data=-1")
+        config = load_config(args.config, [*args.override, f"optim.name={optimizer}", *mesh])
+        learner, sizes = measure(config, config.train.batch_size)
+        memory = sizes.memory
+        names = f"| {optimizer} | {DEVICES // fsdp} x {fsdp} | {gather} "
+        if gather == "step":
+            whole = [sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+                     for tree in (learner.shapes.params, learner.shapes.opt_state)]  # fmt: skip
+            pieces = (memory.parameters, memory.optimizer)
+            off = [part * fsdp / all_ - 1 for part, all_ in zip(pieces, whole, strict=True)]
+            good &= max(map(abs, off)) < ROUNDING
+            held.append(
+                f"{names.rsplit('|', 1)[0]}| {memory.parameters / MB:.1f} | {off[0]:+.2%} | "
+                f"{memory.optimizer / MB:.1f} | {off[1]:+.2%} |"
+            )
+        total = sum(one.times * one.sent for one in sizes.collectives)
+        least = least_bytes(config, learner.parameters * FLOAT32, fsdp)
+        good &= optimizer != "adamw" or total <= SLACK * least
+        sent.append(
+            f"{names}| {kinds(sizes)} | {total / MB:.1f} | {least / MB:.1f} | {total / least:.3f} |"
+        )
+        print(f"{sent[-1]} {sizes.seconds:.0f} s", file=sys.stderr)
+    print("| optimizer | data x fsdp | parameters MB | off 1/fsdp | optimizer MB | off 1/fsdp |")
+    print("|---|---|---|---|---|---|", *held, sep="\n", end="\n\n")
+    print("| optimizer | data x fsdp | gather | times a step | MB sent | least MB | ratio |")
+    print("|---|---|---|---|---|---|---|", *sent, sep="\n")
+    return int(not good)
+
+
+def least_bytes(config: Config, size: int, fsdp: int) -> float:
+    """Return the bytes that a device has to send in a step, with rings.
+
+    Parameters are fetched and their gradients' sums shared out over `fsdp`, once, or with
+    `gather: layer` twice and once for each microbatch; what a device then has of the gradients is
+    summed over `data`, once.
+
+    Args:
+        config: with the mesh.
+        size: bytes of all parameters, and of their gradients.
+        fsdp: devices that share them.
+    """
+    data = DEVICES // fsdp
+    passes = 3 * config.train.grad_accum if config.parallel.gather == "layer" else 2
+    shared = passes * size * (fsdp - 1) / fsdp
+    return shared + 2 * size / fsdp * (data - 1) / data
+
+
+def kinds(sizes: Sizes) -> str:
+    """Return how often each kind of collective runs in a step."""
+    times: Counter[str] = Counter()
+    for one in sizes.collectives:
+        times[one.kind] += one.times
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(times.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
