@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from chomp.runtime import prepare_environment
 
@@ -55,7 +56,7 @@ def main() -> int:
                 f"{memory.optimizer / MB:.1f} | {off[1]:+.2%} |"
             )
         total = sum(one.times * one.sent for one in sizes.collectives)
-        least = least_bytes(config, learner.parameters * FLOAT32, fsdp)
+        least = least_bytes(config, learner.shapes.params, fsdp)
         good &= optimizer != "adamw" or total <= SLACK * least
         sent.append(
             f"{names}| {kinds(sizes)} | {total / MB:.1f} | {least / MB:.1f} | {total / least:.3f} |"
@@ -68,22 +69,28 @@ def main() -> int:
     return int(not good)
 
 
-def least_bytes(config: Config, size: int, fsdp: int) -> float:
+def least_bytes(config: Config, params: Any, fsdp: int) -> float:
     """Return the bytes that a device has to send in a step, with rings.
 
-    Parameters are fetched and their gradients' sums shared out over `fsdp`, once, or with
-    `gather: layer` twice and once for each microbatch; what a device then has of the gradients is
-    summed over `data`, once.
+    Over `fsdp` parameters are fetched once and the sums of their gradients shared out once. With
+    `gather: layer` each microbatch fetches those of the layers twice, and shares out gradients.
+    Over `data` each device's share of the gradients is summed once.
 
     Args:
         config: with the mesh.
-        size: bytes of all parameters, and of their gradients.
+        params: shapes of the parameters; their gradients are as large.
         fsdp: devices that share them.
     """
+    sizes = {True: 0, False: 0}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        sizes[".layers" in jax.tree_util.keystr(path)] += leaf.size * FLOAT32
+    if config.parallel.gather == "step":
+        passed = 2 * (sizes[True] + sizes[False])
+    else:
+        passed = config.train.grad_accum * (3 * sizes[True] + sizes[False]) + sizes[False]
     data = DEVICES // fsdp
-    passes = 3 * config.train.grad_accum if config.parallel.gather == "layer" else 2
-    shared = passes * size * (fsdp - 1) / fsdp
-    return shared + 2 * size / fsdp * (data - 1) / data
+    summed = 2 * sum(sizes.values()) / fsdp * (data - 1) / data
+    return passed * (fsdp - 1) / fsdp + summed
 
 
 def kinds(sizes: Sizes) -> str:
