@@ -15,7 +15,7 @@ from chomp.parts import Learner, build_learner
 from chomp.programs import Compiled, batch_shapes, compile_step
 from chomp.types import Batch, TrainState
 
-LAYERS = 3
+LAYERS = 2
 MODEL = {
     "num_layers": LAYERS,
     "model_dim": 64,
