@@ -86,14 +86,13 @@ def tell(processes: list[subprocess.Popen[str]], number: int) -> None:
 def wait(processes: list[subprocess.Popen[str]]) -> int:
     """Wait for all; kill those that outlive another's failure by `GRACE`. Return the exit code."""
     first, deadline = 0, float("inf")
-    while any(process.poll() is None for process in processes):
-        codes = [process.returncode for process in processes if process.returncode]
-        if codes and not first:
-            first, deadline = codes[0], time.monotonic() + GRACE
+    while None in (codes := [process.poll() for process in processes]):
+        if any(codes) and not first:
+            first, deadline = next(filter(None, codes)), time.monotonic() + GRACE
         if time.monotonic() > deadline:
             tell(processes, signal.SIGKILL)
         time.sleep(0.05)
-    first = first or next((p.returncode for p in processes if p.returncode), 0)
+    first = first or next(filter(None, codes), 0)
     return 128 - first if first < 0 else first  # -9: killed by signal 9; shells say 137
 
 

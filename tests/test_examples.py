@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -153,6 +154,17 @@ def local(compile_cache: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
         if process.poll() is None:
             process.terminate()
             process.communicate(timeout=120)
+
+
+def test_the_local_launcher_ends_what_outlives_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of the processes fails, and however."""
+    wait = runpy.run_path(str(LOCAL))["wait"]
+    monkeypatch.setitem(wait.__globals__, "GRACE", 0.1)
+    for last in "import os; os.kill(os.getpid(), 9)", "raise SystemExit(75)":
+        programs = "import time; time.sleep(100)", last
+        processes = [subprocess.Popen([sys.executable, "-c", program]) for program in programs]
+        assert wait(processes) == (137 if "kill" in last else 75)
+        assert processes[0].returncode == -signal.SIGKILL
 
 
 def test_the_local_launcher_passes_errors_on(local: Callable[..., Any], tmp_path: Path) -> None:
