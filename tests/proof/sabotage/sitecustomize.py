@@ -19,6 +19,7 @@ if how:
 
     def skip_batch(step, state, progress, stream, *args, **keys):
         if progress.step:
+            assert stream.wait(60.0)
             next(stream)
         return run_loop(step, state, progress, stream, *args, **keys)
 
