@@ -27,15 +27,15 @@ STEPS = 12
 PATIENCE = 240
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 Rows = Callable[[Path], list[dict[str, Any]]]
-# Each step in rows of several; evaluations long enough to be hit; whole documents in rows, so
-# that rows differ in how full they are.
+# Each step in rows of several; evaluations and samples that take much longer than the 20 ms in
+# which a stop is heard; whole documents in rows, so that rows differ in how full they are.
 SECTIONS = {
     "train": {
         "steps": STEPS,
         "eval_every": 4,
         "generate_every": 4,
         "log_every": 3,
-        "generate_max_tokens": 64,
+        "generate_max_tokens": 1024,
     },
     "data": {"packing_mode": "bin", "packing_buffer_docs": 8, "max_eval_samples": 60},
     "checkpoint": {"save_every": 5, "async_save": False, "max_to_keep": 9},
