@@ -263,7 +263,10 @@ class TestStop:
         both = ["evaluate", "sample"]
         assert megalodon.finished == [4, 4, 8, STEPS, STEPS]
         # The checkpoint of a step that was resumed stays, and with it what is made up for.
-        assert megalodon.unfinished == [both, both, ["sample"], both, both]
+        # The third may come in a sample's last moments, and find it finished.
+        third = megalodon.unfinished.pop(2)
+        assert third in (["sample"], [])
+        assert megalodon.unfinished == [both, both, both, both]
         assert dummy.finished == [0, 4, 5, 8, STEPS]
         assert dummy.unfinished[:3] == [[], ["evaluate"], []]
 
