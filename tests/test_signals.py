@@ -35,7 +35,8 @@ SECTIONS = {
         "eval_every": 4,
         "generate_every": 4,
         "log_every": 3,
-        "generate_max_tokens": 1024,
+        "generate_max_tokens": 512,
+        "generate_temperature": 0.0,  # drawn, an end token may come after a few
     },
     "data": {"packing_mode": "bin", "packing_buffer_docs": 8, "max_eval_samples": 60},
     "checkpoint": {"save_every": 5, "async_save": False, "max_to_keep": 9},
@@ -263,10 +264,7 @@ class TestStop:
         both = ["evaluate", "sample"]
         assert megalodon.finished == [4, 4, 8, STEPS, STEPS]
         # The checkpoint of a step that was resumed stays, and with it what is made up for.
-        # The third may come in a sample's last moments, and find it finished.
-        third = megalodon.unfinished.pop(2)
-        assert third in (["sample"], [])
-        assert megalodon.unfinished == [both, both, both, both]
+        assert megalodon.unfinished == [both, both, ["sample"], both, both]
         assert dummy.finished == [0, 4, 5, 8, STEPS]
         assert dummy.unfinished[:3] == [[], ["evaluate"], []]
 
