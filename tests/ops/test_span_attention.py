@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chomp.ops import span_attention, window_attention
+from chomp.ops import span_attention
+from chomp.ops.accelerator import window_attention
 
 REACH = 150
 

@@ -18,8 +18,8 @@ from megalodon_jax.layers.rotary import RotaryTable
 from megalodon_jax.layers.segments import SegmentMetadata
 from megalodon_jax.ops import inverted_dropout, linear_3d
 
-from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
-from chomp.ops import silu, silu_gate, span_attention, window_attention
+from chomp.models.fast_layers import moving_average, time_norm
+from chomp.ops import accelerator, silu, silu_gate, span_attention
 
 SAVED = "activation"
 """Name, for a `jax.checkpoint` policy, of what is not cheap to compute again."""
@@ -48,14 +48,12 @@ class FastAttention(eqx.Module):
         assert _rotary_table is not None, "the model makes one for all layers"
         drop = functools.partial(_drop, deterministic, layer.hidden_dropout)
         _, mixed_key, gated_key, out_key = (None,) * 4 if key is None else jax.random.split(key, 4)
-        project = functools.partial(
-            _project, compute_dtype=layer.compute_dtype, accum_dtype=layer.accum_dtype
-        )
+        project = functools.partial(_project, platform=self.platform, accum_dtype=layer.accum_dtype)
         x = x.astype(layer.compute_dtype)
-        normal, _ = FastTimestepNorm(layer.timenorm)(x, _segment_metadata=documents)
-        average, _ = FastComplexEMA(layer.cema)(normal.swapaxes(1, 2), _segment_metadata=documents)
+        normal = time_norm(layer.timenorm, x, documents, self.platform)
+        average = moving_average(layer.cema, normal, documents, self.platform)
         average = checkpoint_name(average, SAVED)
-        mixed = drop(layer.rmsnorm(average.swapaxes(1, 2)), mixed_key).reshape(-1, dim)
+        mixed = drop(layer.rmsnorm(average), mixed_key).reshape(-1, dim)
         values = silu(project(layer.wv, normal.reshape(-1, dim)))
         q, k = _queries_and_keys(layer, project, mixed.reshape(batch, time, dim), _rotary_table)
         values = values.reshape(batch, time, layer.num_heads, -1).swapaxes(1, 2)
@@ -64,15 +62,19 @@ class FastAttention(eqx.Module):
             out = span_attention(q, k, values, starts)
         else:  # a document's chunk may begin in the row's chunk before
             before = int(documents is not None)
-            out = window_attention(q, k, values, starts, layer.inner.chunk_size, before)
+            out = accelerator.window_attention(q, k, values, starts, layer.inner.chunk_size, before)
         out = out.swapaxes(1, 2).reshape(batch * time, -1)
         gated = drop(silu_gate(project(layer.wr, mixed), out), gated_key)
         h = project(layer.wh1, mixed) + project(layer.wh2, gated)
         return _drop(deterministic, layer.dropout, h, out_key).reshape(x.shape) + x, None
 
 
-def _project(linear: eqx.nn.Linear, x: Array, *, compute_dtype: Any, accum_dtype: Any) -> Array:
-    return checkpoint_name(linear_3d(linear, x, compute_dtype, accum_dtype), SAVED)
+def _project(linear: eqx.nn.Linear, x: Array, *, platform: str, accum_dtype: Any) -> Array:
+    if platform == "cpu":
+        result = linear_3d(linear, x, x.dtype, accum_dtype)
+    else:
+        result = accelerator.linear(x, linear.weight, linear.bias)
+    return checkpoint_name(result, SAVED)
 
 
 def _drop(deterministic: bool, rate: float, x: Array, key: PRNGKeyArray | None) -> Array:
@@ -131,6 +133,8 @@ class FastFeedForward(eqx.Module):
     """`NormalizedFFN` on matrices."""
 
     layer: NormalizedFFN
+    platform: str = eqx.field(static=True)
+    """That the program is for."""
 
     def __call__(
         self,
@@ -146,9 +150,7 @@ class FastFeedForward(eqx.Module):
         hidden_key = out_key = key
         if key is not None and not deterministic and layer.hidden_dropout > 0.0:
             hidden_key, out_key = jax.random.split(key)
-        project = functools.partial(
-            _project, compute_dtype=layer.compute_dtype, accum_dtype=layer.accum_dtype
-        )
+        project = functools.partial(_project, platform=self.platform, accum_dtype=layer.accum_dtype)
         h = layer.norm(x).reshape(-1, x.shape[-1])
         if layer.fc3 is None:
             h = silu(project(layer.fc1, h))

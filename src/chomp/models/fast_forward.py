@@ -15,7 +15,7 @@ from megalodon_jax.model import MegalodonBlock
 from megalodon_jax.ops import inverted_dropout
 
 from chomp.models.fast_blocks import SAVED, FastAttention, FastFeedForward
-from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm
+from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm, time_norm
 from chomp.ops import has_shards, whole
 from chomp.ops.span_attention import SAVED as ATTENTION
 
@@ -82,7 +82,7 @@ def hidden_states(
     x, _ = jax.lax.scan(
         lambda x, item: (block(item[0], x, item[1]), None), x, (layers, keys), unroll=at_once
     )
-    return FastTimestepNorm(whole(model.norm))(x, _segment_metadata=documents)[0]
+    return time_norm(whole(model.norm), x, documents, platform)
 
 
 def _with_fast_layers(block: MegalodonBlock, deterministic: bool, platform: str) -> MegalodonBlock:
@@ -92,9 +92,9 @@ def _with_fast_layers(block: MegalodonBlock, deterministic: bool, platform: str)
     """
     inner = block.attn.inner
     stand_ins: dict[type, Callable[..., Any]] = {
-        ComplexEMA: FastComplexEMA,
-        TimestepNorm: FastTimestepNorm,
-        NormalizedFFN: FastFeedForward,
+        ComplexEMA: functools.partial(FastComplexEMA, platform=platform),
+        TimestepNorm: functools.partial(FastTimestepNorm, platform=platform),
+        NormalizedFFN: functools.partial(FastFeedForward, platform=platform),
     }
     if (deterministic or inner.attention_dropout == 0.0) and inner.attention_window is None:
         stand_ins[MegalodonAttention] = functools.partial(FastAttention, platform=platform)

@@ -14,7 +14,7 @@ from megalodon_jax.layers.complex_ema import ComplexEMA
 from megalodon_jax.layers.segments import SegmentMetadata
 from megalodon_jax.layers.timestep_norm import TimestepNorm
 
-from chomp.ops import Coefficients, complex_ema, timestep_norm
+from chomp.ops import Coefficients, accelerator, complex_ema, timestep_norm
 
 
 def coefficients(layer: ComplexEMA) -> Coefficients:
@@ -33,10 +33,52 @@ def coefficients(layer: ComplexEMA) -> Coefficients:
     )
 
 
+def moving_average(
+    layer: ComplexEMA,
+    x: Float[Array, "batch time dim"],
+    documents: SegmentMetadata | None,
+    platform: str,
+) -> Float[Array, "batch time dim"]:
+    """Return the average plus the weighted input, as `ComplexEMA` does; its state is not kept."""
+    if documents is not None:
+        x = jnp.where(documents.valid[..., None], x, 0.0)
+    skip = layer.omega.astype(jnp.float32)
+    if platform != "cpu":
+        positions = None if documents is None else documents.local_positions
+        return accelerator.complex_ema(x, coefficients(layer), skip, positions)
+    values = x.astype(jnp.float32).swapaxes(1, 2)
+    runs = None if documents is None else documents.run_ids
+    average = complex_ema(values, coefficients(layer), runs) + values * skip[:, None]
+    return average.astype(x.dtype).swapaxes(1, 2)
+
+
+def time_norm(
+    layer: TimestepNorm,
+    x: Float[Array, "batch time dim"],
+    documents: SegmentMetadata | None,
+    platform: str,
+) -> Float[Array, "batch time dim"]:
+    """Return the normalized input as `TimestepNorm` does, zero at padding."""
+    if documents is not None:
+        x = jnp.where(documents.valid[..., None], x, 0.0)
+    positions = None if documents is None else documents.local_positions
+    given = {"groups": layer.num_groups, "eps": layer.eps, "positions": positions}
+    scale = layer.weight + 1.0
+    if platform != "cpu":
+        normal = accelerator.timestep_norm(x, scale, layer.bias, **given)
+    else:
+        runs = None if documents is None else documents.run_ids
+        normal = timestep_norm(x, scale, layer.bias, runs=runs, **given)
+    if documents is not None:
+        normal = jnp.where(documents.valid[..., None], normal, 0.0)
+    return normal
+
+
 class FastComplexEMA(eqx.Module):
-    """`ComplexEMA` by `chomp.ops.complex_ema`."""
+    """`ComplexEMA` by `moving_average`, in the library's own attention block."""
 
     layer: ComplexEMA
+    platform: str = eqx.field(static=True)
 
     def __call__(
         self,
@@ -46,19 +88,15 @@ class FastComplexEMA(eqx.Module):
         **unused: Any,
     ) -> tuple[Float[Array, "batch dim time"], None]:
         """Return the average plus the weighted input; there is no state to return."""
-        values, runs = x.astype(jnp.float32), None
-        if _segment_metadata is not None:
-            runs = _segment_metadata.run_ids
-            values = jnp.where(_segment_metadata.valid[:, None, :], values, 0.0)
-        average = complex_ema(values, coefficients(self.layer), runs)
-        skip = values * self.layer.omega.astype(jnp.float32)[:, None]
-        return (average + skip).astype(x.dtype), None
+        average = moving_average(self.layer, x.swapaxes(1, 2), _segment_metadata, self.platform)
+        return average.swapaxes(1, 2), None
 
 
 class FastTimestepNorm(eqx.Module):
-    """`TimestepNorm` by `chomp.ops.timestep_norm`."""
+    """`TimestepNorm` by `time_norm`, in the library's own attention block."""
 
     layer: TimestepNorm
+    platform: str = eqx.field(static=True)
 
     def __call__(
         self,
@@ -68,18 +106,4 @@ class FastTimestepNorm(eqx.Module):
         **unused: Any,
     ) -> tuple[Float[Array, "batch time dim"], None]:
         """Return the normalized input, zero at padding; there is no state to return."""
-        layer, documents = self.layer, _segment_metadata
-        if documents is not None:
-            x = jnp.where(documents.valid[..., None], x, 0.0)
-        normal = timestep_norm(
-            x,
-            layer.weight + 1.0,
-            layer.bias,
-            groups=layer.num_groups,
-            eps=layer.eps,
-            runs=None if documents is None else documents.run_ids,
-            positions=None if documents is None else documents.local_positions,
-        )
-        if documents is not None:
-            normal = jnp.where(documents.valid[..., None], normal, 0.0)
-        return normal, None
+        return time_norm(self.layer, x, _segment_metadata, self.platform), None

@@ -10,7 +10,8 @@ from megalodon_jax.ops import dot_precision
 
 from chomp.config import ModelConfig
 from chomp.models.fast_forward import hidden_states
-from chomp.ops import linear_cross_entropy, whole
+from chomp.ops import accelerator, linear_cross_entropy, whole
+from chomp.ops.linear_cross_entropy import LOGITS_AT_ONCE
 from chomp.types import IGNORE_LABEL, Batch
 
 
@@ -66,7 +67,7 @@ class Megalodon:
             return loss, targets
         platform = self.platform or jax.default_backend()
         hidden = hidden_states(params, ids, segments, key, platform)
-        return self._head_loss(params, hidden, labels, segments)
+        return self._head_loss(params, hidden, labels, segments, platform)
 
     def _head_loss(
         self,
@@ -74,6 +75,7 @@ class Megalodon:
         hidden: Float[Array, "batch time dim"],
         labels: Int[Array, "batch time"],
         segments: Int[Array, "batch time"] | None,
+        platform: str,
     ) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """Score each position's prediction of the next; the last one of a row has none."""
         labels = jnp.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORE_LABEL)
@@ -88,5 +90,6 @@ class Megalodon:
             jnp.where(is_target, labels, 0).reshape(-1),
             is_target.reshape(-1),
             dot_precision(self.config.compute_dtype),
+            LOGITS_AT_ONCE if platform == "cpu" else accelerator.LOGITS_AT_ONCE,
         )
         return loss, is_target.sum()

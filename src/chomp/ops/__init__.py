@@ -1,16 +1,17 @@
 """Fast model operations: pure functions of arrays, with derivative rules of their own."""
 
+from chomp.ops import accelerator
 from chomp.ops.complex_ema import Coefficients, complex_ema
 from chomp.ops.gate import silu, silu_gate
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
 from chomp.ops.shard import Shard, has_shards, is_shard, whole
 from chomp.ops.span_attention import span_attention
 from chomp.ops.timestep_norm import timestep_norm
-from chomp.ops.window_attention import window_attention
 
 __all__ = [
     "Coefficients",
     "Shard",
+    "accelerator",
     "complex_ema",
     "has_shards",
     "is_shard",
@@ -20,5 +21,4 @@ __all__ = [
     "span_attention",
     "timestep_norm",
     "whole",
-    "window_attention",
 ]

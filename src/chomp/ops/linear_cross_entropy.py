@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 LOGITS_AT_ONCE = 1 << 22
+"""What suits a CPU's caches; an accelerator wants few pieces, as each adds to the head's gradient
+in memory."""
 
 
 def linear_cross_entropy(
@@ -20,6 +22,7 @@ def linear_cross_entropy(
     labels: Int[Array, " tokens"],
     is_target: Bool[Array, " tokens"],
     precision: jax.lax.Precision | None = None,
+    logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Float[Array, ""]:
     """Return the summed cross-entropy in nats of the targets, in float32.
 
@@ -29,10 +32,16 @@ def linear_cross_entropy(
         labels: token ids; any valid id where there is no target.
         is_target: which tokens count.
         precision: of the matrix products.
+        logits_at_once: about so many are held at a time, but those of 256 tokens at least.
     """
     tokens, _ = hidden.shape
-    chunk = min(tokens, max(256, LOGITS_AT_ONCE // weight.shape[0]))
+    pieces = -(-tokens * weight.shape[0] // logits_at_once)
+    chunk = min(tokens, max(256, _rounded_up(-(-tokens // pieces), 128)))
     return _summed(hidden, weight, labels, is_target, chunk, precision)
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _chunks(
@@ -46,13 +55,8 @@ def _chunks(
     return split(hidden), split(labels), split(is_target)
 
 
-def _logits(hidden: Array, weight: Array, precision: jax.lax.Precision | None) -> Array:
-    return jnp.matmul(
-        hidden,
-        weight.astype(hidden.dtype).T,
-        precision=precision,
-        preferred_element_type=jnp.float32,
-    )
+def _logits(hidden: Array, head: Array, precision: jax.lax.Precision | None) -> Array:
+    return jnp.matmul(hidden, head.T, precision=precision, preferred_element_type=jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -64,9 +68,11 @@ def _summed(
     chunk: int,
     precision: jax.lax.Precision | None,
 ) -> Array:
+    head = weight.astype(hidden.dtype)
+
     def add(total: Array, item: tuple[Array, Array, Array]) -> tuple[Array, None]:
         rows, label, counts = item
-        logits = _logits(rows, weight, precision)
+        logits = _logits(rows, head, precision)
         chosen = jnp.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
         losses = jax.nn.logsumexp(logits, axis=-1) - chosen
         return total + jnp.where(counts, losses, 0.0).sum(), None
@@ -88,7 +94,7 @@ def _summed_forward(
     def add(totals: tuple[Array, Array], item: tuple[Array, Array, Array]) -> tuple:
         loss, to_weight = totals
         rows, label, counts = item
-        logits = _logits(rows, weight, precision)
+        logits = _logits(rows, head, precision)
         largest = logits.max(axis=-1, keepdims=True)
         exps = jnp.exp(logits - largest)
         sums = exps.sum(axis=-1, keepdims=True)
