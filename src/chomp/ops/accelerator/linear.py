@@ -44,7 +44,8 @@ def _forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
 
 
 def _backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-    x, weight = saved
+    # XLA would merge products with the same operand, and copy the other operands side by side.
+    x, weight = jax.lax.optimization_barrier(saved)
     to_x = _product(grad, weight, (1, 0), x.dtype)
     to_weight = _product(grad, x, (0, 0), jnp.dtype(jnp.float32))
     return to_x, to_weight.astype(weight.dtype)

@@ -94,6 +94,8 @@ def _forward(
     weights = jax.nn.softmax(jnp.where(seen, scores, LOWEST), axis=-1)
     # Zeros where a query sees nothing at all, which the softmax makes equal weights.
     weights = jnp.where(seen, weights, 0.0).astype(v.dtype)
+    # The backward pass reads these, rather than scores in float32 of which it makes them again.
+    weights = lax.optimization_barrier(weights)
     out = _product(weights, _windows(v, before), (4, 3), v.dtype)
     return out, (q, k, v, weights)
 
@@ -101,7 +103,7 @@ def _forward(
 def _backward(before: int, saved: tuple[Array, ...], grad: Array) -> tuple[Array | None, ...]:
     q, k, v, weights = saved
     keys = _windows(k, before)
-    to_weights = _product(grad, _windows(v, before), (4, 4), _FLOAT32)
+    to_weights = _product(grad, _windows(v, before), (4, 4), v.dtype).astype(jnp.float32)
     wide = weights.astype(jnp.float32)
     inner = (wide * to_weights).sum(axis=-1, keepdims=True)
     # Chosen, not multiplied by a zero weight, which an infinity would survive.
