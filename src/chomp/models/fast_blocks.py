@@ -55,7 +55,9 @@ class FastAttention(eqx.Module):
         average = checkpoint_name(average, SAVED)
         mixed = drop(layer.rmsnorm(average), mixed_key).reshape(-1, dim)
         values = silu(project(layer.wv, normal.reshape(-1, dim)))
-        q, k = _queries_and_keys(layer, project, mixed.reshape(batch, time, dim), _rotary_table)
+        q, k = _queries_and_keys(
+            layer, project, mixed.reshape(batch, time, dim), _rotary_table, self.platform
+        )
         values = values.reshape(batch, time, layer.num_heads, -1).swapaxes(1, 2)
         starts = _starts(batch, time, layer.inner.chunk_size, documents)
         if self.platform == "cpu":
@@ -94,7 +96,7 @@ def _starts(batch: int, time: int, chunk: int, documents: SegmentMetadata | None
 
 
 def _queries_and_keys(
-    layer: MegalodonAttention, project: Any, mixed: Array, table: RotaryTable
+    layer: MegalodonAttention, project: Any, mixed: Array, table: RotaryTable, platform: str
 ) -> tuple[Array, Array]:
     """Return rotated queries and keys [batch, heads, time, dim].
 
@@ -111,19 +113,23 @@ def _queries_and_keys(
 
     linear = jax.tree.map(halves, layer.wz)
     z = project(linear, mixed.reshape(-1, dim)).reshape(batch, time, heads, 2, -1)
+    scale, shift = (
+        jax.vmap(halves)(a.astype(jnp.float32)).reshape(2, heads, 2, -1)
+        for a in (layer.gamma, layer.beta)
+    )
+    scale = (scale + 1.0) * layer.head_dim**-0.5
+    if platform != "cpu":
+        cos, sin = (part[:, :, 0] for part in table)
+        return accelerator.rotated_pair(z, scale, shift, cos, sin, layer.norm_eps)
     z = z.transpose(3, 0, 2, 1, 4).astype(jnp.float32)
     square = jnp.square(z).mean(axis=(0, -1), keepdims=True)
     first, second = z * jax.lax.rsqrt(square + layer.norm_eps)
-    gamma, beta = (
-        jax.vmap(halves)(a.astype(jnp.float32)).reshape(2, heads, 2, 1, -1).transpose(2, 0, 1, 3, 4)
-        for a in (layer.gamma, layer.beta)
-    )
-    scale = (gamma + 1.0) * layer.head_dim**-0.5
+    scale, shift = (a[:, :, :, None].transpose(2, 0, 1, 3, 4) for a in (scale, shift))
     cos, sin = (part.swapaxes(1, 2) for part in table)
 
     def turned(which: int) -> Array:
-        a = first * scale[0, which] + beta[0, which]
-        b = second * scale[1, which] + beta[1, which]
+        a = first * scale[0, which] + shift[0, which]
+        b = second * scale[1, which] + shift[1, which]
         return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(mixed.dtype)
 
     return turned(0), turned(1)

@@ -16,7 +16,7 @@ from megalodon_jax.ops import inverted_dropout
 
 from chomp.models.fast_blocks import SAVED, FastAttention, FastFeedForward
 from chomp.models.fast_layers import FastComplexEMA, FastTimestepNorm, time_norm
-from chomp.ops import has_shards, whole
+from chomp.ops import accelerator, has_shards, whole
 from chomp.ops.span_attention import SAVED as ATTENTION
 
 # None: all, one program text per layer; but one at a time where a layer's parameters are fetched
@@ -46,7 +46,8 @@ def hidden_states(
     model, config = params.model, params.config
     batch, time = ids.shape
     embedding_key, layers_key = (None, None) if key is None else jax.random.split(key)
-    x = whole(model.embed).weight[ids]
+    weight = whole(model.embed).weight
+    x = weight[ids] if platform == "cpu" else accelerator.embedding(weight, ids)
     if model.scale != 1.0:
         x = x * jnp.asarray(model.scale, x.dtype)
     x = x.astype(config.compute_dtype)

@@ -10,8 +10,7 @@ from megalodon_jax.ops import dot_precision
 
 from chomp.config import ModelConfig
 from chomp.models.fast_forward import hidden_states
-from chomp.ops import accelerator, linear_cross_entropy, whole
-from chomp.ops.linear_cross_entropy import LOGITS_AT_ONCE
+from chomp.ops import linear_cross_entropy, whole
 from chomp.types import IGNORE_LABEL, Batch
 
 
@@ -90,6 +89,6 @@ class Megalodon:
             jnp.where(is_target, labels, 0).reshape(-1),
             is_target.reshape(-1),
             dot_precision(self.config.compute_dtype),
-            LOGITS_AT_ONCE if platform == "cpu" else accelerator.LOGITS_AT_ONCE,
+            accelerator=platform != "cpu",
         )
         return loss, is_target.sum()

@@ -7,11 +7,17 @@ of cotangents are chosen rather than found by differentiation.
 """
 
 from chomp.ops.accelerator.complex_ema import complex_ema
+from chomp.ops.accelerator.embedding import embedding
 from chomp.ops.accelerator.linear import linear
+from chomp.ops.accelerator.rotary import rotated_pair
 from chomp.ops.accelerator.timestep_norm import timestep_norm
 from chomp.ops.accelerator.window_attention import window_attention
 
-LOGITS_AT_ONCE = 1 << 26
-"""Of the loss, in float32: a quarter of a GiB."""
-
-__all__ = ["LOGITS_AT_ONCE", "complex_ema", "linear", "timestep_norm", "window_attention"]
+__all__ = [
+    "complex_ema",
+    "embedding",
+    "linear",
+    "rotated_pair",
+    "timestep_norm",
+    "window_attention",
+]

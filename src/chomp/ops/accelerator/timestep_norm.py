@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-CHUNK = 64
+from chomp.ops.accelerator.segment_sums import prefix_sums
 
 
 def timestep_norm(
@@ -66,7 +66,7 @@ def _statistics(
     anchor = jnp.take_along_axis(mean, start[..., None], axis=1)
     shifted = mean - anchor
     moments = jnp.concatenate([shifted, variance + jnp.square(shifted)], axis=-1)
-    sums = _prefix_sums(moments, positions) / (positions + 1).astype(jnp.float32)[..., None]
+    sums = prefix_sums(moments, positions) / (positions + 1).astype(jnp.float32)[..., None]
     offset = sums[..., :groups]
     spread = jnp.maximum(sums[..., groups:] - jnp.square(offset), 0.0)
     return _Statistics(anchor, offset, spread), mean
@@ -111,7 +111,7 @@ def _norm_backward(
     to_sums = jnp.concatenate([to_mean - 2.0 * statistics.offset * to_spread, to_spread], axis=-1)
     to_sums = to_sums / (positions + 1).astype(jnp.float32)[..., None]
     (to_moments,) = jax.linear_transpose(
-        lambda values: _prefix_sums(values, positions), to_sums
+        lambda values: prefix_sums(values, positions), to_sums
     )(to_sums)
     to_shifted, to_square = to_moments[..., :groups], to_moments[..., groups:]
     width = centered.shape[-1]
@@ -125,30 +125,3 @@ def _norm_backward(
 
 
 _norm.defvjp(_norm_forward, _norm_backward)
-
-
-def _prefix_sums(
-    values: Float[Array, "batch time columns"], positions: Int[Array, "batch time"]
-) -> Float[Array, "batch time columns"]:
-    """Return the sums from the start of each document up to each position.
-
-    Within chunks and between them products with 0/1 matrices.
-    """
-    batch, time, columns = values.shape
-    chunk = min(CHUNK, time)
-    count = -(-time // chunk)
-    pad = count * chunk - time
-    cut = jnp.pad(values, ((0, 0), (0, pad), (0, 0))).reshape(batch, count, chunk, columns)
-    at = jnp.pad(positions, ((0, 0), (0, pad))).reshape(batch, count, chunk)
-    place = jnp.arange(chunk)
-    start = place - at  # of the document, counted from the chunk's start
-    same = (place >= start[..., None]) & (place <= place[:, None])
-    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-    within = product("bcij,bcjk->bcik", same.astype(jnp.float32), cut)
-    number = jnp.arange(count)
-    begin = number * chunk + start[..., 0]
-    reaches = begin[..., None] < (number + 1) * chunk  # the chunk's end is in this document
-    before: Bool[Array, "batch count count"] = reaches & (number < number[:, None])
-    carried = product("bcd,bdk->bck", before.astype(jnp.float32), within[:, :, -1])
-    result = within + jnp.where((start < 0)[..., None], carried[:, :, None], 0.0)
-    return result.reshape(batch, count * chunk, columns)[:, :time]
