@@ -10,7 +10,7 @@ Documents enter through two numbers alone: how many tokens of its document come 
 and how many after it. A document that isn't reached is chosen away, never multiplied by zero.
 """
 
-import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -249,11 +249,14 @@ def _correlation(
 ) -> Float[Array, "dim chunk"]:
     """Return the derivative of `_short_sums` with respect to the taps."""
     here = _lagged(grad, 0, chunk)
-    sums = [
-        jnp.where(lag <= reach, here * _lagged(x, lag, chunk), 0.0).sum(axis=1)
+    # Two stages, the second for all taps at once; XLA would launch one for each.
+    parts = [
+        jnp.where(lag <= reach, here * _lagged(x, lag, chunk), 0.0)
+        .reshape(x.shape[0], -1, math.gcd(reach.size, chunk * GROUP))
+        .sum(axis=-1)
         for lag in range(chunk)
     ]
-    return jnp.stack(sums, axis=1)
+    return jnp.stack(parts, axis=1).sum(axis=-1)
 
 
 def _prefix(
