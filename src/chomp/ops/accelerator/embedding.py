@@ -31,7 +31,9 @@ def _forward(weight: Array, ids: Array) -> tuple[Array, tuple[Array, Array]]:
     return _lookup(weight, ids), (weight, ids)
 
 
-def _backward(saved: tuple[Array, Array], grad: Float[Array, "tokens dim"]) -> tuple[Array, np.ndarray]:
+def _backward(
+    saved: tuple[Array, Array], grad: Float[Array, "tokens dim"]
+) -> tuple[Array, np.ndarray]:
     weight, ids = saved
     tokens = ids.shape[0]
     number = jnp.arange(tokens, dtype=ids.dtype)

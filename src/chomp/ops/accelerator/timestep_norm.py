@@ -110,9 +110,9 @@ def _norm_backward(
     to_spread = jnp.where(statistics.spread > 0.0, to_spread, 0.0)
     to_sums = jnp.concatenate([to_mean - 2.0 * statistics.offset * to_spread, to_spread], axis=-1)
     to_sums = to_sums / (positions + 1).astype(jnp.float32)[..., None]
-    (to_moments,) = jax.linear_transpose(
-        lambda values: prefix_sums(values, positions), to_sums
-    )(to_sums)
+    (to_moments,) = jax.linear_transpose(lambda values: prefix_sums(values, positions), to_sums)(
+        to_sums
+    )
     to_shifted, to_square = to_moments[..., :groups], to_moments[..., groups:]
     width = centered.shape[-1]
     # d/dx of the token's mean less the anchor, and of its mean square about the anchor.
