@@ -79,6 +79,16 @@ def _matrices(coefficients: Coefficients, skip: Array, chunk: int) -> _Matrices:
     return _Matrices(taps, inward, outward, jnp.stack(decay))
 
 
+class _Level(NamedTuple):
+    """One level of the prefix of states: chunks in groups, groups in groups of groups, and so on."""
+
+    reach: Int[Array, "groups group"]
+    """How many members, besides the one before it, the state before each member goes back; -1: the
+    state is empty."""
+    onward: Int[Array, " groups"]
+    """The same of the state after each group."""
+
+
 class _Layout(NamedTuple):
     """Where documents lie in the chunks of all rows, one after the other."""
 
@@ -90,15 +100,17 @@ class _Layout(NamedTuple):
     """The token's document began before the chunk."""
     left: Bool[Array, "chunks chunk"]
     """The token's document goes on at the chunk's end."""
-    reach: Int[Array, " chunks"]
-    """Chunks before the last one that the state before each chunk goes back; -1: it is empty."""
-    reach_ahead: Int[Array, " chunks"]
-    """The same forward from the state after each chunk."""
+    passes: Bool[Array, " chunks"]
+    """One document fills the chunk and began before it: the state passes through."""
+    levels: tuple[_Level, ...]
+    """Of the states before the chunks."""
+    levels_back: tuple[_Level, ...]
+    """The same backward in time, of the states after the chunks."""
 
 
 def _layout(positions: Int[Array, "batch time"], chunk: int) -> _Layout:
     """Describe rows of whole chunks."""
-    _, time = positions.shape
+    batch, time = positions.shape
     begins = jnp.pad(positions[:, 1:] == 0, ((0, 0), (0, 1)), constant_values=True)
     number = jnp.arange(time)
     last = jax.lax.cummin(jnp.where(begins, number, time), axis=1, reverse=True)
@@ -109,9 +121,23 @@ def _layout(positions: Int[Array, "batch time"], chunk: int) -> _Layout:
         ahead=jnp.minimum(future, chunk - 1 - place).reshape(-1),
         entered=past > place,
         left=future >= chunk - 1 - place,
-        reach=(past[:, 0] - 1) // chunk,
-        reach_ahead=(future[:, -1] - 1) // chunk,
+        passes=past[:, -1] >= chunk,
+        levels=_levels((past[:, 0] - 1) // chunk, batch),
+        levels_back=_levels((future[::-1, -1] - 1) // chunk, batch),
     )
+
+
+def _levels(reach: Int[Array, " chunks"], rows: int) -> tuple[_Level, ...]:
+    """Return the levels of a prefix; groups are of one row each."""
+    each = reach.shape[0] // rows
+    pad = -each % GROUP
+    padded = jnp.pad(reach.reshape(rows, each), ((0, 0), (0, pad)), constant_values=-1)
+    grouped = padded.reshape(-1, GROUP)
+    onward = jnp.pad(grouped[1:, 0], (0, 1), constant_values=-1)
+    level = _Level(grouped, onward)
+    if each <= GROUP:
+        return (level,)
+    return (level, *_levels(grouped[:, 0] // GROUP, rows))
 
 
 def _channels_first(
@@ -150,32 +176,33 @@ def _forward(x: Array, matrices: _Matrices, positions: Array) -> tuple[Array, tu
     layout = _layout(_padded(positions, chunk), chunk)
     first = _channels_first(x, chunk)
     entering = jnp.where(layout.left, _wide(first, chunk), 0.0)
-    states = _prefix(_product(entering, matrices.inward, x.dtype), matrices.decay, layout.reach)
+    states = _prefix(_product(entering, matrices.inward, x.dtype), matrices.decay, layout.levels)
     passed = jnp.where(layout.entered, _product(states, matrices.outward, x.dtype), 0.0)
     result = _short_sums(first, matrices.taps, layout.back, 1) + passed.reshape(dim, -1)
     result = _channels_last(result.astype(x.dtype), batch, time)
-    return result, (x, matrices, positions, states)
+    return result, (x, matrices, layout, states)
 
 
 def _backward(saved: tuple, grad: Array) -> tuple[Array, _Matrices, None]:
-    x, matrices, positions, states = saved
+    x, matrices, layout, states = saved
+    # Without this barrier XLA joins what several layers do with the same masks, which keeps the
+    # gradients of all of them until the end and reads them once for each tap.
+    x, layout, states, grad = jax.lax.optimization_barrier((x, layout, states, grad))
     batch, time, dim = x.shape
     chunk = matrices.taps.shape[1]
-    layout = _layout(_padded(positions, chunk), chunk)
     first, above = _channels_first(x, chunk), _channels_first(grad, chunk)
     to_passed = jnp.where(layout.entered, _wide(above, chunk), 0.0)
     to_states = _product(to_passed, matrices.outward.swapaxes(1, 2), x.dtype)
     real, imag = matrices.decay
     conjugate = jnp.stack([real, -imag])
-    to_added = _prefix(to_states[:, ::-1], conjugate, layout.reach_ahead[::-1])[:, ::-1]
+    to_added = _prefix(to_states[:, ::-1], conjugate, layout.levels_back)[:, ::-1]
     to_entering = _product(to_added, matrices.inward.swapaxes(1, 2), x.dtype)
     to_entering = jnp.where(layout.left, to_entering, 0.0)
     to_x = _short_sums(above, matrices.taps, layout.ahead, -1)
     to_x = _channels_last((to_x + to_entering.reshape(dim, -1)).astype(x.dtype), batch, time)
 
     entering = jnp.where(layout.left, _wide(first, chunk), 0.0)
-    # A state passes on to the next one if its document fills the chunk between them.
-    passes = jnp.where((layout.entered & layout.left).all(-1)[:, None], to_added, 0.0)
+    passes = jnp.where(layout.passes[:, None], to_added, 0.0)
     (add_real, add_imag), (at_real, at_imag) = _halves(passes), _halves(states)
     to_matrices = _Matrices(
         taps=_correlation(first, above, layout.back, chunk),
@@ -262,7 +289,7 @@ def _correlation(
 def _prefix(
     added: Float[Array, "dim chunks states"],
     decay: Float[Array, "2 dim order"],
-    reach: Int[Array, " chunks"],
+    levels: tuple[_Level, ...],
 ) -> Float[Array, "dim chunks states"]:
     """Return the state before each chunk: H_m = sum of decay^s added_(m-1-s) over s <= reach_m.
 
@@ -270,10 +297,13 @@ def _prefix(
     same kind.
     """
     dim, chunks, width = added.shape
-    count = -(-chunks // GROUP)
-    pad = count * GROUP - chunks
-    reach = jnp.pad(reach, (0, pad), constant_values=-1).reshape(count, GROUP)
-    grouped = jnp.pad(added, ((0, 0), (0, pad), (0, 0))).reshape(dim, count, GROUP, width)
+    (reach, onward), *above = levels
+    count = reach.shape[0]
+    rows = levels[-1].reach.shape[0]  # the last level has one group for each row
+    each = chunks // rows
+    pad = count // rows * GROUP - each
+    grouped = jnp.pad(added.reshape(dim, rows, each, width), ((0, 0), (0, 0), (0, pad), (0, 0)))
+    grouped = grouped.reshape(dim, count, GROUP, width)
     halves = _halves(grouped)
     power = _powers_of(decay, GROUP)
     place = jnp.arange(GROUP)
@@ -283,23 +313,21 @@ def _prefix(
         moved = _times(power[lag], tuple(_shifted(half, lag + 1, 2) for half in halves))
         real += jnp.where(inside[:, :, None], moved[0], 0.0)
         imag += jnp.where(inside[:, :, None], moved[1], 0.0)
-    if count > 1:
-        # Of the document that enters the next group.
-        onward = jnp.pad(reach[1:, 0], (0, 1), constant_values=-1)
+    if above:
         ends = [jnp.zeros(()), jnp.zeros(())]
         for lag in range(GROUP):
             last = _times(power[lag], tuple(half[:, :, GROUP - 1 - lag] for half in halves), 1)
             for i in range(2):
                 ends[i] += jnp.where((lag <= onward)[:, None], last[i], 0.0)
-        carried = _prefix(jnp.concatenate(ends, -1), power[GROUP], reach[:, 0] // GROUP)
+        carried = _prefix(jnp.concatenate(ends, -1), power[GROUP], tuple(above))
         factors = jnp.stack(power[:GROUP], axis=2)  # [2, dim, group, order]
         before = tuple(half[:, :, None] for half in _halves(carried))
         moved = _times(factors, before, 1)
         entered = (place <= reach)[:, :, None]
         real += jnp.where(entered, moved[0], 0.0)
         imag += jnp.where(entered, moved[1], 0.0)
-    states = jnp.concatenate([real, imag], axis=-1).reshape(dim, count * GROUP, width)
-    return states[:, :chunks]
+    states = jnp.concatenate([real, imag], axis=-1).reshape(dim, rows, -1, width)
+    return states[:, :, :each].reshape(dim, chunks, width)
 
 
 def _powers_of(decay: Float[Array, "2 dim order"], count: int) -> list[Array]:

@@ -50,10 +50,7 @@ class _Statistics(NamedTuple):
     """Variance, not below zero."""
 
 
-def _statistics(
-    x: Float[Array, "batch time dim"], positions: Array, groups: int
-) -> tuple[_Statistics, Float[Array, "batch time groups"]]:
-    """Return the statistics, and the mean of each token."""
+def _statistics(x: Float[Array, "batch time dim"], positions: Array, groups: int) -> _Statistics:
     batch, time, dim = x.shape
     grouped = x.astype(jnp.float32).reshape(batch, time, groups, dim // groups)
     # Moments about a value of the group itself: both sums in one pass, and no cancellation.
@@ -69,7 +66,7 @@ def _statistics(
     sums = prefix_sums(moments, positions) / (positions + 1).astype(jnp.float32)[..., None]
     offset = sums[..., :groups]
     spread = jnp.maximum(sums[..., groups:] - jnp.square(offset), 0.0)
-    return _Statistics(anchor, offset, spread), mean
+    return _Statistics(anchor, offset, spread)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -80,10 +77,10 @@ def _norm(x: Array, scale: Array, bias: Array, positions: Array, groups: int, ep
 def _norm_forward(
     x: Array, scale: Array, bias: Array, positions: Array, groups: int, eps: float
 ) -> tuple[Array, tuple]:
-    statistics, mean = _statistics(x, positions, groups)
+    statistics = _statistics(x, positions, groups)
     centered, rate = _centered(x, statistics, eps)
     normal = (centered * rate).reshape(x.shape) * scale + bias
-    return normal.astype(x.dtype), (x, scale, positions, statistics, mean)
+    return normal.astype(x.dtype), (x, scale, positions, statistics)
 
 
 def _centered(x: Array, statistics: _Statistics, eps: float) -> tuple[Array, Array]:
@@ -97,7 +94,7 @@ def _centered(x: Array, statistics: _Statistics, eps: float) -> tuple[Array, Arr
 def _norm_backward(
     groups: int, eps: float, saved: tuple, grad: Array
 ) -> tuple[Array, Array, Array, None]:
-    x, scale, positions, statistics, mean = saved
+    x, scale, positions, statistics = saved
     centered, rate = _centered(x, statistics, eps)
     wide = grad.astype(jnp.float32)
     to_scale = (wide * (centered * rate).reshape(x.shape)).sum(axis=(0, 1))
