@@ -80,7 +80,7 @@ def _matrices(coefficients: Coefficients, skip: Array, chunk: int) -> _Matrices:
 
 
 class _Level(NamedTuple):
-    """One level of the prefix of states: chunks in groups, groups in groups of groups, and so on."""
+    """One level of the prefix of states: chunks in groups, then those in groups, and so on."""
 
     reach: Int[Array, "groups group"]
     """How many members, besides the one before it, the state before each member goes back; -1: the
