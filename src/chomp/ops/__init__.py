@@ -3,13 +3,14 @@
 from chomp.ops.complex_ema import Coefficients, complex_ema
 from chomp.ops.gate import silu, silu_gate
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
-from chomp.ops.shard import Shard, has_shards, is_shard, whole
+from chomp.ops.shard import Cut, Shard, has_shards, is_shard, summed_piece, whole
 from chomp.ops.span_attention import span_attention
 from chomp.ops.timestep_norm import timestep_norm
 from chomp.ops.window_attention import window_attention
 
 __all__ = [
     "Coefficients",
+    "Cut",
     "Shard",
     "complex_ema",
     "has_shards",
@@ -18,6 +19,7 @@ __all__ = [
     "silu",
     "silu_gate",
     "span_attention",
+    "summed_piece",
     "timestep_norm",
     "whole",
     "window_attention",
