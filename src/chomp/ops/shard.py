@@ -1,14 +1,16 @@
 """A device's share of an array, which it makes whole where it is needed."""
 
 import functools
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
 from jaxtyping import Array
 
 
-class Cut(NamedTuple):
+@dataclass(frozen=True)
+class Cut:
     """How an array is cut among devices, and what they send to put it together.
 
     Attributes:
@@ -38,7 +40,7 @@ class Shard(eqx.Module):
         return _whole(self.cut, self.piece)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=0)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _whole(cut: Cut, piece: Array) -> Array:
     sent = piece.astype(cut.fetched)
     whole = jax.lax.all_gather(sent, cut.mesh_axis, axis=cut.along, tiled=True)
