@@ -6,6 +6,8 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 
@@ -22,8 +24,8 @@ class Cut:
 
     along: int
     mesh_axis: str
-    fetched: Any
-    reduced: Any
+    fetched: np.dtype
+    reduced: np.dtype
 
 
 class Shard(eqx.Module):
@@ -42,9 +44,15 @@ class Shard(eqx.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _whole(cut: Cut, piece: Array) -> Array:
-    sent = piece.astype(cut.fetched)
-    whole = jax.lax.all_gather(sent, cut.mesh_axis, axis=cut.along, tiled=True)
-    return whole.astype(piece.dtype)
+    def gather(array: Array) -> Array:
+        return jax.lax.all_gather(array, cut.mesh_axis, axis=cut.along, tiled=True)
+
+    if cut.fetched == piece.dtype:
+        return gather(piece)
+    # As bits: else XLA may send what it has cast back, as it always does between CPUs.
+    bits = jnp.dtype(f"uint{8 * cut.fetched.itemsize}")
+    sent = jax.lax.bitcast_convert_type(piece.astype(cut.fetched), bits)
+    return jax.lax.bitcast_convert_type(gather(sent), cut.fetched).astype(piece.dtype)
 
 
 def _whole_forward(cut: Cut, piece: Array) -> tuple[Array, None]:
@@ -61,9 +69,7 @@ _whole.defvjp(_whole_forward, _whole_backward)
 def summed_piece(cut: Cut, array: Array) -> Array:
     """Return this device's piece of the sum of an array over the devices that cut it."""
     sent = array.astype(cut.reduced)
-    piece = jax.lax.psum_scatter(
-        sent, cut.mesh_axis, scatter_dimension=cut.along, tiled=True
-    )
+    piece = jax.lax.psum_scatter(sent, cut.mesh_axis, scatter_dimension=cut.along, tiled=True)
     return piece.astype(array.dtype)
 
 
