@@ -116,4 +116,6 @@ class Spread:
 
 def _cut_like(share: Array | Shard, grad: Array) -> Array | Shard:
     """Sum over the devices that share a parameter, each of which keeps its piece."""
-    return Shard(summed_piece(share.cut, grad), share.cut) if is_shard(share) else grad
+    if not isinstance(share, Shard):
+        return grad
+    return Shard(summed_piece(share.cut, grad), share.cut)
