@@ -3,13 +3,14 @@
     python scripts/numerics.py                                   # random small models
     python scripts/numerics.py --train configs/quickstart.yaml   # 500 steps on real text
 
-Both run on a CPU what accelerators would run: programs for `gpu`, compiled for this processor, which
-rounds to bfloat16 where they do.
+Both run on a CPU what accelerators would run: programs for `gpu`, compiled for this processor,
+which rounds to bfloat16 where they do.
 
-Models: each draws its sizes, its documents and the options that are on or off, the second of a pair
-those that are off in the first. Loss and gradient of the accelerators' path, and of the library's
-own in bfloat16 (`model.fast_ops: false`), are compared with the library's in float32. Ends with 1 if
-the path is further from it than the library's bfloat16, over all models by more than 5%.
+Models: each draws its sizes, its documents and the options that are on or off, the second of a
+pair those that are off in the first. Loss and gradient of the accelerators' path, and of the
+library's own in bfloat16 (`model.fast_ops: false`), are compared with the library's in float32.
+Ends with 1 if the path is further from it than the library's bfloat16, over all models by more than
+5%.
 
 Training: the model of a config, smaller, learns the same batches from several seeds on both paths.
 Ends with 1 if the means of the final losses differ by more than the seeds do (one standard
