@@ -1,6 +1,7 @@
 """Megalodon (Ma et al., 2024, arXiv:2404.08801) as megalodon-jax defines it."""
 
 import dataclasses
+from contextlib import nullcontext
 from typing import Any
 
 import equinox as eqx
@@ -43,7 +44,10 @@ class Megalodon:
 
     def init(self, key: PRNGKeyArray) -> MegalodonForCausalLM:
         """Make fresh parameters."""
-        return MegalodonForCausalLM(self.config, key=key)
+        # The library takes the scale of embeddings as a Python number, which is none while traced.
+        at_once = jax.ensure_compile_time_eval() if self.config.scale_emb else nullcontext()
+        with at_once:
+            return MegalodonForCausalLM(self.config, key=key)
 
     def cast_dtypes(self, params: MegalodonForCausalLM) -> Any:
         """Return the dtype that the model casts each parameter to before it uses it.
