@@ -1,6 +1,7 @@
 import argparse
 import ast
 import copy
+import importlib.util
 import json
 import logging
 import os
@@ -24,6 +25,9 @@ from chomp.runtime import prepare_environment
 
 # As the commands do, before anything imports JAX.
 prepare_environment()
+if importlib.util.find_spec("jax_cuda13_plugin") is None:
+    # Where only the compiler for GPUs is installed, JAX would complain that there is none.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
 

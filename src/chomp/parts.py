@@ -143,6 +143,12 @@ def build_learner(
     if muon:
         schedules["lr_muon"] = lambda count: schedule(count) * optim.muon.lr_scale
     placement = Placement(make_mesh(config.parallel, train.batch_size, devices))
+    spread = Spread(
+        placement,
+        by_layer=config.parallel.gather == "layer",
+        cast_dtypes=model.cast_dtypes,
+        reduce_dtype=np.dtype(config.parallel.reduce_dtype),
+    )
     in_pieces = placement.mesh.shape[FSDP] > 1
     optimizer = build_optimizer(
         optim, groups, schedule, functools.partial(deal_out, placement) if in_pieces else None
@@ -153,7 +159,7 @@ def build_learner(
         groups,
         schedules,
         placement,
-        Spread(placement, by_layer=config.parallel.gather == "layer"),
+        spread,
         placement.place_shapes(jax.eval_shape(lambda: init_state(model, optimizer, train.seed))),
         is_deterministic(config),
         train.seed,

@@ -16,39 +16,106 @@ from chomp.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-TRITON_GEMM_OFF = "--xla_gpu_enable_triton_gemm=false"
 GIB = 1 << 30
-# GeForce, since "Quadro RTX 5000" and "RTX 5000 Ada" are older designs.
-_BLACKWELL = re.compile(r"\bGeForce\s+RTX\s*50\d\d\b", re.IGNORECASE)
+DETERMINISTIC, TRITON = "xla_gpu_deterministic_ops", "xla_gpu_enable_triton_gemm"
+# Not "Quadro RTX 5000" and "RTX 5000 Ada Generation", which are older designs.
+_BLACKWELL = re.compile(r"\bRTX\s*50[5-9]\d\b", re.IGNORECASE)
+
+_notes: list[str] = []
+"""What was done before there was a log file."""
+
+
+def gpu_compiler_options() -> dict[str, bool | str | int]:
+    """Return the settings of XLA that a run on NVIDIA GPUs has unless its user decides otherwise.
+
+    They can be compiler options of `jax.stages.Lowered.compile`, or flags of `XLA_FLAGS` with two
+    dashes in front. docs/gpu.md has what each of them changes, and what it costs.
+    """
+    return {
+        # A resumed run repeats a straight one bit for bit only if sums don't depend on which
+        # thread comes first, and kernels not on which of them was faster at this start.
+        DETERMINISTIC: True,
+        # Where none is timed XLA takes Triton's first kernel for every product, of 32 x 32 tiles,
+        # and without Triton the one that cuBLAS itself recommends. On an RTX 50xx, besides,
+        # Triton's can end in CUDA_ERROR_OUT_OF_MEMORY.
+        TRITON: False,
+    }
 
 
 def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list[str]:
     """Set the flags that must stand before JAX starts; return warnings for the user.
 
-    On a GeForce RTX 50xx, Triton's matrix products can end in `CUDA_ERROR_OUT_OF_MEMORY`, so
-    they are switched off there; other machines are left alone.
+    Where an NVIDIA GPU is seen they are `gpu_compiler_options`, without those that the user has
+    set. Warnings are about RTX 50xx alone; all else is for the log (`log_environment`).
     """
     environ = os.environ if environ is None else environ
     # The data pipeline guarantees the ranges that the model would check at run time: the checks
     # are host callbacks, which cost time in each step and keep programs out of the compile cache.
     environ.setdefault("EQX_ON_ERROR", "off")
     environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _notes.clear()
     names = _gpu_names(environ)
-    blackwell = [name for name in names if _BLACKWELL.search(name)]
-    if not blackwell:
-        log.debug("no RTX 50xx among the GPUs %s: XLA_FLAGS left as they are", names)
+    if not names:
+        _note("no NVIDIA GPU: XLA_FLAGS left as they are")
         return []
-    warnings = []
-    flags = environ.get("XLA_FLAGS", "")
-    if "--xla_gpu_enable_triton_gemm" not in flags:
-        environ["XLA_FLAGS"] = f"{flags} {TRITON_GEMM_OFF}".strip()
-        warnings.append(f"{blackwell[0]}: added {TRITON_GEMM_OFF} to XLA_FLAGS")
-    if environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "").lower() != "false":
+    blackwell = next(filter(_BLACKWELL.search, names), None)
+    warnings = _add_flags(environ, names[0], blackwell)
+    if blackwell and environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "").lower() != "false":
         warnings.append(
-            f"{blackwell[0]}: set XLA_PYTHON_CLIENT_PREALLOCATE=false, "
+            f"{blackwell}: set XLA_PYTHON_CLIENT_PREALLOCATE=false, "
             "or JAX reserves most of the GPU's memory at the start"
         )
     return warnings
+
+
+def _add_flags(environ: MutableMapping[str, str], gpu: str, blackwell: str | None) -> list[str]:
+    """Add what the user hasn't set to `XLA_FLAGS`; return warnings about Triton on an RTX 50xx."""
+    text = environ.get("XLA_FLAGS", "")
+    if text.strip() and not text.lstrip().startswith("--"):
+        _note(f"XLA_FLAGS names a file, {text}: no flag added")
+        file = f"{blackwell}: XLA_FLAGS names a file; add {_flag(TRITON, False)} to it"
+        return [file] if blackwell else []
+    given = _given_flags(text)
+    wanted = gpu_compiler_options()
+    if not given.get(DETERMINISTIC, True) and not blackwell:
+        del wanted[TRITON]  # kernels are timed then, and Triton's win where they are faster
+    added = [_flag(name, value) for name, value in wanted.items() if name not in given]
+    environ["XLA_FLAGS"] = " ".join([*text.split(), *added])
+    for name in wanted.keys() & given.keys():
+        _note(f"{gpu}: {_flag(name, given[name])} stays as XLA_FLAGS has it")
+    if added:
+        _note(f"{gpu}: added {' '.join(added)} to XLA_FLAGS, for exact resumes")
+    if not blackwell:
+        return []
+    if given.get(TRITON):
+        return [
+            f"{blackwell}: XLA_FLAGS has {_flag(TRITON, True)}, which stays; if products end in "
+            f"CUDA_ERROR_OUT_OF_MEMORY, set {_flag(TRITON, False)}"
+        ]
+    off = _flag(TRITON, False)
+    return [f"{blackwell}: added {off} to XLA_FLAGS"] if off in added else []
+
+
+def _given_flags(text: str) -> dict[str, bool]:
+    """Return the flags in a text, and whether each is on; given twice, the last counts."""
+    pairs = (word.lstrip("-").partition("=") for word in text.split())
+    return {name: value.lower() not in ("false", "0") for name, _, value in pairs}
+
+
+def _flag(name: str, value: bool | str | int) -> str:
+    return f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _note(line: str) -> None:
+    log.debug(line)
+    _notes.append(line)
+
+
+def log_environment() -> None:
+    """Log what `prepare_environment` did, now that there is a log file."""
+    for line in _notes:
+        log.debug(line)
+    log.debug("XLA_FLAGS: %s", os.environ.get("XLA_FLAGS", "not set"))
 
 
 def _gpu_names(environ: MutableMapping[str, str]) -> list[str]:
@@ -58,7 +125,7 @@ def _gpu_names(environ: MutableMapping[str, str]) -> list[str]:
             command, capture_output=True, text=True, timeout=10, env=dict(environ), check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        log.debug("no GPU names from nvidia-smi: %s", error)
+        _note(f"no GPU names from nvidia-smi: {error}")
         return []
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
@@ -75,8 +142,7 @@ def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
     """
     import jax
 
-    # When `prepare_environment` set it there was no log file yet.
-    log.debug("XLA_FLAGS: %s", os.environ.get("XLA_FLAGS", "not set"))
+    log_environment()
     if compile_cache is not None and (folder := _cache_folder(compile_cache)):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -119,6 +119,14 @@ class LanguageModel(Protocol):
         """Make fresh parameters."""
         ...
 
+    def cast_dtypes(self, params: Any) -> Any:
+        """Return the dtype that each parameter is cast to before anything else is done with it.
+
+        Args:
+            params: what `init` made, or its shapes.
+        """
+        ...
+
     def loss(
         self, params: Any, rows: Batch, key: PRNGKeyArray | None
     ) -> tuple[Float[Array, ""], Int[Array, ""]]:

@@ -128,3 +128,12 @@ def test_dropout_needs_a_key(make_config: Callable[..., Any], documents: list[np
     one, same, other = (float(loss(jax.random.PRNGKey(seed))) for seed in (1, 1, 2))
     assert one == same != other
     assert float(jax.jit(lambda: model.loss(params, rows, None)[0])()) not in (one, other)
+
+
+def test_parameters_of_a_scaled_embedding_are_made_in_a_program(make_config: Any):
+    config = make_config("megalodon", model={"scale_emb": True})
+    model = build_model(config.model, isolate_documents=False)
+    params = jax.jit(model.init)(jax.random.PRNGKey(0))
+    assert params.model.scale == pytest.approx(config.model.model_dim**0.5)
+    casts = model.cast_dtypes(params)
+    assert casts.model.embed.weight == params.model.embed.weight.dtype

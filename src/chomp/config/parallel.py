@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from chomp.config.section import INT32_MAX, Count, Positive, Section
+from chomp.config.section import INT32_MAX, Count, Dtype, Positive, Section
 
 REST = -1
 """As many devices as the other axis leaves."""
@@ -24,6 +24,9 @@ class ParallelConfig(Section):
     """For `fsdp` above 1: when a device fetches the others' shares of the parameters. `step`: all
     of them once a step, with room for the whole parameters and their gradients; `layer`: those of
     one layer at a time, twice for each microbatch."""
+    reduce_dtype: Dtype = "float32"
+    """Number format in which the devices add up their gradients. `bfloat16` sends half as much,
+    and rounds every gradient to 8 bits. (Parameters are fetched in `model.compute_dtype`.)"""
     join_seconds: Count = 300
     """How long the processes of a run wait for one another at the start."""
     lost_after_seconds: Positive = 20.0

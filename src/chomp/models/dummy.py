@@ -1,6 +1,7 @@
 """A bigram model: an embedding and a projection, for trying everything that is not the model."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -33,6 +34,10 @@ class Dummy:
             eqx.nn.Embedding(self.vocab_size, self.dim, key=embed_key),
             eqx.nn.Linear(self.dim, self.vocab_size, use_bias=False, key=head_key),
         )
+
+    def cast_dtypes(self, params: DummyParams) -> Any:
+        """Return the dtype of each parameter: they are computed with as they are."""
+        return jax.tree.map(lambda leaf: leaf.dtype, params)
 
     def loss(
         self, params: DummyParams, rows: Batch, key: PRNGKeyArray | None

@@ -1,7 +1,10 @@
 """Megalodon (Ma et al., 2024, arXiv:2404.08801) as megalodon-jax defines it."""
 
 import dataclasses
+from contextlib import nullcontext
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -41,7 +44,28 @@ class Megalodon:
 
     def init(self, key: PRNGKeyArray) -> MegalodonForCausalLM:
         """Make fresh parameters."""
-        return MegalodonForCausalLM(self.config, key=key)
+        # The library takes the scale of embeddings as a Python number, which is none while traced.
+        at_once = jax.ensure_compile_time_eval() if self.config.scale_emb else nullcontext()
+        with at_once:
+            return MegalodonForCausalLM(self.config, key=key)
+
+    def cast_dtypes(self, params: MegalodonForCausalLM) -> Any:
+        """Return the dtype that the model casts each parameter to before it uses it.
+
+        Matrices and biases of linear layers, and the embedding unless it is scaled in its own
+        dtype first, are cast to `compute_dtype`; norms, averages and the scales of queries and
+        keys are computed with as they are kept.
+        """
+        embeddings = (eqx.nn.Embedding,) if params.model.scale == 1.0 else ()
+        cast = (eqx.nn.Linear, *embeddings)
+
+        def dtypes(node: Any) -> Any:
+            as_kept = not isinstance(node, cast)
+            return jax.tree.map(
+                lambda leaf: leaf.dtype if as_kept else self.config.compute_dtype, node
+            )
+
+        return jax.tree.map(dtypes, params, is_leaf=lambda node: isinstance(node, cast))
 
     def loss(
         self, params: MegalodonForCausalLM, rows: Batch, key: PRNGKeyArray | None

@@ -4,12 +4,13 @@ from chomp.ops import accelerator
 from chomp.ops.complex_ema import Coefficients, complex_ema
 from chomp.ops.gate import silu, silu_gate
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
-from chomp.ops.shard import Shard, has_shards, is_shard, whole
+from chomp.ops.shard import Cut, Shard, has_shards, is_shard, summed_piece, whole
 from chomp.ops.span_attention import span_attention
 from chomp.ops.timestep_norm import timestep_norm
 
 __all__ = [
     "Coefficients",
+    "Cut",
     "Shard",
     "accelerator",
     "complex_ema",
@@ -19,6 +20,7 @@ __all__ = [
     "silu",
     "silu_gate",
     "span_attention",
+    "summed_piece",
     "timestep_norm",
     "whole",
 ]

@@ -33,7 +33,7 @@ def _scale_to_rms(rms: float) -> Transformation:
     )
 
 
-def _muon(config: MuonConfig, deal_out: Callable[[Any, Work], Any] | None) -> Transformation:
+def _muon(config: MuonConfig, deal_out: Callable[[Any, Work, int], Any] | None) -> Transformation:
     """Return momentum and its orthogonalization, where wanted with the matrices dealt out."""
 
     def scale(steps: int, beta: float, nesterov: bool, numbers: Any) -> Transformation:
@@ -52,7 +52,7 @@ def _muon(config: MuonConfig, deal_out: Callable[[Any, Work], Any] | None) -> Tr
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, state = momentum.update(updates, state, params)
-        return deal_out(updates, orthogonalize), state
+        return deal_out(updates, orthogonalize, config.ns_steps), state
 
     # One transformation, as the other: a checkpoint fits both.
     return Transformation(momentum.init, update)
@@ -62,7 +62,7 @@ def build_optimizer(
     config: OptimConfig,
     groups: Any,
     schedule: optax.Schedule,
-    deal_out: Callable[[Any, Work], Any] | None = None,
+    deal_out: Callable[[Any, Work, int], Any] | None = None,
 ) -> Transformation:
     """Return clipping by global norm, then the update of each parameter's group.
 
@@ -73,8 +73,8 @@ def build_optimizer(
         config: the `optim` section.
         groups: a tree like the parameters with a `Group` for each.
         schedule: learning rate of AdamW by update count.
-        deal_out: applies work on stacks of whole matrices to a tree of them that several devices
-            hold in pieces; None: each device has them whole.
+        deal_out: applies work on stacks of matrices, which squares them so many times, to a tree
+            of them that several devices hold in pieces; None: each device has them whole.
     """
     adam = optax.scale_by_adam(
         config.adam.b1, config.adam.b2, config.adam.eps, nesterov=config.adam.nesterov

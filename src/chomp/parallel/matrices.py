@@ -16,17 +16,21 @@ from chomp.parallel.placement import Placement
 Stacks = list[Float[Array, "matrices rows columns"]]
 
 
-def deal_out(placement: Placement, tree: Any, work: Callable[[Stacks], Stacks]) -> Any:
+def deal_out(
+    placement: Placement, tree: Any, work: Callable[[Stacks], Stacks], squares: int
+) -> Any:
     """Apply `work` to the matrices of a tree, each of them on one device of its group.
 
     Matrices of one shape are stacked and exchanged so that every device has its share of them
     whole; what comes out goes back in pieces. Either way a device sends less than the bytes that
-    it holds, where putting every matrix together on every device would send all of them.
+    it holds, where putting every matrix together on every device would send all of them. Few and
+    long ones stay in pieces: less is sent if the devices add up their shares of the squares.
 
     Args:
         placement: says how matrices are cut.
         tree: of matrices.
         work: takes stacks of matrices to stacks of the same shapes; a stack may end in zeros.
+        squares: how often `work` multiplies a matrix by its transpose, along its longer dimension.
     """
     mesh, size = placement.mesh, placement.mesh.shape[FSDP]
     matrices, structure = jax.tree.flatten(tree)
@@ -38,13 +42,25 @@ def deal_out(placement: Placement, tree: Any, work: Callable[[Stacks], Stacks]) 
     def constrain(stack: Array, spec: P) -> Array:
         return jax.lax.with_sharding_constraint(stack, NamedSharding(mesh, spec))
 
-    stacks = []
-    for (_, spec), numbers in alike.items():
-        stack = constrain(jnp.stack([matrices[number] for number in numbers]), P(None, *spec))
-        stack = jnp.pad(stack, ((0, -len(numbers) % size), (0, 0), (0, 0)))
-        stacks.append(constrain(stack, P(FSDP)))
-    for ((_, spec), numbers), stack in zip(alike.items(), work(stacks), strict=True):
-        pieces = constrain(constrain(stack, P(FSDP)), P(None, *spec))
+    stacks, places = [], []
+    for (shape, spec), numbers in alike.items():
+        cut = P(None, *spec)
+        stack = constrain(jnp.stack([matrices[number] for number in numbers]), cut)
+        if not _stays_in_pieces(shape, spec, len(numbers), size, squares):
+            stack = jnp.pad(stack, ((0, -len(numbers) % size), (0, 0), (0, 0)))
+            cut = P(FSDP)
+        stacks.append(constrain(stack, cut))
+        places.append(cut)
+    done = zip(alike.items(), work(stacks), places, strict=True)
+    for ((_, spec), numbers), stack, cut in done:
+        pieces = constrain(constrain(stack, cut), P(None, *spec))
         for place, number in enumerate(numbers):
             matrices[number] = pieces[place]
     return jax.tree.unflatten(structure, matrices)
+
+
+def _stays_in_pieces(shape: tuple[int, ...], spec: P, count: int, size: int, squares: int) -> bool:
+    """Say whether sums of squares are fewer bytes than an exchange of `count` matrices and back."""
+    if FSDP not in spec or shape[spec.index(FSDP)] < max(shape):
+        return False
+    return count * squares * min(shape) < -(-count // size) * max(shape)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PRNGKeyArray
 
-from chomp.ops import Shard, is_shard, whole
+from chomp.ops import Cut, Shard, is_shard, summed_piece, whole
 from chomp.parallel.mesh import AXES, DATA, FSDP
 from chomp.parallel.placement import ROWS, Placement
 from chomp.types import Batch
@@ -29,10 +30,15 @@ class Spread:
         placement: where the arrays are.
         by_layer: a device fetches the parameters that others hold layer by layer, where the model
             uses them; else all at once, for the whole step.
+        cast_dtypes: from parameters to the dtype that the model casts each of them to; in this one
+            they are fetched.
+        reduce_dtype: in which devices add up gradients.
     """
 
     placement: Placement
     by_layer: bool
+    cast_dtypes: Callable[[Any], Any]
+    reduce_dtype: Any
 
     def gradients(
         self, accumulate: Callable[[Any, Batch, PRNGKeyArray | None], Sums]
@@ -52,7 +58,7 @@ class Spread:
             else:
                 loss, grads, targets = accumulate(whole(shares), batch, self._own(key))
                 grads = jax.tree.map(_cut_like, shares, grads, is_leaf=is_shard)
-            grads = jax.tree.map(_sum_replicas, grads, is_leaf=is_shard)
+            grads = jax.tree.map(self._sum_replicas, grads, is_leaf=is_shard)
             return jax.lax.psum(loss, AXES), grads, jax.lax.psum(targets, AXES)
 
         return self._on_devices(local, lambda specs: (P(), specs, P()))
@@ -75,7 +81,8 @@ class Spread:
             specs = self.placement.specs(params)
 
             def marked(pieces: Any, batch: Batch, key: PRNGKeyArray | None) -> T:
-                return local(jax.tree.map(_mark, pieces, specs), batch, key)
+                shares = jax.tree.map(self._mark, pieces, specs, self.cast_dtypes(pieces))
+                return local(shares, batch, key)
 
             return jax.shard_map(
                 marked,
@@ -93,22 +100,22 @@ class Spread:
             return key
         return jax.random.fold_in(key, jax.lax.axis_index(AXES))
 
+    def _mark(self, piece: Array, spec: P, cast: Any) -> Array | Shard:
+        """Mark what is only a share of a parameter."""
+        if FSDP not in spec:
+            return piece
+        # Never in more bytes than it is kept in.
+        fetched = min(piece.dtype, np.dtype(cast), key=lambda dtype: dtype.itemsize)
+        return Shard(piece, Cut(spec.index(FSDP), FSDP, fetched, self.reduce_dtype))
 
-def _mark(piece: Array, spec: P) -> Array | Shard:
-    """Mark what is only a share of a parameter."""
-    return Shard(piece, spec.index(FSDP), FSDP) if FSDP in spec else piece
+    def _sum_replicas(self, grad: Array | Shard) -> Array:
+        """Sum over all devices that have the same piece of a parameter."""
+        piece, axes = (grad.piece, DATA) if isinstance(grad, Shard) else (grad, AXES)
+        return jax.lax.psum(piece.astype(self.reduce_dtype), axes).astype(piece.dtype)
 
 
 def _cut_like(share: Array | Shard, grad: Array) -> Array | Shard:
     """Sum over the devices that share a parameter, each of which keeps its piece."""
     if not isinstance(share, Shard):
         return grad
-    piece = jax.lax.psum_scatter(grad, FSDP, scatter_dimension=share.along, tiled=True)
-    return Shard(piece, share.along, FSDP)
-
-
-def _sum_replicas(grad: Array | Shard) -> Array:
-    """Sum over all devices that have the same piece of a parameter."""
-    if isinstance(grad, Shard):
-        return jax.lax.psum(grad.piece, DATA)
-    return jax.lax.psum(grad, AXES)
+    return Shard(summed_piece(share.cut, grad), share.cut)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from scaling_tables import least_bytes
 
 from chomp.config import Config
 from chomp.config.parallel import ParallelConfig
@@ -25,12 +26,13 @@ MODEL = {
     "swiglu": True,
 }
 DUMMY = {"d_model": 32}
+BFLOAT16 = {"compute_dtype": "bfloat16"}
 ACCUM, ROWS, TIME = 3, 8, 64
 
 
-def learner_for(config: Config, *, data: int, fsdp: int, gather: str = "step") -> Learner:
+def learner_for(config: Config, *, data: int, fsdp: int, **parallel: Any) -> Learner:
     """The learner of a config on the first data * fsdp devices."""
-    parallel = ParallelConfig(data=data, fsdp=fsdp, gather=gather)
+    parallel = ParallelConfig(data=data, fsdp=fsdp, **parallel)
     config = config.model_copy(update={"parallel": parallel})
     return build_learner(config, devices=jax.devices()[: data * fsdp])
 
@@ -83,13 +85,15 @@ def steps(make_config: Callable[..., Any]) -> Callable[..., Steps]:
         optim = {"adam": {"eps": 1e-3}, **sections.pop("optim", {})}
         config = make_config(
             backend,
-            model=MODEL if backend == "megalodon" else DUMMY,
+            model=(MODEL if backend == "megalodon" else DUMMY) | sections.pop("model", {}),
             train=train,
             optim=optim,
             data={"isolate_documents": True},
             parallel={"data": -1},
         )
-        setup = type("Setup", (), {"config": config, "learner": learner_for(config, **mesh)})
+        learner = learner_for(config, **mesh)
+        config = config.model_copy(update={"parallel": ParallelConfig(**mesh)})
+        setup = type("Setup", (), {"config": config, "learner": learner})
         return Steps(setup)
 
     return build
@@ -122,6 +126,36 @@ def test_megalodon_learns_the_same(
     np.testing.assert_allclose(losses, alone[1], rtol=2e-6)
     np.testing.assert_allclose(norms, alone[2], rtol=1e-4)
     close(state.params, alone[0].params, 2e-5)
+
+
+@pytest.fixture(scope="module")
+def alone_in_bfloat16(steps: Callable[..., Steps], batches: list[Batch]) -> Any:
+    return steps("megalodon", ONE, model=BFLOAT16).after(batches)
+
+
+@pytest.mark.parametrize(("gather", "reduce_dtype"), [("step", "float32"), ("layer", "bfloat16")])
+def test_a_model_in_bfloat16_learns_the_same(
+    gather: str,
+    reduce_dtype: str,
+    alone_in_bfloat16: Any,
+    steps: Callable[..., Steps],
+    batches: list[Batch],
+):
+    """Up to the rounding of gradients, which a device makes of its own rows alone."""
+    mesh = {"data": 2, "fsdp": 4, "gather": gather, "reduce_dtype": reduce_dtype}
+    compiled = steps("megalodon", mesh, model=BFLOAT16)
+    _, losses, norms = compiled.after(batches)
+    # Forward the devices compute what one does, as parameters are cast before they are sent; but a
+    # loop over layers is another program, which rounds elsewhere.
+    np.testing.assert_allclose(losses[0], alone_in_bfloat16[1][0], rtol=5e-5)
+    np.testing.assert_allclose(losses, alone_in_bfloat16[1], rtol=5e-4)
+    np.testing.assert_allclose(norms, alone_in_bfloat16[2], rtol=1e-2)
+    # CPUs fetch in bfloat16, but add up in float32 whatever the dtype is.
+    config = compiled.setup.config
+    in_float32 = config.parallel.model_copy(update={"reduce_dtype": "float32"})
+    config = config.model_copy(update={"parallel": in_float32})
+    sent = sum(one.times * one.sent for one in collectives(compiled.text, 8))
+    assert sent <= 1.05 * least_bytes(config, compiled.setup.learner)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
