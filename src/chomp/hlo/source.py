@@ -1,5 +1,6 @@
 """Which line of Python, and which part of the model, an instruction comes from."""
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -36,16 +37,21 @@ _RULES: tuple[tuple[str, Part], ...] = (
     (r"FeedForward|FFN|Ffn|SwiGLU", "feed-forward"),
     (r"_queries_and_keys|_matmul_3d|linear_3d|_project|ops/product|ops/linear", "projections"),
     (r"ttention|rotary", "attention"),
-    (r"Embedding", "embedding"),
+    (r"Embedding|embed", "embedding"),
+)
+# If none is: all of the model lies within these.
+_AROUND_MODEL: tuple[tuple[str, Part], ...] = (
     (r"training/step\.py:_accumulate", "gradient accumulation"),
     (r"training/step\.py:", "optimizer"),
 )
-_PATTERNS: tuple[tuple[re.Pattern[str], Part], ...] = tuple(
-    (re.compile(pattern), part) for pattern, part in _RULES
-)
+_DECIDING = ("chomp", "megalodon_jax", "optax")
+_OPERATION = re.compile(r'op_name="([^"]*)"')
+_LOOKUP = re.compile(r"gather|scatter|take")
 _PACKAGES = ("megalodon_jax", "optax", "equinox", "jax")
 _CHOMP = Path(__file__).parents[1].as_posix() + "/"
 _SAME = ("copy", "bitcast", "get-tuple-element", "transpose", "convert", "reshape", "copy-start")
+_AROUND = ("parameter", "while", "tuple")
+"""What is as old as the loop around it."""
 _MOST = 0.8
 """Share of a loop's instructions that must be of one part for the others to be of it as well."""
 
@@ -67,8 +73,8 @@ class Sources:
     """Finds the places of a program's instructions.
 
     The compiler's own copies have no source, and loops of a backward pass only that of what they
-    are the backward pass of: such instructions get the place of what they copy, else that of the
-    loop around them, if nearly all in it is of one part.
+    are the backward pass of: such instructions get the place of the loop around them, if nearly all
+    in it is of one part, else that of what they copy.
     """
 
     def __init__(self, module: Module, executions: Iterable[Execution]):
@@ -79,14 +85,14 @@ class Sources:
     def place(self, execution: Execution) -> Place:
         """Return where an instruction comes from."""
         one = execution.instruction
-        own = self._own_place(one) or self._copied(one)
+        own = self._own_place(one)
         if own and own.part != "other":
             return own
         for loop in reversed(execution.loops):
             if loop in self._loops:
                 around = self._loops[loop]
                 return Place(around.part, own.line if own and own.line else around.line)
-        return own or Place("other", "")
+        return own or self._copied(one) or Place("other", "")
 
     def _of_loops(self, executions: Iterable[Execution]) -> Iterable[tuple[str, Place]]:
         places: dict[str, Counter[Place]] = {}
@@ -115,38 +121,42 @@ class Sources:
             frames = next((found for found in reversed(inner) if found), ())
         if kind_of(one):
             return Place("collectives", _line(frames))
-        return Place(_part(frames), _line(frames)) if frames else None
+        if not frames:
+            return None
+        named = _OPERATION.search(one.attributes)
+        return Place(_part(frames, named[1] if named else ""), _line(frames))
 
     def _copied(self, one: Instruction, steps: int = 6) -> Place | None:
         """Return the place of what an instruction without one has as its operand."""
         if one.computation not in self._module.computations:
             return None
         for operand in self._module.operands(one)[:1]:
-            place = self._own_place(operand)
-            if place and place.part != "other":
-                return place
-            if steps and operand.operation in _SAME:
-                return self._copied(operand, steps - 1)
+            if operand.operation in _SAME:
+                return self._copied(operand, steps - 1) if steps else None
+            if operand.operation not in _AROUND:
+                return self._own_place(operand)
         return None
 
 
-def _part(frames: Iterable[Frame]) -> Part:
-    known = [(_package(frame.file), frame) for frame in frames]
-    for wanted in ("chomp", "megalodon_jax", "optax"):
-        for (package, path), frame in known:
-            if package != wanted:
-                continue
-            text = f"{path}:{frame.function}"
-            for pattern, part in _PATTERNS:
-                if pattern.search(text):
+def _part(frames: Iterable[Frame], operation: str) -> Part:
+    known = [(*_package(frame.file), frame.function) for frame in frames]
+    texts = {
+        wanted: [f"{path}:{function}" for package, path, function in known if package == wanted]
+        for wanted in _DECIDING
+    }
+    for rules in (_RULES, _AROUND_MODEL):
+        for text in itertools.chain.from_iterable(texts.values()):
+            for pattern, part in rules:
+                if re.search(pattern, text):
                     return part
-    return "embedding" if _is_lookup(known) else "other"
+        if rules is _RULES and _is_lookup(texts["chomp"], operation):
+            return "embedding"
+    return "other"
 
 
-def _is_lookup(known: Iterable[tuple[tuple[str, str], Frame]]) -> bool:
-    """Say whether the innermost line is that of `hidden_states` itself: it looks tokens up."""
-    first = next((frame for (package, _), frame in known if package == "chomp"), None)
-    return first is not None and first.function == "hidden_states"
+def _is_lookup(frames: list[str], operation: str) -> bool:
+    """Say whether an operation looks tokens up, or sums the gradients of what was looked up."""
+    return bool(frames) and frames[0].endswith(":hidden_states") and bool(_LOOKUP.search(operation))
 
 
 def _line(frames: Iterable[Frame]) -> str:
