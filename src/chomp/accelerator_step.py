@@ -53,8 +53,8 @@ def _trace(
     return learner, trace_step(learner, config.train)
 
 
-def use_processor(devices: int = 1) -> None:
-    """Have JAX use this machine's processor, as so many devices; before its first use."""
+def use_virtual_devices(devices: int = 1) -> None:
+    """Let JAX see so many devices, all of them this machine's processor; before its first use."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
 

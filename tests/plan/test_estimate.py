@@ -1,8 +1,8 @@
 import pytest
+from chomp.plan.accelerators import ACCELERATORS, USUAL, accelerator
 
 from chomp.errors import ConfigError
-from chomp.parallel.collectives import Collective
-from chomp.plan.accelerators import ACCELERATORS, USUAL, accelerator
+from chomp.hlo.collectives import Collective
 from chomp.plan.estimate import bandwidth, estimate
 
 H100 = accelerator("h100-sxm")

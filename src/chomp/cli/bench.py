@@ -215,12 +215,12 @@ def program(
 
     config = load_config(config_path, overrides)
     start_environment()
-    from chomp.accelerator_step import use_processor
+    from chomp.accelerator_step import use_virtual_devices
     from chomp.bench.program import bench_program
     from chomp.hlo.accelerators import accelerator
 
     known = accelerator(accelerator_name)
-    use_processor()
+    use_virtual_devices()
     found = bench_program(config, known, devices, against, _tell)
     if to_json:
         click.echo(json.dumps(found.to_json(), indent=2))

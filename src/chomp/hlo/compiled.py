@@ -19,6 +19,8 @@ from chomp.hlo.thunks import read_thunks
 Options = Mapping[str, bool | int | str]
 """Of the compiler, without leading dashes."""
 
+_FRAMES = "jax_traceback_in_locations_limit"
+"""Source frames that a program keeps of each instruction: by default the ten innermost."""
 _ENTRY = re.compile(r"\.entry\b")
 # red.global.add.f32, atom.global.v4.f32.add and the like.
 _FLOAT_ATOMIC = re.compile(
@@ -56,7 +58,7 @@ def compile_traced(traced: jax.stages.Traced, options: Options | None = None) ->
         options: of the compiler; a run's own, for its program.
     """
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="chomp-hlo-") as folder, _whole_locations():
+    with tempfile.TemporaryDirectory(prefix="chomp-hlo-") as folder, _setting(_FRAMES, -1):
         dump = Path(folder)
         compiled = _compile(traced.lower(), {**(options or {}), "xla_dump_to": folder})
         seconds = time.perf_counter() - start
@@ -90,25 +92,22 @@ def _no_compile_cache() -> Iterator[None]:
     """Have the compiler run: a program out of JAX's cache comes without its dump."""
     from jax.experimental.compilation_cache import compilation_cache
 
-    before = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()  # JAX looks at the setting once
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-        compilation_cache.reset_cache()
+    with _setting("jax_enable_compilation_cache", False):
+        compilation_cache.reset_cache()  # JAX looks at the setting once
+        try:
+            yield
+        finally:
+            compilation_cache.reset_cache()
 
 
 @contextmanager
-def _whole_locations() -> Iterator[None]:
-    """Keep all source frames of an instruction instead of the ten innermost."""
-    before = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", -1)
+def _setting(name: str, value: bool | int) -> Iterator[None]:
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        jax.config.update(name, before)
 
 
 def _float_atomics(dump: Path) -> int | None:
