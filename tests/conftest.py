@@ -20,9 +20,11 @@ import yaml
 from click.testing import CliRunner
 
 from chomp.config import Config, config_from_mapping
+from chomp.hlo.target import hide_compiler
 from chomp.runtime import prepare_environment
 
 # As the commands do, before anything imports JAX.
+hide_compiler(os.environ)
 prepare_environment()
 
 import jax  # noqa: E402

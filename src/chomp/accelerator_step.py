@@ -34,7 +34,7 @@ def compile_step_for(
     Raises:
         ConfigError: the configuration doesn't fit the devices, or their compiler isn't installed.
     """
-    learner, traced = _trace(config, accelerator, devices)
+    learner, traced = trace_step_for(config, accelerator, devices)
     return learner, compile_traced(traced, compiler_options(accelerator))
 
 
@@ -42,13 +42,14 @@ def memory_of_step_for(
     config: Config, accelerator: Accelerator, devices: int
 ) -> tuple[Learner, Any]:
     """Return what XLA plans of one device's memory for the same program."""
-    learner, traced = _trace(config, accelerator, devices)
+    learner, traced = trace_step_for(config, accelerator, devices)
     return learner, compile_memory(traced, compiler_options(accelerator))
 
 
-def _trace(
+def trace_step_for(
     config: Config, accelerator: Accelerator, devices: int
 ) -> tuple[Learner, jax.stages.Traced]:
+    """Trace the same program; nothing is compiled yet."""
     learner = build_learner(config, accelerator.platform, devices_of(accelerator, devices))
     return learner, trace_step(learner, config.train)
 
@@ -56,7 +57,8 @@ def _trace(
 def use_virtual_devices(devices: int = 1) -> None:
     """Let JAX see so many devices, all of them this machine's processor; before its first use."""
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", devices)
+    if devices > 1:
+        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def fit_without_download(config: Config, tell: Tell) -> Config:

@@ -23,9 +23,11 @@ _FRAMES = "jax_traceback_in_locations_limit"
 """Source frames that a program keeps of each instruction: by default the ten innermost."""
 _ENTRY = re.compile(r"\.entry\b")
 # red.global.add.f32, atom.global.v4.f32.add and the like.
-_FLOAT_ATOMIC = re.compile(
-    r"(?<![\w.%$])(?:atom|red)\.(?=[\w.:]*\.add\b)[\w.:]*\.(?:f16|f16x2|bf16|bf16x2|f32|f64)\b"
-)
+_FLOATS = r"(?:f16|f16x2|bf16|bf16x2|f32|f64)"
+_ATOMIC_ADD = re.compile(rf"(?<![\w.%$])(?:atom|red)\.(?=[\w.:]*\.add\b)[\w.:]*\.{_FLOATS}\b")
+# A sum that is exchanged for the old one, if that is still there.
+_COMPARE_AND_SWAP = re.compile(r"(?<![\w.%$])atom\.[\w.:]*\.cas\b")
+_ADD = re.compile(rf"(?<![\w.%$])(?:add|fma)\.[\w.]*{_FLOATS}\b")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Program:
         executions: what a step runs.
         memory: XLA's plan for one device.
         kernels: FLOPs of its Pallas kernels.
+        triton_products: products may be Triton kernels, as they may on a device.
         float_atomics: kernels that add to floats in memory in whatever order they come, whose sums
             therefore aren't the same each time; None: nobody knows.
         seconds: to lower and compile.
@@ -46,6 +49,7 @@ class Program:
     executions: Executions
     memory: Any
     kernels: Kernels
+    triton_products: bool
     float_atomics: int | None
     seconds: float
 
@@ -60,7 +64,7 @@ def compile_traced(traced: jax.stages.Traced, options: Options | None = None) ->
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="chomp-hlo-") as folder, _setting(_FRAMES, -1):
         dump = Path(folder)
-        compiled = _compile(traced.lower(), {**(options or {}), "xla_dump_to": folder})
+        compiled, triton = _compile(traced.lower(), {**(options or {}), "xla_dump_to": folder})
         seconds = time.perf_counter() - start
         text = compiled.as_text()
         assert text is not None, "compilers for accelerators give one"
@@ -72,6 +76,7 @@ def compile_traced(traced: jax.stages.Traced, options: Options | None = None) ->
         executions,
         compiled.memory_analysis(),
         kernel_flops(traced.jaxpr),
+        triton,
         atomics,
         seconds,
     )
@@ -79,12 +84,25 @@ def compile_traced(traced: jax.stages.Traced, options: Options | None = None) ->
 
 def compile_memory(traced: jax.stages.Traced, options: Options | None = None) -> Any:
     """Return XLA's plan of a program's memory on one device, and nothing else."""
-    return _compile(traced.lower(), dict(options or {})).memory_analysis()
+    return _compile(traced.lower(), dict(options or {}))[0].memory_analysis()
 
 
-def _compile(lowered: jax.stages.Lowered, options: dict[str, Any]) -> jax.stages.Compiled:
+def _compile(
+    lowered: jax.stages.Lowered, options: dict[str, Any]
+) -> tuple[jax.stages.Compiled, bool]:
+    """Compile; say as well whether Triton's products were allowed.
+
+    Which kernel multiplies is found out by trying on a device. Without one XLA takes Triton's, and
+    has none for some products.
+    """
     with _no_compile_cache():
-        return lowered.compile(compiler_options=options)
+        try:
+            return lowered.compile(compiler_options=options), True
+        except jax.errors.JaxRuntimeError as error:
+            if "tile sizes" not in str(error):
+                raise
+            without = {**options, "xla_gpu_enable_triton_gemm": False}
+            return lowered.compile(compiler_options=without), False
 
 
 @contextmanager
@@ -116,4 +134,10 @@ def _float_atomics(dump: Path) -> int | None:
     if not files:
         return None
     kernels = (part for file in files for part in _ENTRY.split(file.read_text("utf-8"))[1:])
-    return sum(_FLOAT_ATOMIC.search(kernel) is not None for kernel in kernels)
+    return sum(map(_adds_by_atomics, kernels))
+
+
+def _adds_by_atomics(kernel: str) -> bool:
+    if _ATOMIC_ADD.search(kernel):
+        return True
+    return bool(_COMPARE_AND_SWAP.search(kernel) and _ADD.search(kernel))

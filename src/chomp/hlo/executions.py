@@ -105,8 +105,8 @@ def launched(module: Module, thunks: Iterable[Thunk]) -> Executions:
                 walk(thunk.inner, times, loops, True)
             elif thunk.kind == "kWhile" and one is not None:
                 inside = (*loops, one.name)
-                conditions = _enter(found, one, times, in_graph)
-                walk(thunk.sections.get("condition", []), conditions, inside, in_graph)
+                if conditions := _enter(found, one, times, in_graph):
+                    walk(thunk.sections.get("condition", []), conditions, inside, in_graph)
                 turns = TURNS if one.turns is None else one.turns
                 walk(thunk.sections.get("body", []), times * turns, inside, in_graph)
             elif thunk.kind == "kConditional":
@@ -130,8 +130,7 @@ def derived(module: Module) -> Executions:
         for one in module.computations[name].values():
             if one.operation == "while":
                 inside = (*loops, one.name)
-                conditions = _enter(found, one, times, False)
-                if conditions:
+                if conditions := _enter(found, one, times, False):
                     walk(one.attribute("condition"), conditions, inside)
                 turns = TURNS if one.turns is None else one.turns
                 walk(one.attribute("body"), times * turns, inside)

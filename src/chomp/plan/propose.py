@@ -81,7 +81,7 @@ def propose(config: Config, cluster: Cluster, devices: int, limit: float, tell: 
 
     def look(batch_size: int, use_checkpoint: bool) -> Split:
         split = extrapolated(config, cluster, devices, batch_size, use_checkpoint)
-        tell(f"{described(split)}, extrapolated")
+        tell(described(split))
         return split
 
     tried = list(_search(config, devices, limit, look))
@@ -89,8 +89,8 @@ def propose(config: Config, cluster: Cluster, devices: int, limit: float, tell: 
     for split in sorted(tried, key=lambda split: split.seconds):
         # A line may be off by a little, in either direction.
         if split.memory <= 1.1 * limit:
-            real = measured(config, cluster, devices, split)
-            tell(f"{described(real)}, compiled")
+            real = split if split.compiled else measured(config, cluster, devices, split)
+            tell(described(real))
             tried[tried.index(split)] = real
             if real.memory <= limit:
                 best = real
@@ -103,7 +103,8 @@ def described(split: Split) -> str:
     again = "recomputed" if split.use_checkpoint else "kept"
     return (
         f"{split.batch_size} rows x {split.grad_accum}, activations {again}: "
-        f"{split.memory / GB:.2f} GB, {split.seconds * 1e3:.0f} ms"
+        f"{split.memory / GB:.2f} GB, {split.seconds * 1e3:.0f} ms, "
+        f"{'compiled' if split.compiled else 'extrapolated'}"
     )
 
 
