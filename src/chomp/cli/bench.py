@@ -256,4 +256,4 @@ def _console() -> Any:
     from rich.console import Console
 
     # A pipe is no reason to cut a table short.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)

@@ -122,7 +122,7 @@ def _print(made: "Plan") -> None:
     from chomp.hlo.tables import CAUTION, parts_table, totals_table
     from chomp.plan import tables
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     console.print(tables.headline(made))
     console.print(tables.memory_table(made))
     if made.sizes.collectives:

@@ -84,7 +84,7 @@ def propose(config: Config, cluster: Cluster, devices: int, limit: float, tell: 
         tell(described(split))
         return split
 
-    tried = list(_search(config, devices, limit, look))
+    tried = list(search(config, devices, limit, look))
     best = None
     for split in sorted(tried, key=lambda split: split.seconds):
         # A line may be off by a little, in either direction.
@@ -108,7 +108,7 @@ def described(split: Split) -> str:
     )
 
 
-def _search(config: Config, devices: int, limit: float, look: Look) -> Iterator[Split]:
+def search(config: Config, devices: int, limit: float, look: Look) -> Iterator[Split]:
     """Yield splits that are worth a look: around the largest microbatch that fits.
 
     Large microbatches launch the least, so the search goes from there to smaller ones, over those
