@@ -78,10 +78,17 @@ def test_program_against_another(bench, config_file):
     assert found["estimated_speedup"] == pytest.approx(speedup)
 
 
-def test_program_for_an_accelerator_that_is_not_known(chomp, config_file):
-    done = chomp("bench", "program", config_file(), "--for", "h1000")
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("h1000", "--for h1000: isn't known; these are: h100"),
+        ("v5e", "--for v5e: only programs of GPUs are counted"),
+    ],
+)
+def test_program_for_what_it_can_not_be_counted_for(chomp, config_file, name, error):
+    done = chomp("bench", "program", config_file(), "--for", name)
     assert done.code == 2
-    assert "--for h1000: isn't known; these are: h100" in done.err
+    assert error in done.err
 
 
 def test_data_against_another_pipeline(bench, config_file, tmp_path):

@@ -52,6 +52,7 @@ def test_what_is_asked_for() -> None:
         ("h1000", {}, r"--for h1000: isn't known.*h100, h200"),
         ("h100", {"hosts": 3}, r"--hosts 3: 4 devices can't be spread evenly; it can be 1, 2, 4"),
         ("rtx4090", {"hosts": 2}, r"--hosts 2: rtx4090 has no usual network: give --network-gbps"),
+        ("v5e", {"propose": True}, r"--propose: v5e is no GPU"),
         ("h100", {"earlier": ("h100-sxm",)}, r"--accelerator h100-sxm: write --for h100"),
     ],
 )

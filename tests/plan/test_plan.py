@@ -79,7 +79,7 @@ def test_tables_without_the_gpus_compiler(config_file: Callable[..., Path]) -> N
         "all-reduce",
         "nine times",
         "pip install 'chomp[plan]'",
-        "speed              unknown: give --mfu",
+        "give --mfu",
     ):
         assert text in done.stdout
     assert "largest microbatch train.batch_size=2048" in done.stdout  # it needs next to nothing

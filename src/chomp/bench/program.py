@@ -6,6 +6,7 @@ from typing import Any
 from chomp.accelerator_step import Tell, compile_step_for, fit_without_download
 from chomp.bench.step import Against, changed_config
 from chomp.config import Config
+from chomp.errors import ConfigError
 from chomp.hlo.accelerators import Accelerator
 from chomp.hlo.figures import Figures, figures
 from chomp.hlo.roofline import Cluster
@@ -75,6 +76,9 @@ def bench_program(
     Raises:
         ConfigError: the configuration doesn't fit the devices, or their compiler isn't installed.
     """
+    if accelerator.platform == "tpu":
+        text = "only programs of GPUs are counted; chomp plan knows its memory"
+        raise ConfigError([f"--for {accelerator.name}: {text}"])
     config = fit_without_download(config, tell)
     cluster = Cluster(accelerator, devices)
     where = f"{devices} x {accelerator.device}"

@@ -186,7 +186,7 @@ def startup(config_path: Path, overrides: Sequence[str], to_json: bool, rounds: 
     "accelerator_name",
     required=True,
     metavar="NAME",
-    help="The accelerator: h100, h200, a100, b200, rtx4090, rtx5090, ... or v5e.",
+    help="The GPU: h100, h200, a100, b200, rtx4090, rtx5090, ...",
 )
 @click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option(

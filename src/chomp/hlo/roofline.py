@@ -97,7 +97,7 @@ def cost(
     """
     one, device = execution.instruction, cluster.accelerator
     per_time = execution.operations / execution.times
-    launch = per_time * LAUNCH if device.platform == "gpu" else 0.0
+    launch = per_time * LAUNCH
     if collective is not None:
         needed = {
             "launches": launch,

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import os
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
@@ -115,8 +116,6 @@ def target_config(accelerator: Accelerator, chip: Chip) -> str:
 
 
 def _tpus(accelerator: Accelerator, count: int) -> Sequence[Any]:
-    import os
-
     from jax.experimental import topologies
 
     if not _is_installed("libtpu"):
@@ -124,10 +123,9 @@ def _tpus(accelerator: Accelerator, count: int) -> Sequence[Any]:
             [f"--for {accelerator.name}: its compiler isn't installed (pip install libtpu)"]
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # this is no machine of Google's
-    side = next((n for n in (1, 2, 4, 8, 16) if n * n >= count), None)
-    if side is None or count > side * side:
+    side = next((n for n in (2, 4, 8, 16) if n * n >= count), None)
+    if side is None:
         raise ConfigError([f"--devices {count}: {accelerator.name} has at most 256"])
-    found = topologies.get_topology_desc(
-        platform="tpu", topology_name=f"{accelerator.name}:{side}x{side}"
-    ).devices
+    topology = f"{accelerator.name}:{side}x{side}"
+    found = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     return list(found)[:count]

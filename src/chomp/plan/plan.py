@@ -31,7 +31,7 @@ class Plan:
         tokens: of a step, padding included.
         flops: model FLOPs of a step, on all devices together.
         sizes: of the step as configured.
-        figures: of its program; None: it is that of this machine's processor.
+        figures: of its program; None: it is that of this machine's processor, or of a TPU.
         estimate: of its time; None: there is nothing to estimate it from.
         checkpoint: bytes of a checkpoint's arrays, not compressed.
         largest: of the largest microbatch that fits; None: not one row on each device does, or
@@ -157,6 +157,8 @@ def _first(config: Config, request: Request, tell: Tell) -> tuple[Learner, Sizes
         return *measure(config, config.train.batch_size), None
     tell(f"compiling the step for {devices} x {cluster.accelerator.device}")
     learner, sizes, program = measure_for(config, cluster.accelerator, devices)
+    if cluster.accelerator.platform == "tpu":  # its programs don't say how long their loops are
+        return learner, sizes, None
     return learner, sizes, figures(program, cluster, devices)
 
 

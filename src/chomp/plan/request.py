@@ -97,6 +97,8 @@ def make_request(
             [f"--hosts {hosts}: {known.name} has no usual network: give --network-gbps"]
         )
     on_processor = known.platform == "gpu" and not has_gpu_compiler()
+    if propose and known.platform == "tpu":
+        raise ConfigError([f"--propose: {known.name} is no GPU, whose time could be estimated"])
     if propose and on_processor:
         raise ConfigError([f"--propose: needs the GPU's own compiler: {INSTALL}"])
     memory = None if memory_gb is None else memory_gb * GB

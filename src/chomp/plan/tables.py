@@ -123,7 +123,7 @@ def _speed(plan: Plan) -> Iterator[str]:
     """Yield how fast the step would be, and what bounds it."""
     found = plan.estimate
     if found is None:
-        yield "speed              unknown: give --mfu, or install the GPU's compiler"
+        yield "speed              unknown: it is estimated for programs of GPUs; give --mfu"
         return
     seconds = f"computes {found.compute:.3g} s"
     rate = f"{found.slow:,.0f} tokens/s"
