@@ -62,9 +62,9 @@ def measure_case(config_path: str, devices: int, overrides: list[str]) -> tuple[
     import jax
     import numpy as np
 
+    from chomp.accelerator_step import use_virtual_devices
     from chomp.config import load_config
     from chomp.parts import open_tokenizer
-    from chomp.plan.plan import use_virtual_devices
     from chomp.plan.sizes import compile_planned, memory_of
     from chomp.types import Batch
 
@@ -72,7 +72,9 @@ def measure_case(config_path: str, devices: int, overrides: list[str]) -> tuple[
     config, _ = open_tokenizer(load_config(Path(config_path), overrides), None)
     train = config.train
     learner, program = compile_planned(config, train.batch_size)
-    predicted = memory_of(config, train.batch_size, learner, program).total * devices
+    predicted = (
+        memory_of(config, train.batch_size, learner, program.memory_analysis()).total * devices
+    )
     learner.prepare()
     rng = np.random.default_rng(0)
     shape = (train.grad_accum, train.batch_size, train.seq_len)

@@ -20,10 +20,10 @@ prepare_environment()
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
+from chomp.accelerator_step import use_virtual_devices  # noqa: E402
 from chomp.config import Config, load_config  # noqa: E402
 from chomp.optim import Group  # noqa: E402
 from chomp.parts import Learner  # noqa: E402
-from chomp.plan.plan import use_virtual_devices  # noqa: E402
 from chomp.plan.sizes import FLOAT32, Sizes, measure  # noqa: E402
 
 DEVICES = 8

@@ -21,9 +21,11 @@ import yaml
 from click.testing import CliRunner
 
 from chomp.config import Config, config_from_mapping
+from chomp.hlo.target import hide_compiler
 from chomp.runtime import prepare_environment
 
 # As the commands do, before anything imports JAX.
+hide_compiler(os.environ)
 prepare_environment()
 if importlib.util.find_spec("jax_cuda13_plugin") is None:
     # Where only the compiler for GPUs is installed, JAX would complain that there is none.

@@ -10,6 +10,7 @@ import pytest
 
 from chomp.bench.spread import Spread, as_json
 from chomp.bench.table import table
+from chomp.hlo.target import has_gpu_compiler
 from chomp.models.flops import model_flops_per_token
 
 
@@ -62,6 +63,32 @@ def test_step_against_the_library(bench, config_file):
     # The figures are not mixed up: the library's program is known to need more.
     assert found["library_temp_bytes"] > found["temp_bytes"]
     assert found["library_compile_seconds"] > found["compile_seconds"]
+
+
+@pytest.mark.gpu_program
+@pytest.mark.skipif(not has_gpu_compiler(), reason="the extra `plan` isn't installed")
+def test_program_against_another(bench, config_file):
+    found = bench("program", config_file(), "--for", "h100", "--against", "stream")
+    assert found["operations"] == found["launches"] + found["graph_operations"]
+    assert (found["host_waits"], found["unknown_length_loops"]) == (0, 0)
+    assert found["tokens_per_step"] == 2 * 2 * 64
+    other = found["against"]
+    assert other["program"] == "stream"
+    speedup = other["estimated_seconds"] / found["estimated_seconds"]
+    assert found["estimated_speedup"] == pytest.approx(speedup)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("h1000", "--for h1000: isn't known; these are: h100"),
+        ("v5e", "--for v5e: only programs of GPUs are counted"),
+    ],
+)
+def test_program_for_what_it_can_not_be_counted_for(chomp, config_file, name, error):
+    done = chomp("bench", "program", config_file(), "--for", name)
+    assert done.code == 2
+    assert error in done.err
 
 
 def test_data_against_another_pipeline(bench, config_file, tmp_path):

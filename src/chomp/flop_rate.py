@@ -28,6 +28,8 @@ PEAK_TFLOPS: tuple[tuple[str, float], ...] = (
     (r"NVIDIA GeForce RTX 4090", 165.2),
     (r"NVIDIA GeForce RTX 5080", 112.6),
     (r"NVIDIA GeForce RTX 5090", 209.5),
+    # Google Cloud's page of TPU v5e.
+    (r"TPU v5 lite", 197.0),
 )
 
 

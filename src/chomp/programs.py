@@ -57,12 +57,17 @@ def compile_step(setup: Setup, meanwhile: Callable[[], None] = lambda: None) -> 
 
 
 def lower_step(learner: Learner, train: TrainConfig) -> jax.stages.Lowered:
+    """Trace and lower the training step for a run's state and batches."""
+    return trace_step(learner, train).lower()
+
+
+def trace_step(learner: Learner, train: TrainConfig) -> jax.stages.Traced:
     """Trace the training step for the shapes and places of a run's state and batches."""
     batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
     # The next step takes the state from where this one leaves it.
     results = (learner.placement.shardings(learner.shapes), None)
     program = jax.jit(_train_step(learner), donate_argnums=0, out_shardings=results)
-    return program.lower(learner.shapes, learner.placement.place_batch_shapes(batch))
+    return program.trace(learner.shapes, learner.placement.place_batch_shapes(batch))
 
 
 def _train_step(learner: Learner) -> TrainStep:

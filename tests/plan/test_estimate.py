@@ -1,64 +1,61 @@
 import pytest
 
 from chomp.errors import ConfigError
-from chomp.parallel.collectives import Collective
-from chomp.plan.accelerators import ACCELERATORS, USUAL, accelerator
-from chomp.plan.estimate import bandwidth, estimate
+from chomp.hlo.accelerators import accelerator
+from chomp.hlo.collectives import Collective
+from chomp.hlo.roofline import Cluster
+from chomp.plan.estimate import by_utilization
+from chomp.plan.request import Request, make_request
 
-H100 = accelerator("h100-sxm")
-PAIRS = ((0, 1), (2, 3))
+H100 = accelerator("h100")
 EVERYONE = ((0, 1, 2, 3),)
 ACROSS = ((0, 2), (1, 3))
+ASKED = {
+    "devices": 4,
+    "hosts": 1,
+    "memory_gb": None,
+    "mfu": None,
+    "network_gbps": None,
+    "search": True,
+    "propose": False,
+    "earlier": (),
+}
 
 
-def test_each_accelerator_has_a_peak_rate_and_links() -> None:
-    assert all(one.peak > 1e14 or one.name.startswith("rtx") for one in ACCELERATORS)
-    assert all(one.memory > 1e10 and one.link > (one.network or 0) for one in ACCELERATORS)
-    assert {one.name for one in ACCELERATORS} > set(USUAL)
-
-
-def test_an_unknown_accelerator_is_refused_with_the_list() -> None:
-    assert accelerator("H100-SXM") is H100
-    with pytest.raises(ConfigError, match=r"--accelerator h100: isn't known.*h100-pcie, h100-sxm"):
-        accelerator("h100")
-
-
-@pytest.mark.parametrize(
-    ("groups", "per_host", "speed"),
-    [
-        (PAIRS, 2, 450e9),  # nothing leaves a host
-        (EVERYONE, 4, 450e9),
-        (EVERYONE, 2, 100e9),  # two adapters for two devices
-        (ACROSS, 2, 50e9),  # each alone on its host
-        (EVERYONE, 1, 50e9),
-        ((tuple(range(32)),), 16, 450e9),  # 16 adapters are faster than the links within
-    ],
-)
-def test_the_slowest_way_of_a_group(
-    groups: tuple[tuple[int, ...], ...], per_host: int, speed: float
-) -> None:
-    assert bandwidth(groups, per_host, 450e9, 50e9) == speed
+def request(name: str = "h100", **values: object) -> Request:
+    return make_request(name, **(ASKED | values))  # type: ignore[arg-type]
 
 
 def test_a_step_by_hand() -> None:
     gather = Collective("all-gather", 4 * 450 * 10**6, EVERYONE, (8,))  # sends 1.35 GB, 8 times
     reduce = Collective("all-reduce", 4 * 10**9, ACROSS, ())  # sends 4 GB
     values = {"flops": 4 * 989.5e12, "tokens": 1000, "mfu": 0.5, "devices": 4}
-    here = estimate(H100, [gather, reduce], hosts=1, **values)
-    assert here is not None
+    here = by_utilization(Cluster(H100, 4), [gather, reduce], **values)
     assert here.compute == pytest.approx(2.0)
     assert here.communication == pytest.approx(8 * 0.003 + 4 / 450)
     assert here.slow == pytest.approx(1000 / (2 + 0.024 + 4 / 450))
     assert here.fast == pytest.approx(500)
-    apart = estimate(H100, [gather, reduce], hosts=2, **values)
-    assert apart is not None
+    apart = by_utilization(Cluster(H100, 2), [gather, reduce], **values)
     assert apart.communication == pytest.approx(8 * 1.35 / 100 + 4 / 50)
 
 
-def test_a_network_that_nobody_knows() -> None:
-    values = {"flops": 1e15, "tokens": 1000, "mfu": 0.5, "devices": 4, "hosts": 2}
-    reduce = Collective("all-reduce", 10**9, EVERYONE, ())
-    card = accelerator("rtx-4090")
-    assert estimate(card, [reduce], **values) is None
-    known = estimate(card, [reduce], **values, network=12.5e9)
-    assert known is not None and known.communication == pytest.approx(1.5 / 25)
+def test_what_is_asked_for() -> None:
+    asked = request("H100", hosts=2, memory_gb=20, network_gbps=100)
+    assert asked.cluster == Cluster(H100, 2, 12.5e9)
+    assert (asked.hosts, asked.limit) == (2, 20e9)
+    assert request("rtx4090").limit == pytest.approx(0.9 * 24e9)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "error"),
+    [
+        ("h1000", {}, r"--for h1000: isn't known.*h100, h200"),
+        ("h100", {"hosts": 3}, r"--hosts 3: 4 devices can't be spread evenly; it can be 1, 2, 4"),
+        ("rtx4090", {"hosts": 2}, r"--hosts 2: rtx4090 has no usual network: give --network-gbps"),
+        ("v5e", {"propose": True}, r"--propose: v5e is no GPU"),
+        ("h100", {"earlier": ("h100-sxm",)}, r"--accelerator h100-sxm: write --for h100"),
+    ],
+)
+def test_what_is_refused(name: str, values: dict[str, object], error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        request(name, **values)

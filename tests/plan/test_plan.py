@@ -1,4 +1,4 @@
-"""`chomp plan`, as users run it: every plan needs a process whose JAX has not started."""
+"""`chomp plan`, as users run it: a plan for this machine's processor needs a process of its own."""
 
 import json
 import subprocess
@@ -9,25 +9,40 @@ from typing import Any
 
 import pytest
 
+from chomp.accelerator_step import trace_step_for
+from chomp.config import load_config
+from chomp.hlo.accelerators import accelerator
+from chomp.hlo.compiled import compile_memory
+from chomp.hlo.target import has_gpu_compiler
+
+needs_compiler = pytest.mark.skipif(
+    not has_gpu_compiler(), reason="the extra `plan` isn't installed"
+)
+# What `python -m chomp` is on a machine without the extra `plan`.
+WITHOUT_COMPILER = (
+    "import sys, chomp.hlo.target as target; target.has_gpu_compiler = lambda: False; "
+    "from chomp.cli import main; main(sys.argv[1:])"
+)
+
 
 def plan(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "chomp", "plan", str(config), *options]
+    command = [sys.executable, "-c", WITHOUT_COMPILER, "plan", str(config), *options]
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_a_sharded_model(config_file: Callable[..., Path]) -> None:
+def test_a_sharded_model_without_the_gpus_compiler(config_file: Callable[..., Path]) -> None:
     config = config_file(
         "megalodon",
         model={"model_dim": 64, "num_layers": 2},
         train={"batch_size": 8},
         parallel={"fsdp": 2, "gather": "layer"},
     )
-    done = plan(
-        config, "--devices", "4", "--hosts", "2", "--memory-gb", "0.02", "--quick", "--json"
-    )
+    options = ("--devices", "4", "--hosts", "2", "--memory-gb", "0.02", "--mfu", "0.4")
+    done = plan(config, *options, "--quick", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
 
+    assert found["for"] == "h100" and found["upper_bound"] and found["program"] is None
     assert found["mesh"] == {"data": 2, "fsdp": 2}
     memory = found["memory_bytes"]
     assert memory["total"] == sum(memory.values()) - memory["total"]
@@ -46,8 +61,7 @@ def test_a_sharded_model(config_file: Callable[..., Path]) -> None:
 
     limit = 0.02e9
     assert found["memory_limit_bytes"] == limit and found["fits"] is (memory["total"] <= limit)
-    assert set(found["estimates"]) == {"a100-80gb", "h100-sxm", "b200"}
-    speed = found["estimates"]["h100-sxm"]
+    speed = found["estimate"]
     seconds = found["model_flops_per_step"] / (4 * 989.5e12 * 0.4)
     assert speed["compute_seconds"] == pytest.approx(seconds)
     assert 0 < speed["tokens_per_sec_no_overlap"] < speed["tokens_per_sec_full_overlap"]
@@ -55,13 +69,51 @@ def test_a_sharded_model(config_file: Callable[..., Path]) -> None:
     assert speed["tokens_per_sec_full_overlap"] * longer == pytest.approx(found["tokens_per_step"])
 
 
-def test_tables(config_file: Callable[..., Path]) -> None:
+def test_tables_without_the_gpus_compiler(config_file: Callable[..., Path]) -> None:
     config = config_file(train={"batch_size": 4})
-    done = plan(config, "--devices", "2", "--hosts", "2", "--accelerator", "rtx-4090")
+    done = plan(config, "--devices", "2", "--for", "rtx4090")
     assert done.returncode == 0, done.stderr
-    for text in ("data 2 x fsdp 1", "optimizer state", "all-reduce", "--network-gbps", "24 GB"):
+    for text in (
+        "data 2 x fsdp 1",
+        "optimizer state",
+        "all-reduce",
+        "nine times",
+        "pip install 'chomp[plan]'",
+        "give --mfu",
+    ):
         assert text in done.stdout
     assert "largest microbatch train.batch_size=2048" in done.stdout  # it needs next to nothing
+
+
+@pytest.mark.gpu_program
+@needs_compiler
+def test_memory_is_that_of_the_compiled_program(
+    chomp: Any, config_file: Callable[..., Path]
+) -> None:
+    config = config_file(train={"batch_size": 4})
+    done = chomp("plan", config, "--for", "a100", "--devices", 2, "--quick", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    _, traced = trace_step_for(load_config(config), accelerator("a100"), 2)
+    memory = compile_memory(traced)
+    planned = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    planned += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    assert found["memory_bytes"]["total"] == pytest.approx(planned, rel=0.05)
+    assert not found["upper_bound"]
+    estimate, program = found["estimate"], found["program"]
+    together = estimate["compute_seconds"] + estimate["communication_seconds"]
+    assert together == pytest.approx(program["estimated_seconds"])
+
+
+@pytest.mark.gpu_program
+@needs_compiler
+def test_a_split_is_proposed(chomp: Any, config_file: Callable[..., Path]) -> None:
+    config = config_file(train={"batch_size": 2, "grad_accum": 2})
+    done = chomp("plan", config, "--for", "rtx5090", "--propose")
+    assert done.code == 0, done.err
+    # All rows at once: there is nothing to recompute, and it needs next to nothing.
+    for text in ("the fastest that fits", "batch_size: 4", "grad_accum: 1", "bound by"):
+        assert text in done.out
 
 
 @pytest.mark.parametrize(
@@ -83,7 +135,7 @@ def test_a_mesh_that_does_not_fit(
     ("options", "error"),
     [
         (("--devices", "4", "--hosts", "3"), "--hosts 3: 4 devices can't be spread evenly"),
-        (("--devices", "4", "--accelerator", "h100"), "--accelerator h100: isn't known"),
+        (("--accelerator", "rtx-4090"), "--accelerator rtx-4090: write --for rtx4090"),
     ],
 )
 def test_refused_before_anything_is_compiled(

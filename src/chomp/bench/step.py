@@ -104,10 +104,15 @@ def bench_step(
     return values | _rates(setup, _median(values, ""), Spread.of(rates))
 
 
-def _changed(setup: Setup, against: Against) -> Setup:
+def changed_config(config: Config, against: Against) -> Config:
+    """Return the configuration of the other program."""
     section, changes = CHANGES[against]
-    values = getattr(setup.config, section).model_copy(update=changes)
-    config = setup.config.model_copy(update={section: values})
+    values = getattr(config, section).model_copy(update=changes)
+    return config.model_copy(update={section: values})
+
+
+def _changed(setup: Setup, against: Against) -> Setup:
+    config = changed_config(setup.config, against)
     return replace(setup, config=config, learner=build_learner(config))
 
 

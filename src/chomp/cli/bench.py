@@ -15,7 +15,7 @@ Values = dict[str, object]
 
 @click.group()
 def bench() -> None:
-    """Measure the parts of a configuration: step, data, checkpoints, start.
+    """Measure the parts of a configuration: step, data, checkpoints, start, GPU program.
 
     Writes no run folder. Other load on the machine makes the figures worthless.
 
@@ -179,6 +179,68 @@ def startup(config_path: Path, overrides: Sequence[str], to_json: bool, rounds: 
     _print(found, to_json, {"cold": "cold_", "warm": "warm_"})
 
 
+@bench.command("program")
+@_measurement
+@click.option(
+    "--for",
+    "accelerator_name",
+    required=True,
+    metavar="NAME",
+    help="The GPU: h100, h200, a100, b200, rtx4090, rtx5090, ...",
+)
+@click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option(
+    "--against",
+    type=click.Choice(["library", "stream"]),
+    help="Compare with model.fast_ops: false, or with data.isolate_documents: false.",
+)
+def program(
+    config_path: Path,
+    overrides: Sequence[str],
+    to_json: bool,
+    accelerator_name: str,
+    devices: int,
+    against: Any,
+) -> None:
+    """Count what CONFIG's training step does on an accelerator that isn't there.
+
+    Compiles it for the accelerator, which takes minutes for a large model, and reads the program:
+    what is launched and moved and multiplied, by part and source line, and how long that may take.
+
+    \b
+    chomp bench program configs/megalodon-100m.yaml --for h100
+    chomp bench program configs/megalodon-100m.yaml --for h100 --against library --json
+    """
+    from chomp.config import load_config
+
+    config = load_config(config_path, overrides)
+    start_environment()
+    from chomp.accelerator_step import use_virtual_devices
+    from chomp.bench.program import bench_program
+    from chomp.hlo.accelerators import accelerator
+
+    known = accelerator(accelerator_name)
+    use_virtual_devices()
+    found = bench_program(config, known, devices, against, _tell)
+    if to_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+        return
+    from chomp.hlo import tables
+
+    others = {} if found.other is None else {str(against): found.other}
+    console = _console()
+    console.print(f"{found.parameters:,} parameters, {found.tokens:,} tokens a step")
+    console.print(tables.totals_table({"this config": found.figures} | others))
+    console.print(tables.parts_table(found.figures))
+    console.print(tables.lines_table(found.figures))
+    console.print(tables.float32_table(found.figures))
+    console.print(
+        f"{found.tokens / found.figures.seconds:,.0f} tokens/s, model FLOPs utilization "
+        f"{found.utilization:.1%}"
+    )
+    console.print(tables.CAUTION)
+
+
 def _print(values: Values, to_json: bool, columns: Mapping[str, str]) -> None:
     """Print values as one JSON object, or as a table of these titles and prefixes."""
     from chomp.bench.spread import as_json
@@ -187,8 +249,11 @@ def _print(values: Values, to_json: bool, columns: Mapping[str, str]) -> None:
     if to_json:
         click.echo(json.dumps(as_json(values), indent=2))
         return
+    _console().print(table(values, columns))
+
+
+def _console() -> Any:
     from rich.console import Console
 
     # A pipe is no reason to cut a table short.
-    width = None if sys.stdout.isatty() else 160
-    Console(highlight=False, width=width).print(table(values, columns))
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)

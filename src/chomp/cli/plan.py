@@ -4,16 +4,34 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from chomp.cli.options import override_option, start_environment
 
+if TYPE_CHECKING:
+    from chomp.plan.plan import Plan
+
 
 @click.command()
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
 @override_option
-@click.option("--devices", required=True, type=click.IntRange(1), help="How many there would be.")
+@click.option(
+    "--for",
+    "name",
+    default="h100",
+    show_default=True,
+    metavar="NAME",
+    help="The accelerator: h100, h200, a100, b200, rtx4090, rtx5090, ... or v5e.",
+)
+@click.option(
+    "--devices",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many there would be.",
+)
 @click.option(
     "--hosts",
     default=1,
@@ -24,22 +42,14 @@ from chomp.cli.options import override_option, start_environment
 @click.option(
     "--memory-gb",
     type=click.FloatRange(0, min_open=True),
-    help="What a step may use on each device, in 10^9 bytes.  "
-    "[default: 90% of the smallest accelerator's]",
+    help="What a step may use on each device, in 10^9 bytes.  [default: 90% of the accelerator's]",
 )
-@click.option(
-    "--accelerator",
-    "accelerators",
-    multiple=True,
-    metavar="NAME",
-    help="Estimate the speed on these; may be given several times.  "
-    "[default: a100-80gb, h100-sxm, b200]",
-)
+@click.option("--accelerator", "earlier", multiple=True, hidden=True)
 @click.option(
     "--mfu",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Share of the peak rate on one device, as in a run's metrics.  "
-    "[default: 0.4; 0.3 with model.use_checkpoint]",
+    help="Share of the peak rate, as in a run's metrics, to take the speed from.  "
+    "[default: the speed is estimated from the compiled program]",
 )
 @click.option(
     "--network-gbps",
@@ -47,58 +57,84 @@ from chomp.cli.options import override_option, start_environment
     help="Speed between hosts for each device, in 10^9 bits a second.",
 )
 @click.option("--quick", is_flag=True, help="Don't look for the largest microbatch that fits.")
+@click.option(
+    "--propose",
+    is_flag=True,
+    help="Find the fastest split of a step's rows into microbatches that fits.",
+)
 @click.option("--json", "to_json", is_flag=True, help="Print one JSON object.")
 def plan(
     config_path: Path,
     overrides: Sequence[str],
+    name: str,
     devices: int,
     hosts: int,
     memory_gb: float | None,
-    accelerators: Sequence[str],
+    earlier: Sequence[str],
     mfu: float | None,
     network_gbps: float | None,
     quick: bool,
+    propose: bool,
     to_json: bool,
 ) -> None:
     """Find out what CONFIG would need on devices that are not there.
 
-    Compiles the training step for so many virtual devices without allocating anything, and says
-    what memory each of them needs, what they send each other, how fast a step could be, and the
-    largest microbatch that fits.
+    Compiles the training step for so many of them without allocating anything, and says what
+    memory each needs, what it launches, what they send each other, how long a step may take and
+    what bounds it, and the largest microbatch that fits. Needs the extra `plan`; without it, it is
+    this machine's processor that the step is compiled for.
 
     \b
-    chomp plan configs/megalodon-7b.yaml --devices 64 --hosts 8 --quick
-    chomp plan configs/megalodon-100m.yaml --devices 8 --accelerator rtx-4090 --json
+    chomp plan configs/megalodon-100m.yaml --for rtx4090 --propose
+    chomp plan configs/megalodon-7b.yaml --for h100 --devices 64 --hosts 8 --quick
     """
     from chomp.config import load_config
 
     config = load_config(config_path, overrides)
     start_environment()
-    from chomp.plan.accelerators import GB, USUAL, accelerator
-    from chomp.plan.plan import Request, check_hosts, make_plan, use_virtual_devices
+    from chomp.plan.request import make_request
 
-    check_hosts(devices, hosts)
-    request = Request(
-        devices,
-        hosts,
-        memory_gb and memory_gb * GB,
-        [accelerator(name) for name in accelerators or USUAL],
-        mfu,
-        network_gbps and network_gbps * GB / 8,
+    request = make_request(
+        name,
+        devices=devices,
+        hosts=hosts,
+        memory_gb=memory_gb,
+        mfu=mfu,
+        network_gbps=network_gbps,
         search=not quick,
+        propose=propose,
+        earlier=earlier,
     )
-    use_virtual_devices(devices)
+    from chomp.accelerator_step import use_virtual_devices
+    from chomp.plan.plan import make_plan
+
+    use_virtual_devices(devices if request.on_processor else 1)
     made = make_plan(config, request, lambda text: click.echo(text, err=True))
     if to_json:
         click.echo(json.dumps(made.to_json(), indent=2))
         return
+    _print(made)
+
+
+def _print(made: "Plan") -> None:
     from rich.console import Console
 
+    from chomp.hlo.tables import CAUTION, parts_table, totals_table
     from chomp.plan import tables
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     console.print(tables.headline(made))
-    for table in (tables.memory_table, tables.collectives_table, tables.estimates_table):
-        console.print(table(made))
+    console.print(tables.memory_table(made))
+    if made.sizes.collectives:
+        console.print(tables.collectives_table(made))
+    if made.figures is not None:
+        console.print(totals_table({"": made.figures}))
+        console.print(parts_table(made.figures))
     for line in tables.closing_lines(made):
         console.print(line)
+    if made.proposal is not None:
+        console.print(tables.proposal_table(made.proposal.tried, made.request.limit))
+    for line in tables.proposal_lines(made):
+        console.print(line)
+    if made.figures is not None:
+        console.print(CAUTION)

@@ -7,8 +7,11 @@ from typing import Any
 
 import jax
 
+from chomp.accelerator_step import compile_step_for, memory_of_step_for
 from chomp.config import Config
-from chomp.parallel.collectives import Collective, collectives
+from chomp.hlo.accelerators import Accelerator
+from chomp.hlo.collectives import Collective, collectives
+from chomp.hlo.compiled import Program
 from chomp.parts import Learner, build_learner
 from chomp.programs import batch_shapes, lower_step
 
@@ -58,24 +61,55 @@ def measure(config: Config, rows: int) -> tuple[Learner, Sizes]:
     start = time.perf_counter()
     learner, program = compile_planned(config, rows)
     seconds = time.perf_counter() - start
-    text = program.as_text()
-    assert text is not None, "there is one for CPUs"
+    text, plan = program.as_text(), program.memory_analysis()
+    assert text is not None and plan is not None, "there are both for CPUs"
     found = collectives(text, learner.placement.mesh.size)
-    memory = memory_of(config, rows, learner, program)
-    return learner, Sizes(rows, memory, tuple(found), seconds)
+    return learner, Sizes(rows, memory_of(config, rows, learner, plan), tuple(found), seconds)
 
 
 def compile_planned(config: Config, rows: int) -> tuple[Learner, jax.stages.Compiled]:
     """Compile the program that accelerators would run, for this machine's processor."""
+    config = with_rows(config, rows)
+    learner = build_learner(config, "gpu")
+    return learner, lower_step(learner, config.train).compile()
+
+
+def measure_for(
+    config: Config, accelerator: Accelerator, devices: int
+) -> tuple[Learner, Sizes, Program]:
+    """Compile the step for accelerators that aren't there."""
+    learner, program = compile_step_for(config, accelerator, devices)
+    rows = config.train.batch_size
+    memory = memory_of(config, rows, learner, program.memory)
+    found = collectives(program.module, devices)
+    return learner, Sizes(rows, memory, tuple(found), program.seconds), program
+
+
+def measure_memory_for(config: Config, accelerator: Accelerator, devices: int) -> Sizes:
+    """Compile the same, and say what memory it needs; its collectives are left out."""
+    start = time.perf_counter()
+    learner, plan = memory_of_step_for(config, accelerator, devices)
+    rows = config.train.batch_size
+    memory = memory_of(config, rows, learner, plan)
+    return Sizes(rows, memory, (), time.perf_counter() - start)
+
+
+def with_rows(config: Config, rows: int) -> Config:
+    """Return the config with microbatches of so many rows."""
     train = config.train.model_copy(update={"batch_size": rows})
-    learner = build_learner(config.model_copy(update={"train": train}), "gpu")
-    return learner, lower_step(learner, train).compile()
+    return config.model_copy(update={"train": train})
 
 
-def memory_of(config: Config, rows: int, learner: Learner, program: jax.stages.Compiled) -> Memory:
-    """Return what XLA plans for one device."""
-    plan, shapes, train = program.memory_analysis(), learner.shapes, config.train
-    assert plan is not None, "there is one for CPUs"
+def memory_of(config: Config, rows: int, learner: Learner, plan: Any) -> Memory:
+    """Return what XLA plans for one device.
+
+    Args:
+        config: of the program.
+        rows: of a microbatch.
+        learner: of the program.
+        plan: its `memory_analysis()`.
+    """
+    shapes, train = learner.shapes, config.train
     batch = _bytes_each(
         learner.placement.place_batch_shapes(batch_shapes(train.grad_accum, rows, train.seq_len))
     )
@@ -86,6 +120,7 @@ def memory_of(config: Config, rows: int, learner: Learner, program: jax.stages.C
         FLOAT32 * (leaf.size if whole else _size_each(leaf))
         for leaf in jax.tree.leaves(shapes.params)
     )
+    gradients = min(gradients, plan.temp_size_in_bytes)
     return Memory(
         parameters=parameters,
         optimizer=plan.argument_size_in_bytes - parameters - batch,

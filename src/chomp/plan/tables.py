@@ -1,13 +1,15 @@
 """A plan for people to read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from rich.table import Table
 
-from chomp.parallel.collectives import Collective
-from chomp.plan.accelerators import GB
-from chomp.plan.plan import USABLE, Plan
+from chomp.hlo.accelerators import GB
+from chomp.hlo.collectives import Collective
+from chomp.hlo.target import INSTALL
+from chomp.plan.plan import Plan
+from chomp.plan.propose import Split
 
 MEMORY = {
     "parameters": "parameters",
@@ -25,7 +27,8 @@ def headline(plan: Plan) -> str:
     axes = " x ".join(f"{name} {size}" for name, size in plan.mesh.items())
     hosts = f" on {request.hosts} hosts" if request.hosts > 1 else ""
     return (
-        f"{plan.parameters:,} parameters on {request.devices} devices{hosts} ({axes}); "
+        f"{plan.parameters:,} parameters on {request.devices} x "
+        f"{request.cluster.accelerator.device}{hosts} ({axes}); "
         f"{plan.tokens:,} tokens a step, {plan.sizes.rows} rows a microbatch"
     )
 
@@ -57,25 +60,20 @@ def collectives_table(plan: Plan) -> Table:
     return table
 
 
-def estimates_table(plan: Plan) -> Table:
-    """Return how fast the step would be."""
+def proposal_table(tried: Iterable[Split], limit: float) -> Table:
+    """Return the splits of a step's rows that were tried, the fastest first."""
     table = _table(
-        f"estimate (mfu {plan.mfu:.2g})",
-        "multiplies",
-        "sends",
-        "tokens/s, one after the other",
-        "tokens/s, both at once",
-        "memory",
+        "train.batch_size", "train.grad_accum", "model.use_checkpoint", "GB", "ms", "program"
     )
-    for accelerator, found in zip(plan.request.accelerators, plan.estimates, strict=True):
-        fits = plan.sizes.memory.total <= USABLE * accelerator.memory
-        memory = f"{'fits' if fits else 'does not fit'} {accelerator.memory / GB:.0f} GB"
-        if found is None:
-            row = ["", "give --network-gbps", "", ""]
-        else:
-            seconds = (f"{found.compute:.3g} s", f"{found.communication:.3g} s")
-            row = [*seconds, f"{found.slow:,.0f}", f"{found.fast:,.0f}"]
-        table.add_row(accelerator.name, *row, memory)
+    for split in sorted(tried, key=lambda split: split.seconds):
+        table.add_row(
+            str(split.batch_size),
+            str(split.grad_accum),
+            str(split.use_checkpoint).lower(),
+            _gb(split.memory) + ("" if split.memory <= limit else ": does not fit"),
+            f"{split.seconds * 1e3:.0f}",
+            "compiled" if split.compiled else "extrapolated",
+        )
     return table
 
 
@@ -83,6 +81,7 @@ def closing_lines(plan: Plan) -> Iterator[str]:
     """Yield the rest."""
     limit = f"{plan.request.limit / GB:.1f} GB"
     yield f"model FLOPs        {plan.flops:.4g} a step"
+    yield from _speed(plan)
     yield f"checkpoint         {_gb(plan.checkpoint)} GB"
     yield f"this step          {'fits' if plan.fits else 'does not fit'} {limit} a device"
     if not plan.request.search:
@@ -94,9 +93,51 @@ def closing_lines(plan: Plan) -> Iterator[str]:
             f"largest microbatch train.batch_size={plan.largest.rows}, "
             f"{_gb(plan.largest.memory.total)} GB a device"
         )
-    if plan.widened:
-        yield "note               bfloat16 is partly counted as float32: these are upper bounds"
+    if plan.request.on_processor:
+        yield (
+            "note               this is the program of this machine's processor, which needs more: "
+            "memory can be nine times"
+        )
+        yield f"                   too high; for the GPU's own program: {INSTALL}"
     yield f"compiled in        {plan.sizes.seconds:.1f} s, at most {_gb(plan.peak_rss)} GB here"
+
+
+def proposal_lines(plan: Plan) -> Iterator[str]:
+    """Yield what to write into the config."""
+    if plan.proposal is None:
+        return
+    best = plan.proposal.best
+    if best is None:
+        yield "no split of these rows fits: set parallel.fsdp, or a smaller train.seq_len"
+        return
+    yield f"the fastest that fits {plan.request.limit / GB:.1f} GB a device:"
+    yield ""
+    yield "model:"
+    yield f"  use_checkpoint: {str(best.use_checkpoint).lower()}"
+    yield "train:"
+    yield f"  batch_size: {best.batch_size}"
+    yield f"  grad_accum: {best.grad_accum}"
+
+
+def _speed(plan: Plan) -> Iterator[str]:
+    """Yield how fast the step would be, and what bounds it."""
+    found = plan.estimate
+    if found is None:
+        yield "speed              unknown: it is estimated for programs of GPUs; give --mfu"
+        return
+    seconds = f"computes {found.compute:.3g} s"
+    rate = f"{found.slow:,.0f} tokens/s"
+    if found.communication:
+        seconds += f", sends {found.communication:.3g} s"
+        rate = (
+            f"{found.slow:,.0f} (one after the other) to {found.fast:,.0f} tokens/s (both at once)"
+        )
+    source = "by --mfu" if plan.request.mfu else "+-40%, no real device has been met"
+    yield f"speed              {seconds}: {rate}; {source}"
+    if plan.figures is not None:
+        bounds = sorted(plan.figures.bounds.items(), key=lambda item: -item[1])
+        shares = (f"{name} {time / plan.figures.seconds:.0%}" for name, time in bounds if time)
+        yield f"bound by           {', '.join(shares)}"
 
 
 def _where(one: Collective) -> str:

@@ -10,8 +10,8 @@ from scaling_tables import least_bytes
 
 from chomp.config import Config
 from chomp.config.parallel import ParallelConfig
+from chomp.hlo.collectives import collectives
 from chomp.parallel import device_bytes
-from chomp.parallel.collectives import collectives
 from chomp.parts import Learner, build_learner
 from chomp.programs import Compiled, batch_shapes, compile_step
 from chomp.types import Batch, TrainState

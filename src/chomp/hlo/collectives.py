@@ -1,15 +1,13 @@
-"""The collectives of a compiled program: what its devices send each other, and how often.
-
-They are read from the program's HLO text, `compiled.as_text()`. jaxlib's objects for it name an
-instruction's operation and operands, but neither its shape nor its groups.
-"""
+"""The collectives of a compiled program: what its devices send each other, and how often."""
 
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from chomp.hlo.module import Instruction, Module, arrays, parse, size_of
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -21,15 +19,6 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
-# `%name = shape operation(operands), attributes`; a shape has no lower-case word before a bracket.
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)")
-_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
-_ARRAY = re.compile(r"(pred|[a-z]+(\d+)[a-z0-9]*)\[([\d,<=]*)\]")
-_CALLED = re.compile(
-    r"(?:to_apply|calls|body|condition|true_computation|false_computation)=%?([\w.-]+)"
-)
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?\s*)*)\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 # mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}: the axes of a mesh along which groups lie;
@@ -53,12 +42,16 @@ class Collective:
             permute its pairs.
         trips: how often each loop around it runs, the outermost first; None: the compiler can't
             tell.
+        dtype: of what is sent; of several, with `+` between them.
+        instruction: name of the one that it is, or begins with.
     """
 
     kind: str
     payload: int
     groups: Groups
     trips: tuple[int | None, ...]
+    dtype: str = field(default="", compare=False)
+    instruction: str = field(default="", compare=False)
 
     @property
     def size(self) -> int:
@@ -84,96 +77,56 @@ class Collective:
         return passes * self.payload * (self.size - 1) // self.size
 
 
-def collectives(hlo: str, devices: int) -> list[Collective]:
+def collectives(hlo: str | Module, devices: int) -> list[Collective]:
     """List the collectives of a program in the order in which it names them.
 
     Those between devices that are alone in their group send nothing and are left out. Of a
     conditional every branch counts.
 
     Args:
-        hlo: the program's text, as `compiled.as_text()` gives it.
+        hlo: the program, or its text.
         devices: that the program is for.
 
     Raises:
         ValueError: the text is none that this can read.
     """
-    bodies, entry = _computations(hlo)
-    found = _walk(bodies, entry, (), devices)
+    module = parse(hlo) if isinstance(hlo, str) else hlo
+    found = _walk(module, module.entry, (), devices)
     return [collective for collective in found if collective.size > 1]
 
 
-@dataclass(frozen=True)
-class _Line:
-    name: str
-    shape: str
-    operation: str
-    rest: str
-    """Operands and attributes."""
-
-
-def _computations(hlo: str) -> tuple[dict[str, list[_Line]], str]:
-    """Return the lines that matter here by computation, and the name of the first to run."""
-    bodies: dict[str, list[_Line]] = {}
-    entry, lines = None, []
-    for text in hlo.splitlines():
-        if header := _COMPUTATION.match(text):
-            lines = bodies[header[2]] = []
-            entry = header[2] if header[1] else entry
-        elif (found := _INSTRUCTION.match(text)) and _matters(found[3]):
-            lines.append(_Line(*found.groups()))
-    if entry is None:
-        raise ValueError("the program's text has no ENTRY computation")
-    return bodies, entry
-
-
-def _matters(operation: str) -> bool:
-    return operation in ("while", "call", "conditional", "async-start") or operation.startswith(
-        KINDS
-    )
+def kind_of(instruction: Instruction) -> str | None:
+    """Return which of `KINDS` an instruction is, or is half of; None: it is none."""
+    kind = instruction.operation.removesuffix("-start").removesuffix("-done")
+    return kind if kind in KINDS else None
 
 
 def _walk(
-    bodies: dict[str, list[_Line]], name: str, trips: tuple[int | None, ...], devices: int
+    module: Module, name: str, trips: tuple[int | None, ...], devices: int
 ) -> Iterator[Collective]:
-    started: dict[str, _Line] = {}
-    for line in bodies[name]:
-        kind = line.operation.removesuffix("-start").removesuffix("-done")
-        if line.operation.endswith("-start") and kind in KINDS:
-            started[line.name] = line  # what comes of it is the shape of the other half
-        elif kind in KINDS:
-            first = line
-            if line.operation.endswith("-done"):
-                first = started[re.split(r"[\s,)]", line.rest.split("%")[-1])[0]]
-            yield _collective(kind, line.shape, first.rest, trips, devices)
-        else:
-            around = trips
-            if line.operation == "while":
-                known = _TRIPS.search(line.rest)
-                around = (*trips, int(known[1]) if known else None)
-            for called in _called(line.rest):
-                yield from _walk(bodies, called, around, devices)
-
-
-def _called(attributes: str) -> Iterator[str]:
-    yield from _CALLED.findall(attributes)
-    for names in _BRANCHES.findall(attributes):
-        yield from (name.strip().lstrip("%") for name in names.split(","))
+    for one in module.computations[name].values():
+        kind = kind_of(one)
+        if kind and one.operation.endswith("-done"):
+            (first,) = module.operands(one)
+            yield _collective(kind, one.shape, first, trips, devices)
+        elif kind and not one.operation.endswith("-start"):
+            # What comes of a half that starts is the shape of the other half.
+            yield _collective(kind, one.shape, one, trips, devices)
+        elif one.operation in ("while", "call", "conditional", "async-start"):
+            around = (*trips, one.turns) if one.operation == "while" else trips
+            for called in one.called:
+                yield from _walk(module, called, around, devices)
 
 
 def _collective(
-    kind: str, shape: str, attributes: str, trips: tuple[int | None, ...], devices: int
+    kind: str, shape: str, first: Instruction, trips: tuple[int | None, ...], devices: int
 ) -> Collective:
-    groups = _groups(attributes, devices)
-    payload = sum(_bytes(array) for array in _ARRAY.finditer(shape))
+    groups = _groups(first.attributes, devices)
+    payload = size_of(shape)
     if kind == "reduce-scatter":  # the shape is that of one device's share of the sum
         payload *= len(groups[0])
-    return Collective(kind, payload, groups, trips)
-
-
-def _bytes(array: re.Match[str]) -> int:
-    bits = int(array[2] or 8)  # pred: a byte
-    sizes = [int(size.lstrip("<=")) for size in array[3].split(",") if size]
-    return math.prod(sizes) * bits // 8
+    dtype = "+".join(sorted({array.dtype for array in arrays(shape)}))
+    return Collective(kind, payload, groups, trips, dtype, first.name)
 
 
 def _groups(attributes: str, devices: int) -> Groups:

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 from jaxlib import _hlo
 
-from chomp.parallel.collectives import Collective, collectives
+from chomp.hlo.collectives import Collective, collectives
 
 # A mesh of 4 x 2; each device has 32 rows of the weights and 4 of each of 6 microbatches.
 PROGRAM = """

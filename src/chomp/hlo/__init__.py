@@ -1,0 +1,1 @@
+"""Programs of accelerators: compiled without one, read, counted, and their time estimated."""
