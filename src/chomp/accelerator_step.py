@@ -12,13 +12,14 @@ from chomp.hlo.compiled import Options, Program, compile_memory, compile_traced
 from chomp.hlo.target import devices_of
 from chomp.parts import Learner, build_learner, open_tokenizer
 from chomp.programs import trace_step
+from chomp.runtime import gpu_compiler_options
 
 Tell = Callable[[str], None]
 
 
 def compiler_options(accelerator: Accelerator) -> Options:
     """Return the options that a run on such a device gives its compiler."""
-    return {}
+    return gpu_compiler_options() if accelerator.platform == "gpu" else {}
 
 
 def compile_step_for(

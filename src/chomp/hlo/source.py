@@ -35,7 +35,7 @@ _RULES: tuple[tuple[str, Part], ...] = (
     (r"norm|Norm", "norm"),
     (r"cross_entropy|head_loss|compute_loss", "loss"),
     (r"FeedForward|FFN|Ffn|SwiGLU", "feed-forward"),
-    (r"_queries_and_keys|_matmul_3d|linear_3d|_project|ops/product|ops/linear", "projections"),
+    (r"_queries_and_keys|_matmul_3d|linear_3d|_project|accelerator/linear", "projections"),
     (r"ttention|rotary", "attention"),
     (r"Embedding|embed", "embedding"),
 )

@@ -116,7 +116,7 @@ def _matrices(
     """
     p, magnitude, phase, gamma_real, gamma_imag = coefficients
     q_real, q_imag = magnitude * jnp.cos(phase), magnitude * jnp.sin(phase)
-    real, imag, decay = powers(q_real, q_imag, chunk)
+    real, imag, decay = _powers(q_real, q_imag, chunk)
     a, b = (gamma_real * p)[..., None], (gamma_imag * p)[..., None]
     kernel = (a * real - b * imag).sum(axis=1)
     q_real, q_imag = q_real[..., None], q_imag[..., None]
@@ -126,7 +126,7 @@ def _matrices(
     return _toeplitz(kernel), inward, outward, decay
 
 
-def powers(
+def _powers(
     real: Float[Array, "dim order"], imag: Float[Array, "dim order"], count: int
 ) -> tuple[Array, Array, tuple[Array, Array]]:
     """Return q^0 .. q^(count-1) along a new last axis as real and imaginary parts, and q^count.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from chomp.ops.complex_ema import Coefficients, powers
+from chomp.ops.complex_ema import Coefficients
 
 CHUNK = 32
 """Tokens; the states take as much memory as the inputs where it is twice the order."""
@@ -68,7 +68,7 @@ class _Matrices(NamedTuple):
 def _matrices(coefficients: Coefficients, skip: Array, chunk: int) -> _Matrices:
     p, magnitude, phase, gamma_real, gamma_imag = coefficients
     q_real, q_imag = magnitude * jnp.cos(phase), magnitude * jnp.sin(phase)
-    real, imag, decay = powers(q_real, q_imag, chunk)
+    real, imag, decay = _powers(q_real, q_imag, chunk)
     a, b = (gamma_real * p)[..., None], (gamma_imag * p)[..., None]
     taps = (a * real - b * imag).sum(axis=1)
     taps = taps.at[:, 0].add(skip)
@@ -76,7 +76,33 @@ def _matrices(coefficients: Coefficients, skip: Array, chunk: int) -> _Matrices:
     next_real, next_imag = real * q_real - imag * q_imag, real * q_imag + imag * q_real
     outward = jnp.concatenate([a * next_real - b * next_imag, -a * next_imag - b * next_real], 1)
     inward = jnp.concatenate([real, imag], axis=1)[..., ::-1].swapaxes(1, 2)
-    return _Matrices(taps, inward, outward, jnp.stack(decay))
+    return _Matrices(taps, inward, outward, decay)
+
+
+def _powers(
+    real: Float[Array, "dim order"], imag: Float[Array, "dim order"], count: int
+) -> tuple[Array, Array, Float[Array, "2 dim order"]]:
+    """Return q^0 .. q^(count-1) along a new last axis as real and imaginary parts, and q^count.
+
+    Each power as the product of squarings that its number's bits name: elementwise, so that it is
+    part of what uses it. Exact as repeated multiplication, and nothing goes wrong at q = 0.
+    """
+    number = jnp.arange(count)
+    shape = (*real.shape, count)
+    all_real, all_imag = jnp.ones(shape), jnp.zeros(shape)
+    last = jnp.stack([jnp.ones_like(real), jnp.zeros_like(real)])
+    for bit in range(count.bit_length()):
+        r, i = real[..., None], imag[..., None]
+        chosen = (number >> bit) & 1 == 1
+        all_real, all_imag = (
+            jnp.where(chosen, all_real * r - all_imag * i, all_real),
+            jnp.where(chosen, all_real * i + all_imag * r, all_imag),
+        )
+        if (count >> bit) & 1:
+            a, b = last
+            last = jnp.stack([a * real - b * imag, a * imag + b * real])
+        real, imag = real * real - imag * imag, 2.0 * real * imag
+    return all_real, all_imag, last
 
 
 class _Level(NamedTuple):
