@@ -14,7 +14,13 @@ from chomp.config import Config, config_from_mapping, is_deterministic
 from chomp.data import Data, SpecialIds, Tokenizer, lanes_at_start, load_tokenizer, open_data
 from chomp.errors import ConfigError, DataError
 from chomp.models import build_model
-from chomp.optim import build_optimizer, decay_steps, parameter_groups, warmup_cosine
+from chomp.optim import (
+    build_optimizer,
+    decay_steps,
+    in_stacks,
+    parameter_groups,
+    warmup_cosine,
+)
 from chomp.parallel import FSDP, Placement, Spread, deal_out, make_mesh
 from chomp.training import init_state
 from chomp.types import Batch, LanguageModel, TrainState
@@ -149,10 +155,12 @@ def build_learner(
         cast_dtypes=model.cast_dtypes,
         reduce_dtype=np.dtype(config.parallel.reduce_dtype),
     )
-    in_pieces = placement.mesh.shape[FSDP] > 1
-    optimizer = build_optimizer(
-        optim, groups, schedule, functools.partial(deal_out, placement) if in_pieces else None
-    )
+    together = None
+    if placement.mesh.shape[FSDP] > 1:
+        together = functools.partial(deal_out, placement)
+    elif (platform or jax.default_backend()) != "cpu":
+        together = in_stacks
+    optimizer = build_optimizer(optim, groups, schedule, together)
     return Learner(
         model,
         optimizer,

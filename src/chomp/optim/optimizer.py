@@ -33,15 +33,15 @@ def _scale_to_rms(rms: float) -> Transformation:
     )
 
 
-def _muon(config: MuonConfig, deal_out: Callable[[Any, Work, int], Any] | None) -> Transformation:
-    """Return momentum and its orthogonalization, where wanted with the matrices dealt out."""
+def _muon(config: MuonConfig, together: Callable[[Any, Work, int], Any] | None) -> Transformation:
+    """Return momentum and its orthogonalization, where wanted of stacks of matrices."""
 
     def scale(steps: int, beta: float, nesterov: bool, numbers: Any) -> Transformation:
         return scale_by_muon(
             ns_steps=steps, beta=beta, nesterov=nesterov, weight_dimension_numbers=numbers
         )
 
-    if deal_out is None:
+    if together is None:
         return scale(config.ns_steps, config.momentum, config.nesterov, _matrices_output_first)
     # Without iterations there is only the momentum, of norm 1; without momentum the iterations.
     momentum = scale(0, config.momentum, config.nesterov, _matrices_output_first)
@@ -52,7 +52,7 @@ def _muon(config: MuonConfig, deal_out: Callable[[Any, Work, int], Any] | None) 
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, state = momentum.update(updates, state, params)
-        return deal_out(updates, orthogonalize, config.ns_steps), state
+        return together(updates, orthogonalize, config.ns_steps), state
 
     # One transformation, as the other: a checkpoint fits both.
     return Transformation(momentum.init, update)
@@ -62,7 +62,7 @@ def build_optimizer(
     config: OptimConfig,
     groups: Any,
     schedule: optax.Schedule,
-    deal_out: Callable[[Any, Work, int], Any] | None = None,
+    together: Callable[[Any, Work, int], Any] | None = None,
 ) -> Transformation:
     """Return clipping by global norm, then the update of each parameter's group.
 
@@ -73,8 +73,9 @@ def build_optimizer(
         config: the `optim` section.
         groups: a tree like the parameters with a `Group` for each.
         schedule: learning rate of AdamW by update count.
-        deal_out: applies work on stacks of matrices, which squares them so many times, to a tree
-            of them that several devices hold in pieces; None: each device has them whole.
+        together: applies work on stacks of matrices, which squares them so many times, to a tree
+            of them (`chomp.optim.in_stacks`, or `chomp.parallel.deal_out` where several devices
+            hold them in pieces); None: each matrix alone.
     """
     adam = optax.scale_by_adam(
         config.adam.b1, config.adam.b2, config.adam.eps, nesterov=config.adam.nesterov
@@ -86,7 +87,7 @@ def build_optimizer(
     rate = optax.scale_by_learning_rate(schedule)
     transforms = {
         Group.MUON: optax.chain(
-            _muon(muon, deal_out),
+            _muon(muon, together),
             shape_scale,
             optax.add_decayed_weights(config.weight_decay * muon.weight_decay_mult),
             optax.scale_by_learning_rate(lambda count: schedule(count) * muon.lr_scale),

@@ -1,0 +1,39 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from chomp.config import OptimConfig
+from chomp.optim import build_optimizer, in_stacks, parameter_groups
+
+
+def test_muon_s_update_is_the_same_with_matrices_in_stacks(params):
+    config = OptimConfig(name="muon")
+    groups = parameter_groups(params, muon=True, all_2d=True, tied_embed=True)
+    alone = build_optimizer(config, groups, lambda count: 0.1)
+    stacked = build_optimizer(config, groups, lambda count: 0.1, in_stacks)
+    rng = np.random.default_rng(0)
+    grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
+    state = alone.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(stacked.init(params))
+    one, two = (
+        jax.jit(optimizer.update)(grads, state, params)[0] for optimizer in (alone, stacked)
+    )
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_each_shape_is_one_stack_and_results_keep_their_places():
+    tree = {"a": jnp.ones((2, 3)), "b": jnp.full((3, 2), 2.0), "c": jnp.full((2, 3), 3.0)}
+    shapes = []
+
+    def work(stacks):
+        shapes.extend(stack.shape for stack in stacks)
+        return [stack * 10 for stack in stacks]
+
+    done = in_stacks(tree, work)
+    assert shapes == [(2, 2, 3), (1, 3, 2)]
+    assert {name: float(value[0, 0]) for name, value in done.items()} == {
+        "a": 10.0,
+        "b": 20.0,
+        "c": 30.0,
+    }
