@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from chomp.parallel.collectives import Collective, collectives
 from jax.experimental import topologies
 from scaling_tables import least_bytes
 
 from chomp.config import Config
+from chomp.hlo.collectives import Collective, collectives
 from chomp.parts import Learner, build_learner
 from chomp.programs import lower_step
 from chomp.runtime import gpu_compiler_options
