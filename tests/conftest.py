@@ -1,7 +1,6 @@
 import argparse
 import ast
 import copy
-import importlib.util
 import json
 import logging
 import os
@@ -21,15 +20,10 @@ import yaml
 from click.testing import CliRunner
 
 from chomp.config import Config, config_from_mapping
-from chomp.hlo.target import hide_compiler
 from chomp.runtime import prepare_environment
 
 # As the commands do, before anything imports JAX.
-hide_compiler(os.environ)
 prepare_environment()
-if importlib.util.find_spec("jax_cuda13_plugin") is None:
-    # Where only the compiler for GPUs is installed, JAX would complain that there is none.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
 

@@ -3,6 +3,7 @@
 `prepare_environment` must run before JAX is imported, so nothing here imports it at the top.
 """
 
+import importlib.metadata
 import logging
 import os
 import re
@@ -17,6 +18,9 @@ from chomp.errors import ConfigError
 log = logging.getLogger(__name__)
 
 GIB = 1 << 30
+GPU_COMPILER = "jax-cuda13-pjrt"
+CAN_RUN = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
+"""What lets JAX use an accelerator."""
 DETERMINISTIC, TRITON = "xla_gpu_deterministic_ops", "xla_gpu_enable_triton_gemm"
 # Not "Quadro RTX 5000" and "RTX 5000 Ada Generation", which are older designs.
 _BLACKWELL = re.compile(r"\bRTX\s*50[5-9]\d\b", re.IGNORECASE)
@@ -53,6 +57,9 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
     # are host callbacks, which cost time in each step and keep programs out of the compile cache.
     environ.setdefault("EQX_ON_ERROR", "off")
     environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if is_installed(GPU_COMPILER) and not any(map(is_installed, CAN_RUN)):
+        # JAX would take the compiler of the extra `plan` for a GPU's, and report an error.
+        environ.setdefault("JAX_PLATFORMS", "cpu")
     _notes.clear()
     names = _gpu_names(environ)
     if not names:
@@ -66,6 +73,15 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
             "or JAX reserves most of the GPU's memory at the start"
         )
     return warnings
+
+
+def is_installed(distribution: str) -> bool:
+    """Say whether a package is, by its name in the registry; without importing it."""
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _add_flags(environ: MutableMapping[str, str], gpu: str, blackwell: str | None) -> list[str]:

@@ -1,6 +1,5 @@
 """What several commands have in common."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,10 +46,8 @@ class FolderPath(click.Path):
 
 def start_environment() -> None:
     """Set what must stand before JAX is imported."""
-    from chomp.hlo.target import hide_compiler
     from chomp.runtime import prepare_environment
 
-    hide_compiler(os.environ)
     for warning in prepare_environment():
         click.echo(f"warning: {warning}", err=True)
 

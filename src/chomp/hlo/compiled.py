@@ -39,7 +39,6 @@ class Program:
         executions: what a step runs.
         memory: XLA's plan for one device.
         kernels: FLOPs of its Pallas kernels.
-        triton_products: products may be Triton kernels, as they may on a device.
         float_atomics: kernels that add to floats in memory in whatever order they come, whose sums
             therefore aren't the same each time; None: nobody knows.
         seconds: to lower and compile.
@@ -49,7 +48,6 @@ class Program:
     executions: Executions
     memory: Any
     kernels: Kernels
-    triton_products: bool
     float_atomics: int | None
     seconds: float
 
@@ -64,7 +62,7 @@ def compile_traced(traced: jax.stages.Traced, options: Options | None = None) ->
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="chomp-hlo-") as folder, _setting(_FRAMES, -1):
         dump = Path(folder)
-        compiled, triton = _compile(traced.lower(), {**(options or {}), "xla_dump_to": folder})
+        compiled = _compile(traced.lower(), {**(options or {}), "xla_dump_to": folder})
         seconds = time.perf_counter() - start
         text = compiled.as_text()
         assert text is not None, "compilers for accelerators give one"
@@ -76,7 +74,6 @@ def compile_traced(traced: jax.stages.Traced, options: Options | None = None) ->
         executions,
         compiled.memory_analysis(),
         kernel_flops(traced.jaxpr),
-        triton,
         atomics,
         seconds,
     )
@@ -84,25 +81,12 @@ def compile_traced(traced: jax.stages.Traced, options: Options | None = None) ->
 
 def compile_memory(traced: jax.stages.Traced, options: Options | None = None) -> Any:
     """Return XLA's plan of a program's memory on one device, and nothing else."""
-    return _compile(traced.lower(), dict(options or {}))[0].memory_analysis()
+    return _compile(traced.lower(), dict(options or {})).memory_analysis()
 
 
-def _compile(
-    lowered: jax.stages.Lowered, options: dict[str, Any]
-) -> tuple[jax.stages.Compiled, bool]:
-    """Compile; say as well whether Triton's products were allowed.
-
-    Which kernel multiplies is found out by trying on a device. Without one XLA takes Triton's, and
-    has none for some products.
-    """
+def _compile(lowered: jax.stages.Lowered, options: dict[str, Any]) -> jax.stages.Compiled:
     with _no_compile_cache():
-        try:
-            return lowered.compile(compiler_options=options), True
-        except jax.errors.JaxRuntimeError as error:
-            if "tile sizes" not in str(error):
-                raise
-            without = {**options, "xla_gpu_enable_triton_gemm": False}
-            return lowered.compile(compiler_options=without), False
+        return lowered.compile(compiler_options=options)
 
 
 @contextmanager

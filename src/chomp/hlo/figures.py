@@ -143,7 +143,6 @@ class Figures:
             "flops_tf32": self.flops("tf32"),
             "flops_f32": self.flops("f32"),
             "flops_kernels": self.flops("kernel"),
-            "triton_products": self.program.triton_products,
             "float_atomic_kernels": self.program.float_atomics,
             "float64_instructions": list(self.float64),
             "sent_bytes": sum(one.times * one.sent for one in self.messages),

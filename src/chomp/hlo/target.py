@@ -1,16 +1,16 @@
 """Devices that aren't there, for the compiler to compile for."""
 
-import importlib.metadata
 import logging
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from chomp.errors import ConfigError
 from chomp.hlo.accelerators import Accelerator, Chip
+from chomp.runtime import GPU_COMPILER, is_installed
 
 # The compiler for NVIDIA's GPUs, its assembler, and the device functions that it links.
-WHEELS = ("jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm")
+WHEELS = (GPU_COMPILER, "nvidia-cuda-nvcc", "nvidia-nvvm")
 INSTALL = "pip install 'chomp[plan]'"
 
 # The fields that XLA reads, as its messages GpuTargetConfigProto and GpuDeviceInfoProto name them
@@ -57,25 +57,7 @@ RESERVED = 1024
 
 def has_gpu_compiler() -> bool:
     """Say whether the wheels of the extra `plan` are installed."""
-    return all(map(_is_installed, WHEELS))
-
-
-def _is_installed(wheel: str) -> bool:
-    try:
-        importlib.metadata.version(wheel)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def hide_compiler(environ: MutableMapping[str, str]) -> None:
-    """Keep JAX from looking for a GPU with a compiler that is only there to plan with.
-
-    Before JAX is imported. It would report an error, and then use the processor.
-    """
-    can_run = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
-    if _is_installed(WHEELS[0]) and not any(map(_is_installed, can_run)):
-        environ.setdefault("JAX_PLATFORMS", "cpu")
+    return all(map(is_installed, WHEELS))
 
 
 def devices_of(accelerator: Accelerator, count: int) -> Sequence[Any]:
@@ -118,7 +100,7 @@ def target_config(accelerator: Accelerator, chip: Chip) -> str:
 def _tpus(accelerator: Accelerator, count: int) -> Sequence[Any]:
     from jax.experimental import topologies
 
-    if not _is_installed("libtpu"):
+    if not is_installed("libtpu"):
         raise ConfigError(
             [f"--for {accelerator.name}: its compiler isn't installed (pip install libtpu)"]
         )
