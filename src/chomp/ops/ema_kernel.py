@@ -27,11 +27,17 @@ from jaxtyping import Array, Float, Int
 
 from chomp.ops.complex_ema import Coefficients
 
-# Tokens per turn of the loop over time: those of the next turn are fetched meanwhile. At most 32,
-# as a turn's restarts are the bits of one number.
-TURN = 16
+# Tokens per turn of the loop over time. At most 32, as a turn's restarts are the bits of one number;
+# the time that Triton takes to compile grows with the square.
+TURN = 8
+# Turns whose inputs are on their way while one is computed: some 800 cycles, what memory takes.
+AHEAD = 2
 # A program is one warp: the sum over a channel's orders is then shuffles, never a barrier.
 LANES = 32
+# Warps that run at once, and instructions a token besides the orders' arithmetic: an H100's. For
+# the choice between few programs with much to do for each token and many with little.
+SCHEDULERS = 4 * 132
+OVERHEAD = 12
 
 
 def ema_kernel(
@@ -60,24 +66,30 @@ def ema_kernel(
 
 
 def _parts(order: int, rows: int) -> int:
-    """Return among how many lanes the orders of one channel are split."""
-    parts = 1
-    while parts < 8 and order >= 4 * parts:
-        parts *= 2
-    return parts
+    """Return among how many lanes the orders of one channel are split.
+
+    More lanes are more programs, for a chip that few would leave idle, but each has to load and to
+    sum as before. A lane has at most 8 orders, so that all its numbers fit in registers.
+    """
+    def cycles(parts: int) -> int:
+        warps = pl.cdiv(rows * parts, LANES)
+        return pl.cdiv(warps, SCHEDULERS) * (5 * pl.cdiv(order, parts) + OVERHEAD)
+
+    fitting = [parts for parts in (1, 2, 4, 8) if parts <= order <= 8 * parts]
+    return min(fitting, key=cycles) if fitting else LANES
 
 
 def _table(
     coefficients: Coefficients, skip: Float[Array, " dim"] | None, parts: int
 ) -> Float[Array, "rows parts dim"]:
-    """Return r, s^2, a and b of each order, then skip, channels last.
+    """Return r, -s^2, a and b of each order, then skip, channels last.
 
     Orders are filled up with zeros to a multiple of `parts`; only the first part has the skip.
     """
     p, magnitude, phase, gamma_real, gamma_imag = coefficients
     dim, order = p.shape
     s = magnitude * jnp.sin(phase)
-    rows = jnp.stack([magnitude * jnp.cos(phase), s * s, gamma_real * p, -s * gamma_imag * p])
+    rows = jnp.stack([magnitude * jnp.cos(phase), -s * s, gamma_real * p, -s * gamma_imag * p])
     rows = jnp.pad(rows, ((0, 0), (0, 0), (0, -order % parts)))
     rows = rows.reshape(4, dim, parts, -1).transpose(3, 0, 2, 1).reshape(-1, parts, dim)
     weight = jnp.zeros((1, 1, dim)) if skip is None else skip.astype(jnp.float32)[None, None]
@@ -165,7 +177,7 @@ class _Lanes:
             self._row = jax.lax.broadcasted_iota(jnp.int32, shape[1:], 0) < left
 
     def coefficients(self, ref: Any) -> tuple[list[list[Tile]], Tile]:
-        """Return r, s^2, a and b of each of a lane's orders, and skip."""
+        """Return r, -s^2, a and b of each of a lane's orders, and skip."""
         rows = [self._load(ref.at[jnp.int32(row)], self._tile) for row in range(ref.shape[0])]
         return [rows[4 * n : 4 * n + 4] for n in range(self._sizes.orders)], rows[-1]
 
@@ -223,32 +235,28 @@ def _walk(
             if output is not None:
                 lanes.write(output, first + j, out)
 
+    turns, rest = divmod(sizes.time, TURN)
+
+    def fetch_turn(number: Any, count: int = TURN) -> tuple[Any, list[list[Tile]]]:
+        return None if restarts is None else restarts[number], fetch(number * TURN, count)
+
     def turn(number: Any, carry: tuple) -> tuple:
-        fetched, state, sums = carry
-        ahead = fetch(jnp.minimum(number + 1, turns - 1) * TURN, TURN)
-        if restarts is None:
-            state, sums, outs = tokens(None, fetched, state, sums)
-        else:
-            # Most turns have no restart, and selecting costs as much as half the arithmetic.
-            bits = restarts[number]
-            state, sums, outs = jax.lax.cond(
-                bits == 0,
-                functools.partial(tokens, None),
-                functools.partial(tokens, bits),
-                fetched,
-                state,
-                sums,
-            )
+        ((bits, fetched), *ahead), state, sums = carry
+        ahead.append(fetch_turn(jnp.minimum(number + AHEAD, turns - 1)))
+        run = functools.partial(tokens, None)
+        if bits is not None:
+            # Most turns have no restart, and selecting costs half as much as the arithmetic.
+            run = functools.partial(jax.lax.cond, bits == 0, run, functools.partial(tokens, bits))
+        state, sums, outs = run(fetched, state, sums)
         emit(number * TURN, outs)
         return ahead, state, sums
 
-    turns, rest = divmod(sizes.time, TURN)
     if turns:
-        start = (fetch(0, TURN), state, sums)
-        _, state, sums = jax.lax.fori_loop(0, turns, turn, start)
+        ahead = [fetch_turn(min(number, turns - 1)) for number in range(AHEAD)]
+        _, state, sums = jax.lax.fori_loop(0, turns, turn, (ahead, state, sums))
     if rest:
-        bits = None if restarts is None else restarts[turns]
-        _, sums, outs = tokens(bits, fetch(turns * TURN, rest), state, sums)
+        bits, fetched = fetch_turn(turns, rest)
+        _, sums, outs = tokens(bits, fetched, state, sums)
         emit(turns * TURN, outs)
     return sums
 
@@ -259,10 +267,31 @@ def _zeros(sizes: _Sizes, each: int) -> list[list[Tile]]:
     return [[tile] * each for _ in range(sizes.orders)]
 
 
-def _advance(coefficients: Sequence[Tile], u: Tile, v: Tile, x: Tile) -> tuple[Tile, Tile]:
+MultiplyAdd = Callable[[Tile, Tile, Tile], Tile]
+
+
+def _fused_multiply_add(a: Tile, b: Tile, c: Tile) -> Tile:
+    """Return a b + c as one instruction, which XLA doesn't make of two."""
+    [result] = triton.elementwise_inline_asm(
+        "fma.rn.f32 $0, $1, $2, $3;",
+        args=[a, b, c],
+        constraints="=f,f,f,f",
+        pack=1,
+        result_shape_dtypes=[jax.ShapeDtypeStruct(a.shape, a.dtype)],
+    )
+    return result
+
+
+def _multiply_add(interpret: bool) -> MultiplyAdd:
+    return (lambda a, b, c: a * b + c) if interpret else _fused_multiply_add
+
+
+def _advance(
+    fma: MultiplyAdd, coefficients: Sequence[Tile], u: Tile, v: Tile, x: Tile
+) -> tuple[Tile, Tile]:
     """Return the next u and v."""
-    r, square, *_ = coefficients
-    return r * u + (x - square * v), r * v + u
+    r, minus_square, *_ = coefficients
+    return fma(r, u, fma(minus_square, v, x)), fma(r, v, u)
 
 
 def _filter(
@@ -273,7 +302,7 @@ def _filter(
     *,
     reverse: bool,
 ) -> Float[Array, "batch time dim"]:
-    sizes, batch = _Sizes.of(x, table), x.shape[0]
+    sizes, batch, fma = _Sizes.of(x, table), x.shape[0], _multiply_add(interpret)
 
     def kernel(table_ref: Any, x_ref: Any, *refs: Any) -> None:
         *restarts, out_ref = refs
@@ -283,9 +312,8 @@ def _filter(
         def token(state: State, sums: Any, x: Tile) -> tuple[Any, Any, Tile]:
             out, after = skip * x, []
             for each, (u, v) in zip(coefficients, state, strict=True):
-                u, v = _advance(each, u, v, x)
-                out += each[2] * u
-                out += each[3] * v
+                u, v = _advance(fma, each, u, v, x)
+                out = fma(each[3], v, fma(each[2], u, out))
                 after.append([u, v])
             return after, sums, out
 
@@ -320,7 +348,7 @@ def _table_gradient(
     s^2 z^2: u = (1 - r z) x / D, v = z x / D, and U and V are the same of v instead of x. Hence
     du/dr = v - 2 s^2 z V, dv/dr = 2 z U, du/ds^2 = -z U, dv/ds^2 = -z V.
     """
-    sizes, batch = _Sizes.of(x, table), x.shape[0]
+    sizes, batch, fma = _Sizes.of(x, table), x.shape[0], _multiply_add(interpret)
 
     def kernel(table_ref: Any, x_ref: Any, grad_ref: Any, *refs: Any) -> None:
         *restarts, out_ref = refs
@@ -332,13 +360,13 @@ def _table_gradient(
             for each, (u, v, second_u, second_v), (to_second_u, to_second_v, to_u, to_v) in zip(
                 coefficients, state, sums[0], strict=True
             ):
-                to_second_u += grad * second_u
-                to_second_v += grad * second_v
-                u, v = _advance(each, u, v, x)
-                second_u, second_v = _advance(each, second_u, second_v, v)
+                to_second_u = fma(grad, second_u, to_second_u)
+                to_second_v = fma(grad, second_v, to_second_v)
+                u, v = _advance(fma, each, u, v, x)
+                second_u, second_v = _advance(fma, each, second_u, second_v, v)
                 after.append([u, v, second_u, second_v])
-                added.append([to_second_u, to_second_v, to_u + grad * u, to_v + grad * v])
-            return after, (added, sums[1] + grad * x), None
+                added.append([to_second_u, to_second_v, fma(grad, u, to_u), fma(grad, v, to_v)])
+            return after, (added, fma(grad, x, sums[1])), None
 
         start = (_zeros(sizes, 4), _zeros(sizes, 1)[0][0])
         state = _zeros(sizes, 4)
@@ -369,10 +397,10 @@ def _table_gradient(
         interpret=interpret,
     )(table, x, grad, *restarts).sum(0)
     to_second_u, to_second_v, to_u, to_v = sums[:-1].reshape(-1, 4, *table.shape[1:]).swapaxes(0, 1)
-    _, square, a, b = table[:-1].reshape(-1, 4, *table.shape[1:]).swapaxes(0, 1)
-    to_r = a * (to_v - 2.0 * square * to_second_v) + 2.0 * b * to_second_u
-    to_square = -a * to_second_u - b * to_second_v
-    rows = jnp.stack([to_r, to_square, to_u, to_v], 1).reshape(-1, *table.shape[1:])
+    _, minus_square, a, b = table[:-1].reshape(-1, 4, *table.shape[1:]).swapaxes(0, 1)
+    to_r = a * (to_v + 2.0 * minus_square * to_second_v) + 2.0 * b * to_second_u
+    to_minus_square = a * to_second_u + b * to_second_v
+    rows = jnp.stack([to_r, to_minus_square, to_u, to_v], 1).reshape(-1, *table.shape[1:])
     return jnp.concatenate([rows, sums[-1:]])
 
 
