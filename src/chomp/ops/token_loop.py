@@ -144,7 +144,7 @@ class Loop(NamedTuple):
 
         def turn(number: Any, carry: tuple) -> tuple:
             ((bits, values), *ahead), state, sums = carry
-            ahead.append(self._fetch(jnp.minimum(number + AHEAD, turns - 1)))
+            ahead.append(self._fetch(jnp.minimum(number + AHEAD, turns - 1), TURN))
             compute = functools.partial(_turn, token, None)
             if bits is not None:
                 # Most turns have no restart, and selecting costs half as much as the arithmetic.
@@ -155,7 +155,7 @@ class Loop(NamedTuple):
             return ahead, state, sums
 
         if turns:
-            ahead = [self._fetch(min(number, turns - 1)) for number in range(AHEAD)]
+            ahead = [self._fetch(min(number, turns - 1), TURN) for number in range(AHEAD)]
             _, state, sums = jax.lax.fori_loop(0, turns, turn, (ahead, state, sums))
         if rest:
             bits, values = self._fetch(turns, rest)
@@ -163,7 +163,7 @@ class Loop(NamedTuple):
             self._write(turns, results)
         return sums
 
-    def _fetch(self, number: Any, count: int = TURN) -> tuple[Any, list[list[Tile]]]:
+    def _fetch(self, number: Any, count: int) -> tuple[Any, list[list[Tile]]]:
         bits = None if self.restarts is None else self.restarts[number]
         steps = [number * TURN + j for j in range(count)]
         return bits, [[self.lanes.read(ref, step) for ref in self.inputs] for step in steps]
