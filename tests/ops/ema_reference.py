@@ -23,9 +23,7 @@ def reference(x: np.ndarray, c: Coefficients, runs: np.ndarray | None) -> np.nda
     return y
 
 
-def some_coefficients(
-    rng: np.random.Generator, dim: int = DIM, order: int = ORDER
-) -> Coefficients:
+def some_coefficients(rng: np.random.Generator, dim: int = DIM, order: int = ORDER) -> Coefficients:
     shape = (dim, order)
     values = (
         rng.uniform(0.2, 0.8, shape),

@@ -58,7 +58,9 @@ def test_output_is_that_of_the_recurrence(seed, time, documents):
         np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-5)
 
 
-def check_gradients(rng, order: int, dim: int, time: int, documents: int | None, skip: bool) -> None:
+def check_gradients(
+    rng, order: int, dim: int, time: int, documents: int | None, skip: bool
+) -> None:
     """Output and derivatives with respect to the input, all coefficients and the skip."""
     c = some_coefficients(rng, dim, order)
     x = rng.normal(size=(2, dim, time)).astype(np.float32)

@@ -31,6 +31,7 @@ class FastAttention(eqx.Module):
     layer: MegalodonAttention
     platform: str = eqx.field(static=True)
     """That the program is for: loops suit `cpu`, windows accelerators."""
+    kernels: str = eqx.field(static=True)
 
     def __call__(
         self,
@@ -53,7 +54,8 @@ class FastAttention(eqx.Module):
         )
         x = x.astype(layer.compute_dtype)
         normal, _ = FastTimestepNorm(layer.timenorm)(x, _segment_metadata=documents)
-        average, _ = FastComplexEMA(layer.cema)(normal.swapaxes(1, 2), _segment_metadata=documents)
+        moving_average = FastComplexEMA(layer.cema, self.kernels)
+        average, _ = moving_average(normal.swapaxes(1, 2), _segment_metadata=documents)
         average = checkpoint_name(average, SAVED)
         mixed = drop(layer.rmsnorm(average.swapaxes(1, 2)), mixed_key).reshape(-1, dim)
         values = silu(project(layer.wv, normal.reshape(-1, dim)))

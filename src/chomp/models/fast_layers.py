@@ -14,7 +14,7 @@ from megalodon_jax.layers.complex_ema import ComplexEMA
 from megalodon_jax.layers.segments import SegmentMetadata
 from megalodon_jax.layers.timestep_norm import TimestepNorm
 
-from chomp.ops import Coefficients, complex_ema, timestep_norm
+from chomp.ops import Coefficients, complex_ema, ema_kernel, timestep_norm
 
 
 def coefficients(layer: ComplexEMA) -> Coefficients:
@@ -34,9 +34,10 @@ def coefficients(layer: ComplexEMA) -> Coefficients:
 
 
 class FastComplexEMA(eqx.Module):
-    """`ComplexEMA` by `chomp.ops.complex_ema`."""
+    """`ComplexEMA` by `chomp.ops.complex_ema`, or `ema_kernel` for `kernels` of `pallas`."""
 
     layer: ComplexEMA
+    kernels: str = eqx.field(static=True)
 
     def __call__(
         self,
@@ -46,6 +47,8 @@ class FastComplexEMA(eqx.Module):
         **unused: Any,
     ) -> tuple[Float[Array, "batch dim time"], None]:
         """Return the average plus the weighted input; there is no state to return."""
+        if self.kernels == "pallas":
+            return self._by_kernel(x, _segment_metadata), None
         values, runs = x.astype(jnp.float32), None
         if _segment_metadata is not None:
             runs = _segment_metadata.run_ids
@@ -53,6 +56,16 @@ class FastComplexEMA(eqx.Module):
         average = complex_ema(values, coefficients(self.layer), runs)
         skip = values * self.layer.omega.astype(jnp.float32)[:, None]
         return (average + skip).astype(x.dtype), None
+
+    def _by_kernel(
+        self, x: Float[Array, "batch dim time"], documents: SegmentMetadata | None
+    ) -> Float[Array, "batch dim time"]:
+        values, starts = x.swapaxes(1, 2), None
+        if documents is not None:
+            starts = documents.boundaries
+            values = jnp.where(documents.valid[..., None], values, 0.0)
+        average = ema_kernel(values, coefficients(self.layer), self.layer.omega, starts)
+        return average.swapaxes(1, 2)
 
 
 class FastTimestepNorm(eqx.Module):

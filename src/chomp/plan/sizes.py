@@ -68,7 +68,9 @@ def measure(config: Config, rows: int) -> tuple[Learner, Sizes]:
 def compile_planned(config: Config, rows: int) -> tuple[Learner, jax.stages.Compiled]:
     """Compile the program that accelerators would run, for this machine's processor."""
     train = config.train.model_copy(update={"batch_size": rows})
-    learner = build_learner(config.model_copy(update={"train": train}), "gpu")
+    # Kernels for GPUs don't compile for a processor.
+    model = config.model.model_copy(update={"kernels": "xla"})
+    learner = build_learner(config.model_copy(update={"train": train, "model": model}), "gpu")
     return learner, lower_step(learner, train).compile()
 
 
