@@ -123,6 +123,11 @@ from chomp.errors import ConfigError
             "model.value_dim: must be a multiple of model.num_heads, which is 2 (got 129)",
         ),
         (
+            "model: {kernels: pallas, fast_ops: false}",
+            "model.kernels: must be auto or xla with model.fast_ops: false, which uses none of "
+            "chomp's own operations (got pallas)",
+        ),
+        (
             "model: {output_size: 0}",
             "model.output_size: must be -1 or at least model.vocab_size, which is 256 (got 0): "
             "every token can be a target",
@@ -199,6 +204,6 @@ def test_what_is_accepted_is_accepted_by_the_library(section: dict[str, object])
         ).model
     except ConfigError:
         return
-    ours_only = {"backend", "d_model", "softmax_dtype", "fast_ops"}
+    ours_only = {"backend", "d_model", "softmax_dtype", "fast_ops", "kernels"}
     dtypes = {"param_dtype", "compute_dtype", "accum_dtype"}
     MegalodonConfig(**model.model_dump(exclude=ours_only | dtypes))

@@ -9,7 +9,9 @@ import optax
 import pytest
 from megalodon_jax import MegalodonConfig
 
+from chomp.models import fast_layers
 from chomp.models.megalodon import Megalodon
+from chomp.ops import ema_kernel, token_loop
 from chomp.types import IGNORE_LABEL, Batch
 
 CONFIG = MegalodonConfig(
@@ -39,9 +41,9 @@ def rows(documents: int, *, time: int = 96, padding: int = 0, seed: int = 0) -> 
 
 
 @functools.cache
-def compiled(isolate: bool, fast: bool, platform: str | None = None):
+def compiled(isolate: bool, fast: bool, platform: str | None = None, kernels: str = "xla"):
     """Loss, targets and gradient norm; compiled once for all cases."""
-    model = Megalodon(CONFIG, isolate, fast, platform)
+    model = Megalodon(CONFIG, isolate, fast, platform, kernels)
 
     def measure(params, batch):
         (loss, targets), grads = jax.value_and_grad(model.loss, has_aux=True)(params, batch, None)
@@ -70,6 +72,20 @@ def test_so_they_are_as_computed_on_accelerators(isolate):
     measure, params = compiled(isolate, False)
     expected = measure(params, batch)
     measure, _ = compiled(isolate, True, "gpu")
+    for ours, theirs in zip(measure(params, batch), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_so_they_are_with_kernels(isolate, monkeypatch):
+    """Interpreted, as this is a CPU."""
+    monkeypatch.setattr(token_loop, "TURN", 2)
+    kernel = functools.partial(ema_kernel, interpret=True)
+    monkeypatch.setattr(fast_layers, "ema_kernel", kernel)
+    batch = rows(5, padding=10)
+    measure, params = compiled(isolate, False)
+    expected = measure(params, batch)
+    measure, _ = compiled(isolate, True, "gpu", "pallas")
     for ours, theirs in zip(measure(params, batch), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from chomp.config import ModelConfig
+from chomp.errors import ConfigError
 from chomp.models import build_model
 from chomp.models.megalodon import megalodon_config
 from chomp.types import IGNORE_LABEL, Batch
@@ -116,7 +117,15 @@ def test_the_configuration_is_handed_on_value_by_value():
         assert (jnp.dtype(found).name if name.endswith("dtype") else found) == value, name
     # What is not listed here is the other backend's, ours alone, or has one value only.
     rest = set(ModelConfig.model_fields) - set(changed)
-    assert rest == {"backend", "d_model", "fast_ops", "accum_dtype"}
+    assert rest == {"backend", "d_model", "fast_ops", "kernels", "accum_dtype"}
+
+
+def test_kernels_are_for_nvidia_gpus():
+    config = ModelConfig(kernels="pallas")
+    assert build_model(config, isolate_documents=False, platform="gpu").kernels == "pallas"
+    for platform, name in ((None, "cpu"), ("tpu", "tpu")):
+        with pytest.raises(ConfigError, match=rf"^model\.kernels: .* \(got pallas on {name}\)$"):
+            build_model(config, isolate_documents=False, platform=platform)
 
 
 def test_dropout_needs_a_key(make_config: Callable[..., Any], documents: list[np.ndarray]):

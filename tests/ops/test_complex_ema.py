@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ema_reference import DIM, ORDER, dense, random_runs, reference, some_coefficients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from megalodon_jax.layers.complex_ema import ComplexEMA
@@ -12,39 +13,7 @@ from megalodon_jax.layers.complex_ema import ComplexEMA
 from chomp.models.fast_layers import coefficients
 from chomp.ops import Coefficients, complex_ema
 
-DIM, ORDER = 3, 4
 average = jax.jit(complex_ema, static_argnums=3)
-
-
-def reference(x: np.ndarray, c: Coefficients, runs: np.ndarray | None) -> np.ndarray:
-    p, magnitude, phase, real, imag = (np.asarray(a, np.float64) for a in c)
-    q, gamma = magnitude * np.exp(1j * phase), real + 1j * imag
-    batch, dim, time = x.shape
-    y = np.zeros(x.shape)
-    state = np.zeros((batch, dim, q.shape[1]), complex)
-    for t in range(time):
-        if runs is not None and t > 0:
-            state[runs[:, t] != runs[:, t - 1]] = 0
-        state = q * state + p * x[:, :, t, None].astype(np.float64)
-        y[:, :, t] = (gamma * state).real.sum(-1)
-    return y
-
-
-def some_coefficients(rng: np.random.Generator, lowest: float = 0.2, highest: float = 0.99):
-    shape = (DIM, ORDER)
-    values = (
-        rng.uniform(0.2, 0.8, shape),
-        rng.uniform(lowest, highest, shape),
-        rng.uniform(0, np.pi, shape),
-        rng.normal(size=shape),
-        rng.normal(size=shape),
-    )
-    return Coefficients(*(jnp.asarray(v, jnp.float32) for v in values))
-
-
-def random_runs(rng: np.random.Generator, batch: int, time: int, documents: int) -> np.ndarray:
-    cuts = [rng.integers(0, time, documents - 1) for _ in range(batch)]
-    return np.stack([np.searchsorted(np.sort(c), np.arange(time), side="right") for c in cuts])
 
 
 @settings(deadline=None, max_examples=25)
@@ -81,19 +50,6 @@ def test_decay_of_exactly_zero():
     np.testing.assert_allclose(average(x, c, None, 32), reference(x, c, None), rtol=1e-5, atol=1e-5)
     grads = jax.grad(lambda c: average(x, c, None, 32).sum())(c)
     assert all(np.isfinite(g).all() for g in grads)
-
-
-def dense(x: jax.Array, c: Coefficients, runs: np.ndarray | None) -> jax.Array:
-    """The same average in float64 as one masked matrix, for its derivatives."""
-    time = x.shape[-1]
-    lag = np.arange(time)[:, None] - np.arange(time)[None, :]
-    q = c.magnitude * jnp.exp(1j * c.phase)
-    gamma = (c.gamma_real + 1j * c.gamma_imag) * c.p
-    kernel = (gamma[..., None] * q[..., None] ** np.arange(time)).real.sum(1)
-    allowed = np.broadcast_to(lag >= 0, (x.shape[0], time, time))
-    if runs is not None:
-        allowed = allowed & (runs[:, :, None] == runs[:, None, :])
-    return jnp.einsum("dij,bij,bdj->bdi", kernel[:, np.maximum(lag, 0)], allowed, x)
 
 
 @pytest.mark.parametrize("documents", [None, 1, 5, 70])

@@ -92,7 +92,9 @@ def _restore_params(
         raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")
     for line in damage_lines(choice):
         warn(line)
-    model = build_model(config.model, isolate_documents=False)
+    # The library's own layers generate: a GPU's kernels needn't be there.
+    section = config.model.model_copy(update={"kernels": "xla"})
+    model = build_model(section, isolate_documents=False)
     shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0))
     return checkpoints.restore_params(choice.step, shapes)
 

@@ -44,6 +44,17 @@ def _multiple(config: "Config", name: str, divisor_name: str) -> Iterator[Proble
         )
 
 
+@rule("model.kernels", "model.fast_ops")
+def kernels_are_fast_ops(config: "Config") -> Iterator[Problem]:
+    """`model.kernels: pallas` goes with `model.fast_ops: true`."""
+    if config.model.kernels == "pallas" and not config.model.fast_ops:
+        yield Problem(
+            "model.kernels",
+            "must be auto or xla with model.fast_ops: false, which uses none of chomp's own "
+            "operations (got pallas)",
+        )
+
+
 @rule("model.backend", "model.output_size", "model.vocab_size", "model.share_emb")
 def output_covers_the_vocabulary(config: "Config") -> Iterator[Problem]:
     """`model.output_size` is -1 or at least `model.vocab_size`; with `model.share_emb` it is -1 or

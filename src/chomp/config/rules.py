@@ -9,6 +9,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from chomp.config.lane_rules import lanes_divide_the_batch
 from chomp.config.model_rules import (
     heads_have_even_width,
+    kernels_are_fast_ops,
     model_dim_divides,
     output_covers_the_vocabulary,
     value_dim_divides,
@@ -247,6 +248,7 @@ RULES = (
     model_dim_divides,
     heads_have_even_width,
     value_dim_divides,
+    kernels_are_fast_ops,
     output_covers_the_vocabulary,
     places_are_apart,
 )

@@ -1,6 +1,9 @@
 """Choose a language model by its name in the configuration."""
 
+import jax
+
 from chomp.config import ModelConfig
+from chomp.errors import ConfigError
 from chomp.models.dummy import Dummy
 from chomp.models.megalodon import Megalodon, megalodon_config
 from chomp.types import LanguageModel
@@ -15,7 +18,15 @@ def build_model(
         config: the `model` section, with the vocabulary already fitted to the tokenizer.
         isolate_documents: restart the model's state at each document of a row.
         platform: that its programs are for (`cpu`, `gpu`); None: the one that JAX runs on.
+
+    Raises:
+        ConfigError: `config.kernels` aren't for the platform.
     """
     if config.backend == "dummy":
         return Dummy(vocab_size=config.vocab_size, dim=config.d_model)
-    return Megalodon(megalodon_config(config), isolate_documents, config.fast_ops, platform)
+    if config.kernels == "pallas" and (found := platform or jax.default_backend()) != "gpu":
+        message = "must be auto or xla on other devices than NVIDIA GPUs"
+        raise ConfigError([f"model.kernels: {message} (got pallas on {found})"])
+    return Megalodon(
+        megalodon_config(config), isolate_documents, config.fast_ops, platform, config.kernels
+    )

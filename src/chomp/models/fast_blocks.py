@@ -31,6 +31,7 @@ class FastAttention(eqx.Module):
     layer: MegalodonAttention
     platform: str = eqx.field(static=True)
     """That the program is for: loops suit `cpu`, windows accelerators."""
+    kernels: str = eqx.field(static=True)
 
     def __call__(
         self,
@@ -51,7 +52,7 @@ class FastAttention(eqx.Module):
         project = functools.partial(_project, platform=self.platform, accum_dtype=layer.accum_dtype)
         x = x.astype(layer.compute_dtype)
         normal = time_norm(layer.timenorm, x, documents, self.platform)
-        average = moving_average(layer.cema, normal, documents, self.platform)
+        average = moving_average(layer.cema, normal, documents, self.platform, self.kernels)
         average = checkpoint_name(average, SAVED)
         mixed = drop(layer.rmsnorm(average), mixed_key).reshape(-1, dim)
         values = silu(project(layer.wv, normal.reshape(-1, dim)))

@@ -33,6 +33,7 @@ def hidden_states(
     segments: Int[Array, "batch time"] | None,
     key: PRNGKeyArray | None,
     platform: str,
+    kernels: str,
 ) -> Float[Array, "batch time dim"]:
     """Return what the head scores, as the library's model does.
 
@@ -42,6 +43,7 @@ def hidden_states(
         segments: numbers of the documents, 0 at padding; None: one stream.
         key: of dropout, which it switches on; the same key drops the same values as there.
         platform: that the program is for, in JAX's words.
+        kernels: `pallas` for chomp's own, else the compiler's.
     """
     model, config = params.model, params.config
     batch, time = ids.shape
@@ -57,7 +59,7 @@ def hidden_states(
 
     def block(layer: MegalodonBlock, x: Array, layer_key: PRNGKeyArray | None) -> Array:
         # The library's own attention, where it is used, compares raw ids as well.
-        out, _ = _with_fast_layers(whole(layer), key is None, platform)(
+        out, _ = _with_fast_layers(whole(layer), key is None, platform, kernels)(
             x,
             segment_ids=segments,
             deterministic=key is None,
@@ -86,19 +88,23 @@ def hidden_states(
     return time_norm(whole(model.norm), x, documents, platform)
 
 
-def _with_fast_layers(block: MegalodonBlock, deterministic: bool, platform: str) -> MegalodonBlock:
+def _with_fast_layers(
+    block: MegalodonBlock, deterministic: bool, platform: str, kernels: str
+) -> MegalodonBlock:
     """Return the block with fast layers in place.
 
     Dropout of attention weights and sliding windows are left to the library's own attention.
     """
     inner = block.attn.inner
     stand_ins: dict[type, Callable[..., Any]] = {
-        ComplexEMA: functools.partial(FastComplexEMA, platform=platform),
+        ComplexEMA: functools.partial(FastComplexEMA, platform=platform, kernels=kernels),
         TimestepNorm: functools.partial(FastTimestepNorm, platform=platform),
         NormalizedFFN: functools.partial(FastFeedForward, platform=platform),
     }
     if (deterministic or inner.attention_dropout == 0.0) and inner.attention_window is None:
-        stand_ins[MegalodonAttention] = functools.partial(FastAttention, platform=platform)
+        stand_ins[MegalodonAttention] = functools.partial(
+            FastAttention, platform=platform, kernels=kernels
+        )
 
     def replace(node: Any) -> Any:
         stand_in = stand_ins.get(type(node))

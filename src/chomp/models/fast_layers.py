@@ -14,7 +14,7 @@ from megalodon_jax.layers.complex_ema import ComplexEMA
 from megalodon_jax.layers.segments import SegmentMetadata
 from megalodon_jax.layers.timestep_norm import TimestepNorm
 
-from chomp.ops import Coefficients, accelerator, complex_ema, timestep_norm
+from chomp.ops import Coefficients, accelerator, complex_ema, ema_kernel, timestep_norm
 
 
 def coefficients(layer: ComplexEMA) -> Coefficients:
@@ -38,11 +38,15 @@ def moving_average(
     x: Float[Array, "batch time dim"],
     documents: SegmentMetadata | None,
     platform: str,
+    kernels: str,
 ) -> Float[Array, "batch time dim"]:
     """Return the average plus the weighted input, as `ComplexEMA` does; its state is not kept."""
     if documents is not None:
         x = jnp.where(documents.valid[..., None], x, 0.0)
     skip = layer.omega.astype(jnp.float32)
+    if kernels == "pallas":
+        starts = None if documents is None else documents.boundaries
+        return ema_kernel(x, coefficients(layer), skip, starts)
     if platform != "cpu":
         positions = None if documents is None else documents.local_positions
         return accelerator.complex_ema(x, coefficients(layer), skip, positions)
@@ -79,6 +83,7 @@ class FastComplexEMA(eqx.Module):
 
     layer: ComplexEMA
     platform: str = eqx.field(static=True)
+    kernels: str = eqx.field(static=True)
 
     def __call__(
         self,
@@ -88,7 +93,9 @@ class FastComplexEMA(eqx.Module):
         **unused: Any,
     ) -> tuple[Float[Array, "batch dim time"], None]:
         """Return the average plus the weighted input; there is no state to return."""
-        average = moving_average(self.layer, x.swapaxes(1, 2), _segment_metadata, self.platform)
+        average = moving_average(
+            self.layer, x.swapaxes(1, 2), _segment_metadata, self.platform, self.kernels
+        )
         return average.swapaxes(1, 2), None
 
 

@@ -35,12 +35,14 @@ class Megalodon:
         isolate_documents: restart attention, averages and norms at each document of a row.
         fast_ops: compute with `chomp.ops` where the library is slow; False: as the library does.
         platform: that the programs are for; None: the one that JAX runs on.
+        kernels: `pallas` for chomp's own on NVIDIA GPUs, else the compiler's.
     """
 
     config: MegalodonConfig
     isolate_documents: bool
     fast_ops: bool = True
     platform: str | None = None
+    kernels: str = "auto"
 
     def init(self, key: PRNGKeyArray) -> MegalodonForCausalLM:
         """Make fresh parameters."""
@@ -89,7 +91,7 @@ class Megalodon:
             )
             return loss, targets
         platform = self.platform or jax.default_backend()
-        hidden = hidden_states(params, ids, segments, key, platform)
+        hidden = hidden_states(params, ids, segments, key, platform, self.kernels)
         return self._head_loss(params, hidden, labels, segments, platform)
 
     def _head_loss(

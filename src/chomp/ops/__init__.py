@@ -2,6 +2,7 @@
 
 from chomp.ops import accelerator
 from chomp.ops.complex_ema import Coefficients, complex_ema
+from chomp.ops.ema_kernel import ema_kernel
 from chomp.ops.gate import silu, silu_gate
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
 from chomp.ops.shard import Cut, Shard, has_shards, is_shard, summed_piece, whole
@@ -14,6 +15,7 @@ __all__ = [
     "Shard",
     "accelerator",
     "complex_ema",
+    "ema_kernel",
     "has_shards",
     "is_shard",
     "linear_cross_entropy",

@@ -70,7 +70,9 @@ def measure(config: Config, rows: int) -> tuple[Learner, Sizes]:
 def compile_planned(config: Config, rows: int) -> tuple[Learner, jax.stages.Compiled]:
     """Compile the program that accelerators would run, for this machine's processor."""
     config = with_rows(config, rows)
-    learner = build_learner(config, "gpu")
+    # Kernels for GPUs don't compile for a processor.
+    model = config.model.model_copy(update={"kernels": "xla"})
+    learner = build_learner(config.model_copy(update={"model": model}), "gpu")
     return learner, lower_step(learner, config.train).compile()
 
 
