@@ -16,11 +16,7 @@ def linear(
     the gradient of the weight is a float32 sum. Differentiating a product with a float32 result
     would give float32 cotangents, and products several times slower.
     """
-    result = _linear(x, weight)
-    if bias is None:
-        return result
-    # Added in float32: the bias itself isn't rounded.
-    return (result.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+    return _linear(x, weight, bias)
 
 
 def _product(a: Array, b: Array, inner: tuple[int, int], dtype: jnp.dtype) -> Array:
@@ -35,20 +31,24 @@ def _product(a: Array, b: Array, inner: tuple[int, int], dtype: jnp.dtype) -> Ar
 
 
 @jax.custom_vjp
-def _linear(x: Array, weight: Array) -> Array:
-    return _product(x, weight, (1, 1), x.dtype)
+def _linear(x: Array, weight: Array, bias: Array | None) -> Array:
+    result = _product(x, weight, (1, 1), x.dtype)
+    # In one dtype: cuBLAS then adds the bias to its float32 sums, before it rounds them.
+    return result if bias is None else result + bias.astype(x.dtype)
 
 
-def _forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _linear(x, weight), (x, weight)
+def _forward(x: Array, weight: Array, bias: Array | None) -> tuple[Array, tuple]:
+    return _linear(x, weight, bias), (x, weight, bias)
 
 
-def _backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+def _backward(saved: tuple, grad: Array) -> tuple[Array, Array, Array | None]:
     # XLA would merge products with the same operand, and copy the other operands side by side.
-    x, weight = jax.lax.optimization_barrier(saved)
+    x, weight, bias = jax.lax.optimization_barrier(saved)
     to_x = _product(grad, weight, (1, 0), x.dtype)
-    to_weight = _product(grad, x, (0, 0), jnp.dtype(jnp.float32))
-    return to_x, to_weight.astype(weight.dtype)
+    to_weight = _product(grad, x, (0, 0), jnp.dtype(jnp.float32)).astype(weight.dtype)
+    if bias is None:
+        return to_x, to_weight, None
+    return to_x, to_weight, grad.astype(jnp.float32).sum(axis=0).astype(bias.dtype)
 
 
 _linear.defvjp(_forward, _backward)
