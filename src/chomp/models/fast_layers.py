@@ -40,9 +40,11 @@ def moving_average(
     platform: str,
     kernels: str,
 ) -> Float[Array, "batch time dim"]:
-    """Return the average plus the weighted input, as `ComplexEMA` does; its state is not kept."""
-    if documents is not None:
-        x = jnp.where(documents.valid[..., None], x, 0.0)
+    """Return the average plus the weighted input, as `ComplexEMA` does; its state is not kept.
+
+    On accelerators padding isn't set to zero: it is a document of its own, which nothing that is
+    scored can see, and a mask would cost two passes over the activations.
+    """
     skip = layer.omega.astype(jnp.float32)
     if kernels == "pallas":
         starts = None if documents is None else documents.boundaries
@@ -50,8 +52,10 @@ def moving_average(
     if platform != "cpu":
         positions = None if documents is None else documents.local_positions
         return accelerator.complex_ema(x, coefficients(layer), skip, positions)
-    values = x.astype(jnp.float32).swapaxes(1, 2)
-    runs = None if documents is None else documents.run_ids
+    values, runs = x.astype(jnp.float32).swapaxes(1, 2), None
+    if documents is not None:
+        runs = documents.run_ids
+        values = jnp.where(documents.valid[:, None, :], values, 0.0)
     average = complex_ema(values, coefficients(layer), runs) + values * skip[:, None]
     return average.astype(x.dtype).swapaxes(1, 2)
 
@@ -62,20 +66,19 @@ def time_norm(
     documents: SegmentMetadata | None,
     platform: str,
 ) -> Float[Array, "batch time dim"]:
-    """Return the normalized input as `TimestepNorm` does, zero at padding."""
-    if documents is not None:
-        x = jnp.where(documents.valid[..., None], x, 0.0)
-    positions = None if documents is None else documents.local_positions
-    given = {"groups": layer.num_groups, "eps": layer.eps, "positions": positions}
+    """Return the normalized input as `TimestepNorm` does; on a CPU zero at padding."""
     scale = layer.weight + 1.0
+    sizes = {"groups": layer.num_groups, "eps": layer.eps}
+    positions = None if documents is None else documents.local_positions
     if platform != "cpu":
-        normal = accelerator.timestep_norm(x, scale, layer.bias, **given)
-    else:
-        runs = None if documents is None else documents.run_ids
-        normal = timestep_norm(x, scale, layer.bias, runs=runs, **given)
-    if documents is not None:
-        normal = jnp.where(documents.valid[..., None], normal, 0.0)
-    return normal
+        return accelerator.timestep_norm(x, scale, layer.bias, **sizes, positions=positions)
+    if documents is None:
+        return timestep_norm(x, scale, layer.bias, **sizes)
+    x = jnp.where(documents.valid[..., None], x, 0.0)
+    normal = timestep_norm(
+        x, scale, layer.bias, **sizes, runs=documents.run_ids, positions=positions
+    )
+    return jnp.where(documents.valid[..., None], normal, 0.0)
 
 
 class FastComplexEMA(eqx.Module):

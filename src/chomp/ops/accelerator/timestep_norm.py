@@ -57,7 +57,9 @@ def _statistics(x: Float[Array, "batch time dim"], positions: Array, groups: int
     first = grouped[..., :1]
     from_first = (grouped - first).mean(axis=-1)
     square = jnp.square(grouped - first).mean(axis=-1)
-    mean = first[..., 0] + from_first
+    # All that is needed of the activations: what follows would read them again for `first`.
+    first, from_first, square = jax.lax.optimization_barrier((first[..., 0], from_first, square))
+    mean = first + from_first
     variance = square - jnp.square(from_first)
     start = jnp.arange(time) - positions
     anchor = jnp.take_along_axis(mean, start[..., None], axis=1)
