@@ -43,10 +43,17 @@ def test_their_comments_tell_the_right_size(name: str, millions: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["megalodon-100m", "megalodon-200m", "megalodon-7b"])
-def test_activation_checkpointing_takes_effect(name: str) -> None:
+def test_activation_checkpointing_takes_effect_where_it_is_on(name: str) -> None:
     config = load_config(CONFIGS / f"{name}.yaml")
-    assert config.model.use_checkpoint and config.train.deterministic is False
+    # megalodon-jax recomputes nothing in a deterministic run.
+    assert config.model.use_checkpoint == (config.train.deterministic is False)
     assert config.data.isolate_documents and config.data.packing_mode == "bin"
+
+
+@pytest.mark.parametrize("name", ["megalodon-100m", "megalodon-200m"])
+def test_those_of_one_gpu_have_131072_tokens_a_step(name: str) -> None:
+    train = load_config(CONFIGS / f"{name}.yaml").train
+    assert train.batch_size * train.grad_accum * train.seq_len == 131_072
 
 
 def test_small_ones_run_without_network_and_gpu() -> None:
