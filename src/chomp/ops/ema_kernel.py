@@ -141,7 +141,7 @@ def _filter(
     reverse: bool,
 ) -> Float[Array, "batch time dim"]:
     rows, parts, _ = table.shape
-    grid, fma = Grid(*x.shape, parts), multiply_add(interpret)
+    grid, fma = Grid.over(x, parts), multiply_add(interpret)
 
     def kernel(table_ref: Ref, x_ref: Ref, *refs: Ref) -> None:
         lanes = Lanes(grid, reverse)
@@ -208,7 +208,7 @@ def _products(
     These of each order; then dy_t times x_t.
     """
     rows, parts, _ = table.shape
-    grid, fma = Grid(*x.shape, parts), multiply_add(interpret)
+    grid, fma = Grid.over(x, parts), multiply_add(interpret)
 
     def kernel(table_ref: Ref, x_ref: Ref, grad_ref: Ref, *refs: Ref) -> None:
         lanes = Lanes(grid)

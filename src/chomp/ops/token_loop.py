@@ -36,6 +36,12 @@ class Grid(NamedTuple):
     parts: int
     """Lanes that share a channel."""
 
+    @classmethod
+    def over(cls, x: Float[Array, "batch time dim"], parts: int) -> "Grid":
+        """Return the programs that cover `x`."""
+        batch, time, dim = x.shape
+        return cls(batch, time, dim, parts)
+
     @property
     def channels(self) -> int:
         """Channels of a program."""
