@@ -33,7 +33,7 @@ ENTRY %main (a: bf16[8192,8192], s: f32[]) -> f32[8192,8192] {
 def program() -> Program:
     module = parse(HLO)
     memory = SimpleNamespace(temp_size_in_bytes=1, argument_size_in_bytes=2, peak_memory_in_bytes=3)
-    return Program(module, derived(module), memory, {}, True, 0, 1.0)
+    return Program(module, derived(module), memory, {}, 0, 1.0)
 
 
 def test_the_longest_of_three_counts() -> None:

@@ -243,7 +243,14 @@ def assembler() -> Path | None:
 
 @pytest.mark.gpu_program
 @pytest.mark.skipif(assembler() is None, reason=f"needs the wheels {', '.join(COMPILER)}")
-@pytest.mark.parametrize("capability", ["8.0", "9.0", "12.0"])
+@pytest.mark.parametrize(
+    "capability",
+    [
+        pytest.param("8.0", marks=pytest.mark.slow),
+        "9.0",
+        pytest.param("12.0", marks=pytest.mark.slow),
+    ],
+)
 def test_compiles_for_a_gpu_without_spilling_registers(capability, tmp_path):
     """Also with 8 orders in a lane, which takes most registers."""
     program = Path(__file__).with_name("compile_ema_kernel.py")
