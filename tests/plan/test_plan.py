@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chomp.accelerator_step import trace_step_for
+from chomp.accelerator_step import compiler_options, trace_step_for
 from chomp.config import load_config
 from chomp.hlo.accelerators import accelerator
 from chomp.hlo.compiled import compile_memory
@@ -95,7 +95,7 @@ def test_memory_is_that_of_the_compiled_program(
     assert done.code == 0, done.err
     found = json.loads(done.out)
     _, traced = trace_step_for(load_config(config), accelerator("a100"), 2)
-    memory = compile_memory(traced)
+    memory = compile_memory(traced, compiler_options(accelerator("a100")))
     planned = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     planned += memory.output_size_in_bytes - memory.alias_size_in_bytes
     assert found["memory_bytes"]["total"] == pytest.approx(planned, rel=0.05)
