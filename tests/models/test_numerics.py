@@ -14,6 +14,7 @@ def test_every_option_is_on_in_one_model_and_off_in_another():
     assert {case.isolated for case in cases} == {True, False}
 
 
+@pytest.mark.slow
 def test_a_model_is_about_as_near_to_float32_as_the_library(monkeypatch: pytest.MonkeyPatch):
     case = next(numerics.draw_cases(1, seed=3))
     ours, theirs = numerics.errors(case)

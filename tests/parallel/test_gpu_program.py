@@ -185,6 +185,7 @@ def by_layer(compiled: Callable[..., Any]) -> tuple[Config, Learner, str]:
     return compiled("muon", APART, gather="layer")
 
 
+@pytest.mark.slow
 def test_by_layer_each_microbatch_sends_the_least(by_layer: tuple[Config, Learner, str]):
     """Muon's exchange of matrices included."""
     config, learner, text = by_layer
@@ -193,6 +194,7 @@ def test_by_layer_each_microbatch_sends_the_least(by_layer: tuple[Config, Learne
     assert bytes_of(found) <= 1.05 * least_bytes(config, learner)
 
 
+@pytest.mark.slow
 def test_parameters_are_fetched_while_products_are_made(by_layer: tuple[Config, Learner, str]):
     """In the loops over layers, forward and backward."""
     bodies = computations(by_layer[2])
