@@ -38,7 +38,7 @@ class Program:
         module: its instructions.
         executions: what a step runs.
         memory: XLA's plan for one device.
-        kernels: FLOPs of its Pallas kernels.
+        kernels: what its Pallas kernels declare.
         triton_products: products may be Triton kernels, as they may on a device.
         float_atomics: kernels that add to floats in memory in whatever order they come, whose sums
             therefore aren't the same each time; None: nobody knows.

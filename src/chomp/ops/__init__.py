@@ -1,6 +1,7 @@
 """Fast model operations: pure functions of arrays, with derivative rules of their own."""
 
 from chomp.ops import accelerator
+from chomp.ops.attention_kernel import attention_kernel
 from chomp.ops.complex_ema import Coefficients, complex_ema
 from chomp.ops.gate import silu, silu_gate
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
@@ -13,6 +14,7 @@ __all__ = [
     "Cut",
     "Shard",
     "accelerator",
+    "attention_kernel",
     "complex_ema",
     "has_shards",
     "is_shard",

@@ -1,4 +1,4 @@
-"""Attention over spans as GPU kernels: no score of an unseen block is computed, none is stored.
+"""Attention over spans as GPU kernels: no score of an unseen block is computed, none of it is kept.
 
 What `chomp.ops.span_attention` computes. Written in Pallas for its Triton lowering: for NVIDIA
 GPUs. The forward pass is FlashAttention-2's (Dao, arXiv:2307.08691): a program for a block of
@@ -142,7 +142,7 @@ def _whole(x: Array) -> pl.BlockSpec:
 
 
 def _call(kernel: Any, name: str, grid: tuple, flops: float, stages: int, **rest: Any) -> Any:
-    """Return the call of a kernel that multiplies so much for each row and token."""
+    """Return the call of a kernel with so many multiply-adds for each query and key."""
     out = jax.tree.leaves(rest["out_shape"])
     sizes, tokens = rest.pop("sizes"), rest.pop("tokens")
 
@@ -151,8 +151,9 @@ def _call(kernel: Any, name: str, grid: tuple, flops: float, stages: int, **rest
             kernel,
             name=name,
             grid=grid,
-            compiler_params=triton.CompilerParams(num_warps=8 if sizes.values > 128 else 4,
-                                                  num_stages=stages),
+            compiler_params=triton.CompilerParams(
+                num_warps=8 if sizes.values > 128 else 4, num_stages=stages
+            ),
             cost_estimate=pl.CostEstimate(
                 # Half of the keys that can be seen; a block more for queries of two windows.
                 flops=int(2 * tokens * (min(sizes.reach / 2, tokens) + sizes.queries) * flops),
@@ -174,7 +175,7 @@ def _forward(q: Array, k: Array, v: Array, start: Array, sizes: _Sizes, interpre
     pieces = _pieces(dim)
     each = sizes.queries // sizes.keys
 
-    def kernel(first_ref, start_ref, q_ref, k_ref, v_ref, out_ref, log_ref):  # noqa: ANN001
+    def kernel(first_ref, start_ref, q_ref, k_ref, v_ref, out_ref, log_ref):
         i = pl.program_id(1)
         begins = start_ref[...]
         queries = [q_ref[:, piece] for piece in pieces]
@@ -243,7 +244,7 @@ def _pairs(saved: tuple, inner: Array, grad: Array, sizes: _Sizes, interpret: bo
     pieces, values = _pieces(dim), v.shape[-1]
     slots, each = sizes.slots(time), sizes.queries // sizes.keys
 
-    def kernel(first_ref, start_ref, log_ref, inner_ref, q_ref, k_ref, v_ref, grad_ref, *out):  # noqa: ANN001
+    def kernel(first_ref, start_ref, log_ref, inner_ref, q_ref, k_ref, v_ref, grad_ref, *out):
         i = pl.program_id(1)
         j = (i + 1) * each - slots + pl.program_id(2)
 
@@ -286,8 +287,16 @@ def _pairs(saved: tuple, inner: Array, grad: Array, sizes: _Sizes, interpret: bo
         3,
         sizes=sizes._replace(values=sizes.inner),
         tokens=time,
-        in_specs=[_whole(firsts), some, some, some, block(dim), _whole(k), _whole(v)]
-        + [block(values)],
+        in_specs=[
+            _whole(firsts),
+            some,
+            some,
+            some,
+            block(dim),
+            _whole(k),
+            _whole(v),
+            block(values),
+        ],
         out_specs=(tile, tile),
         out_shape=(jax.ShapeDtypeStruct(shape, v.dtype), jax.ShapeDtypeStruct(shape, q.dtype)),
         interpret=interpret,
@@ -299,7 +308,7 @@ def _to_queries(pairs: Array, k: Array, start: Array, sizes: _Sizes, interpret: 
     rows, time, dim = k.shape
     pieces, slots, each = _pieces(dim), pairs.shape[2], sizes.queries // sizes.keys
 
-    def kernel(first_ref, pairs_ref, k_ref, out_ref):  # noqa: ANN001
+    def kernel(first_ref, pairs_ref, k_ref, out_ref):
         i = pl.program_id(1)
         end = (i + 1) * each
 
@@ -342,7 +351,7 @@ def _to_keys(
     rows, time, _ = x.shape
     pieces, slots, each = _pieces(width), pairs.shape[2], sizes.queries // sizes.keys
 
-    def kernel(first_ref, last_ref, pairs_ref, x_ref, out_ref):  # noqa: ANN001
+    def kernel(first_ref, last_ref, pairs_ref, x_ref, out_ref):
         j = pl.program_id(1)
 
         def fold(i: Array, totals: tuple) -> tuple:
@@ -383,9 +392,7 @@ def _to_keys(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attention(
-    q: Array, k: Array, v: Array, start: Array, sizes: _Sizes, interpret: bool
-) -> Array:
+def _attention(q: Array, k: Array, v: Array, start: Array, sizes: _Sizes, interpret: bool) -> Array:
     return _forward(q, k, v, start, sizes, interpret)[0]
 
 
