@@ -117,7 +117,10 @@ def _product(a: Array, b: Array, inner: tuple[int, int]) -> Array:
 
 def _scores(queries: list[Array], keys: list[Array], start: Array, i: Any, j: Any) -> tuple:
     """Return scores of base 2, and which of them are seen."""
-    scores = sum(_product(a, b, (1, 1)) for a, b in zip(queries, keys, strict=True)) * LOG2_E
+    scores = jnp.zeros((queries[0].shape[0], keys[0].shape[0]), jnp.float32)
+    for a, b in zip(queries, keys, strict=True):
+        scores += _product(a, b, (1, 1))
+    scores *= LOG2_E
     position = functools.partial(lax.broadcasted_iota, jnp.int32, scores.shape)
     query, key = i * scores.shape[0] + position(0), j * scores.shape[1] + position(1)
     return scores, (key >= start[:, None]) & (key <= query)
