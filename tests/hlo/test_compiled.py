@@ -89,3 +89,31 @@ def test_a_pallas_kernel_counts_what_it_declares(compiled: Compile) -> None:
     assert found.flops("kernel") == turns * 12345
     (kernel,) = (one for one, _ in found.costs if "kernel" in one.flops)
     assert kernel.moved == turns * 2 * 256 * 256 * 4
+
+
+def multiplied(x: jax.Array) -> jax.Array:
+    def kernel(x_ref, o_ref):
+        a = x_ref[...]
+        o_ref[...] = jax.lax.fori_loop(0, 2, lambda _, sum: sum + jnp.dot(a, a), jnp.zeros_like(a))
+
+    return pl.pallas_call(
+        kernel,
+        out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
+        cost_estimate=pl.CostEstimate(flops=12345, bytes_accessed=1, transcendentals=0),
+        compiler_params=triton.CompilerParams(num_warps=4),
+        name="multiplied",
+    )(x)
+
+
+@pytest.mark.parametrize(("dtype", "rate"), [("bfloat16", "bf16"), ("float32", "kernel")])
+def test_a_pallas_kernel_s_products_count_by_their_operands(
+    compiled: Compile, dtype: str, rate: str
+) -> None:
+    """Tensor cores multiply bfloat16, also within a loop of the kernel."""
+    program = compiled(multiplied, jax.ShapeDtypeStruct((32, 32), dtype))
+    found = figures(program, Cluster(accelerator("h100"), 1), 1)
+    assert {name: found.flops(name) for name in ("bf16", "kernel")} == {
+        "bf16": 0,
+        "kernel": 0,
+        rate: 12345,
+    }

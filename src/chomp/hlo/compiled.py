@@ -38,7 +38,7 @@ class Program:
         module: its instructions.
         executions: what a step runs.
         memory: XLA's plan for one device.
-        kernels: FLOPs of its Pallas kernels.
+        kernels: what its Pallas kernels declare.
         float_atomics: kernels that add to floats in memory in whatever order they come, whose sums
             therefore aren't the same each time; None: nobody knows.
         seconds: to lower and compile.

@@ -6,14 +6,22 @@ XLA's text of a program has their operands and results, and nothing of their ari
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from chomp.hlo.module import Instruction, size_of
 
-Kernels = Mapping[tuple[str, int], int]
-"""FLOPs of a kernel by its name and the bytes of its results."""
+
+class Declared(NamedTuple):
+    """FLOPs of a kernel, and at which rate: products of bfloat16 on tensor cores, or others."""
+
+    flops: int
+    rate: Literal["bf16", "kernel"]
+
+
+Kernels = Mapping[tuple[str, int], Declared]
+"""What a kernel declares, by its name and the bytes of its results."""
 
 _NAME = re.compile(r'\bname = "([^"]+)"')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
@@ -27,19 +35,32 @@ def kernel_flops(jaxpr: Any) -> Kernels:
             cost = equation.params.get("cost_estimate")
             outputs = (variable.aval for variable in equation.outvars)
             size = sum(int(np.prod(aval.shape)) * aval.dtype.itemsize for aval in outputs)
-            found[_kernel_name(equation), size] = 0 if cost is None else int(cost.flops)
+            rate = "bf16" if _multiplies_bfloat16(equation.params["jaxpr"]) else "kernel"
+            flops = 0 if cost is None else int(cost.flops)
+            found[_kernel_name(equation), size] = Declared(flops, rate)
     return found
 
 
-def flops_of_kernel(kernels: Kernels, one: Instruction) -> int:
+def flops_of_kernel(kernels: Kernels, one: Instruction) -> Declared:
     """Return the FLOPs that the kernel of a custom call declares; 0: none, or it isn't one."""
+    nothing = Declared(0, "kernel")
     if one.operation != "custom-call":
-        return 0
+        return nothing
     named, path = _NAME.search(one.attributes), _OP_NAME.search(one.attributes)
     names = {named[1]} if named else set((path[1] if path else "").split("/"))
     size = size_of(one.shape)
     return max(
-        (n for (name, bytes_), n in kernels.items() if name in names and bytes_ == size), default=0
+        (n for (name, bytes_), n in kernels.items() if name in names and bytes_ == size),
+        default=nothing,
+    )
+
+
+def _multiplies_bfloat16(jaxpr: Any) -> bool:
+    """Return whether a kernel has products of bfloat16; all that it declares then counts so."""
+    return any(
+        equation.primitive.name == "dot_general"
+        and all(operand.aval.dtype == "bfloat16" for operand in equation.invars)
+        for equation in _equations(jaxpr)
     )
 
 

@@ -38,7 +38,8 @@ class Cost:
     Attributes:
         execution: how often it runs.
         moved: bytes of all executions, in the device's memory.
-        flops: of products, by their precision; `kernel`: declared by Pallas kernels.
+        flops: of products, by their precision; `kernel`: declared by Pallas
+            kernels, but `bf16` if they multiply matrices of bfloat16.
         sent: bytes of collectives, from each device.
         seconds: of all executions.
         bound: what takes that long.
@@ -107,8 +108,9 @@ def cost(
     flops: dict[Precision | Literal["kernel"], float] = {}
     for product in products(program.module, one):
         flops[product.precision] = flops.get(product.precision, 0) + product.flops
-    if declared := flops_of_kernel(program.kernels, one):
-        flops["kernel"] = declared
+    declared = flops_of_kernel(program.kernels, one)
+    if declared.flops:
+        flops[declared.rate] = declared.flops
     rates = {
         "bf16": device.bf16 * OF_PEAK,
         "tf32": device.tf32 * OF_PEAK,

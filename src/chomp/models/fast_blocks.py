@@ -19,7 +19,7 @@ from megalodon_jax.layers.segments import SegmentMetadata
 from megalodon_jax.ops import inverted_dropout, linear_3d
 
 from chomp.models.fast_layers import moving_average, time_norm
-from chomp.ops import accelerator, silu, silu_gate, span_attention
+from chomp.ops import accelerator, attention_kernel, silu, silu_gate, span_attention
 
 SAVED = "activation"
 """Name, for a `jax.checkpoint` policy, of what is not cheap to compute again."""
@@ -32,6 +32,7 @@ class FastAttention(eqx.Module):
     platform: str = eqx.field(static=True)
     """That the program is for: loops suit `cpu`, windows accelerators."""
     kernels: str = eqx.field(static=True)
+    """What computes on accelerators: `xla` (or `auto`), or `pallas`."""
 
     def __call__(
         self,
@@ -63,6 +64,8 @@ class FastAttention(eqx.Module):
         starts = _starts(batch, time, layer.inner.chunk_size, documents)
         if self.platform == "cpu":
             out = span_attention(q, k, values, starts)
+        elif self.kernels == "pallas":
+            out = attention_kernel(q, k, values, starts, layer.inner.chunk_size)
         else:  # a document's chunk may begin in the row's chunk before
             before = int(documents is not None)
             out = accelerator.window_attention(q, k, values, starts, layer.inner.chunk_size, before)

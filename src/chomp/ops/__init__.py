@@ -1,6 +1,7 @@
 """Fast model operations: pure functions of arrays, with derivative rules of their own."""
 
 from chomp.ops import accelerator
+from chomp.ops.attention_kernel import attention_kernel
 from chomp.ops.complex_ema import Coefficients, complex_ema
 from chomp.ops.ema_kernel import ema_kernel
 from chomp.ops.gate import silu, silu_gate
@@ -14,6 +15,7 @@ __all__ = [
     "Cut",
     "Shard",
     "accelerator",
+    "attention_kernel",
     "complex_ema",
     "ema_kernel",
     "has_shards",

@@ -1,0 +1,120 @@
+"""The attention kernels against their definition in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chomp.hlo.accelerators import accelerator
+from chomp.hlo.compiled import compile_traced
+from chomp.hlo.target import devices_of, has_gpu_compiler
+from chomp.ops import attention_kernel
+
+
+def reference(q, k, v, start, above):
+    """Return outputs and, for the gradient `above`, those of q, k and v: query by query."""
+    q, k, v, above = (np.asarray(a, np.float64) for a in (q, k, v, above))
+    out, to_q, to_k, to_v = np.zeros(v.shape), *(np.zeros(a.shape) for a in (q, k, v))
+    for b, h, t in np.ndindex(q.shape[:3]):
+        span = slice(start[b, t], t + 1)
+        if start[b, t] > t:
+            continue
+        scores = k[b, h, span] @ q[b, h, t]
+        weights = np.exp(scores - scores.max())
+        weights /= weights.sum()
+        out[b, h, t] = weights @ v[b, h, span]
+        to_weights = v[b, h, span] @ above[b, h, t]
+        to_scores = weights * (to_weights - weights @ to_weights)
+        to_q[b, h, t] = to_scores @ k[b, h, span]
+        to_k[b, h, span] += np.outer(to_scores, q[b, h, t])
+        to_v[b, h, span] += np.outer(weights, above[b, h, t])
+    return out, to_q, to_k, to_v
+
+
+REACH = 150
+
+
+def case(time: int, documents: int, padding: int, seed: int = 0, dim: int = 4, values: int = 6):
+    rng = np.random.default_rng(seed)
+    sizes = (dim, dim, values, values)
+    q, k, v, above = (rng.normal(size=(2, 2, time, d)).astype(np.float32) for d in sizes)
+    q *= (4 / dim) ** 0.5
+    cuts = [np.sort(rng.integers(0, time, documents - 1)) for _ in range(2)]
+    runs = np.stack([np.searchsorted(c, np.arange(time), side="right") for c in cuts])
+    first = np.stack([np.searchsorted(r, r, side="left") for r in runs])
+    start = first + (np.arange(time) - first) // REACH * REACH
+    start[:, time - padding :] = np.arange(time - padding, time) + 1
+    return q, k, v, start.astype(np.int32), above, runs
+
+
+@jax.jit
+def measured(q, k, v, start, above):
+    def run(q, k, v):
+        return attention_kernel(q, k, v, start, REACH, True)
+
+    out, back = jax.vjp(run, q, k, v)
+    return out, *back(above)
+
+
+@pytest.mark.parametrize(
+    ("time", "documents", "padding"),
+    [(1, 1, 0), (37, 5, 0), (300, 1, 0), (300, 4, 20), (300, 200, 7), (300, 1, 300)],
+)
+def test_outputs_and_gradients(time, documents, padding):
+    *arguments, _ = case(time, documents, padding)
+    for ours, expected in zip(measured(*arguments), reference(*arguments), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_that_are_no_power_of_two():
+    """Several pieces of queries and keys, and values that don't fill their splits."""
+    *arguments, _ = case(80, 3, 5, dim=50, values=150)
+    for ours, expected in zip(measured(*arguments), reference(*arguments), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=2e-5)
+
+
+def test_another_document_changes_no_bit():
+    q, k, v, start, above, runs = case(300, 4, 0, seed=1)
+    other = (runs != 1)[:, None, :, None]
+    changed = [np.where(other, -1e18, a).astype(np.float32) for a in (q, k, v)]
+    # No gradient comes from the other documents, whose scores are infinite now.
+    above = np.where(other, 0, above)
+    for one, two in zip(
+        measured(q, k, v, start, above), measured(*changed, start, above), strict=True
+    ):
+        np.testing.assert_array_equal(np.where(other, 0, one), np.where(other, 0, two))
+
+
+def test_bfloat16_operands_are_close():
+    *arguments, _ = case(200, 3, 0)
+    q, k, v, start, above = arguments
+    narrow = [jnp.asarray(a, jnp.bfloat16) for a in (q, k, v)]
+    results = measured(*narrow, start, jnp.asarray(above, jnp.bfloat16))
+    for ours, expected in zip(results, reference(*arguments), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        error = np.abs(np.asarray(ours, np.float64) - expected)
+        assert error.max() <= 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.gpu_program
+@pytest.mark.skipif(not has_gpu_compiler(), reason="the extra `plan` isn't installed")
+@pytest.mark.parametrize("name", ["a100", "h100", "rtx5090"])
+@pytest.mark.parametrize(("dtype", "dim", "values"), [("bfloat16", 160, 1280), ("float32", 20, 70)])
+def test_compiles_for_a_gpu(name, dtype, dim, values):
+    """Also with 99 KiB of shared memory; and no sum by atomics, whose order isn't fixed."""
+    mesh = jax.sharding.Mesh(devices_of(accelerator(name), 1), ("x",))
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def shape(*sizes, dtype=dtype):
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=where)
+
+    def both(q, k, v, start, above):
+        out, back = jax.vjp(lambda q, k, v: attention_kernel(q, k, v, start, 512), q, k, v)
+        return out, back(above)
+
+    q, v = shape(2, 1, 1024, dim), shape(2, 1, 1024, values)
+    program = compile_traced(jax.jit(both).trace(q, q, v, shape(2, 1024, dtype="int32"), v))
+    assert program.float_atomics == 0
+    assert len(program.kernels) == 5
+    rate = "bf16" if dtype == "bfloat16" else "kernel"
+    assert all(one.flops > 0 and one.rate == rate for one in program.kernels.values())
