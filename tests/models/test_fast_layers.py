@@ -9,9 +9,9 @@ import optax
 import pytest
 from megalodon_jax import MegalodonConfig
 
-from chomp.models import fast_layers
+from chomp.models import fast_blocks, fast_layers
 from chomp.models.megalodon import Megalodon
-from chomp.ops import ema_kernel, token_loop
+from chomp.ops import attention_kernel, ema_kernel, token_loop
 from chomp.types import IGNORE_LABEL, Batch
 
 CONFIG = MegalodonConfig(
@@ -82,6 +82,8 @@ def test_so_they_are_with_kernels(isolate, monkeypatch):
     monkeypatch.setattr(token_loop, "TURN", 2)
     kernel = functools.partial(ema_kernel, interpret=True)
     monkeypatch.setattr(fast_layers, "ema_kernel", kernel)
+    attention = functools.partial(attention_kernel, interpret=True)
+    monkeypatch.setattr(fast_blocks, "attention_kernel", attention)
     batch = rows(5, padding=10)
     measure, params = compiled(isolate, False)
     expected = measure(params, batch)
