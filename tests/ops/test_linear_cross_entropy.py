@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from chomp.ops import linear_cross_entropy
-from chomp.ops.linear_cross_entropy import _summed
+from chomp.ops.linear_cross_entropy import _summed, _tokens_at_once
 
 
 def case(tokens: int = 37, dim: int = 8, vocab: int = 50):
@@ -69,3 +69,18 @@ def test_bfloat16_activations_with_float32_head():
     assert loss.dtype == jnp.float32
     assert to_hidden.dtype == jnp.bfloat16 and to_weight.dtype == jnp.float32
     np.testing.assert_allclose(loss, plain(hidden, weight, labels, counts), rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "vocab", "on_cpu", "on_accelerator"),
+    [
+        (2048, 2048, 2048, 2048),
+        (3000, 5000, 838, 3000),
+        (16_384, 32_128, 256, 2048),
+        (40, 99, 40, 40),
+    ],
+)
+def test_pieces(tokens, vocab, on_cpu, on_accelerator):
+    """A CPU's never change, since with them the order of sums would, and so a resumed run."""
+    assert _tokens_at_once(tokens, vocab, accelerator=False) == on_cpu
+    assert _tokens_at_once(tokens, vocab, accelerator=True) == on_accelerator

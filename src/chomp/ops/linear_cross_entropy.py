@@ -36,14 +36,21 @@ def linear_cross_entropy(
         accelerator: the program is for one, which wants larger pieces and fewer passes over them.
     """
     tokens, _ = hidden.shape
-    at_once = LOGITS_AT_ONCE_ACCELERATOR if accelerator else LOGITS_AT_ONCE
-    pieces = -(-tokens * weight.shape[0] // at_once)
-    chunk = min(tokens, max(256, _rounded_up(-(-tokens // pieces), 128)))
+    chunk = _tokens_at_once(tokens, weight.shape[0], accelerator)
     return _summed(hidden, weight, labels, is_target, chunk, precision, accelerator)
 
 
-def _rounded_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
+def _tokens_at_once(tokens: int, vocab: int, accelerator: bool) -> int:
+    """Return the tokens of a piece; on an accelerator pieces are alike and of whole tiles of 128.
+
+    On a CPU another number would add up the loss in another order: a resumed run would differ from
+    the one that was stopped.
+    """
+    if not accelerator:
+        return min(tokens, max(256, LOGITS_AT_ONCE // vocab))
+    pieces = -(-tokens * vocab // LOGITS_AT_ONCE_ACCELERATOR)
+    each = -(-tokens // pieces)
+    return min(tokens, each + -each % 128)
 
 
 def _chunks(
