@@ -175,6 +175,7 @@ def test_a_step_sends_the_least(compiled: Callable[..., Any]):
     assert bytes_of(found) <= 1.05 * least_bytes(config, learner)
 
 
+@pytest.mark.slow
 def test_gradients_in_bfloat16_send_half(compiled: Callable[..., Any]):
     config, learner, text = compiled("adamw", gather="step", reduce_dtype="bfloat16")
     assert bytes_of(collectives(text, DEVICES)) <= 1.05 * least_bytes(config, learner)
