@@ -110,6 +110,11 @@ from chomp.errors import ConfigError
             "model.model_dim: must be a multiple of model.norm_num_groups, which is 48 (got 128)",
         ),
         (
+            "model: {norm_num_groups: 128}",
+            "model.norm_num_groups: must be less than model.model_dim, which is 128 (got 128): "
+            "a group of one value has no variance",
+        ),
+        (
             "model: {num_heads: 4, z_dim: 66}",
             "model.z_dim: must be a multiple of model.num_heads, which is 4 (got 66)",
         ),

@@ -16,6 +16,18 @@ def model_dim_divides(config: "Config") -> Iterator[Problem]:
     yield from _multiple(config, "model_dim", "norm_num_groups")
 
 
+@rule("model.backend", "model.model_dim", "model.norm_num_groups")
+def norm_groups_have_several_values(config: "Config") -> Iterator[Problem]:
+    """`model.norm_num_groups` is less than `model.model_dim`: a group has two values or more."""
+    groups, dim = config.model.norm_num_groups, config.model.model_dim
+    if config.model.backend == "megalodon" and groups == dim:
+        yield Problem(
+            "model.norm_num_groups",
+            f"must be less than model.model_dim, which is {dim} (got {groups}): a group of one "
+            "value has no variance",
+        )
+
+
 @rule("model.backend", "model.z_dim", "model.num_heads")
 def heads_have_even_width(config: "Config") -> Iterator[Problem]:
     """`model.z_dim` is a multiple of `model.num_heads`, and their quotient is even."""

@@ -11,6 +11,7 @@ from chomp.config.model_rules import (
     heads_have_even_width,
     kernels_are_fast_ops,
     model_dim_divides,
+    norm_groups_have_several_values,
     output_covers_the_vocabulary,
     value_dim_divides,
 )
@@ -245,6 +246,7 @@ RULES = (
     eos_is_no_byte,
     special_tokens_are_in_the_vocabulary,
     top_k_is_in_the_vocabulary,
+    norm_groups_have_several_values,
     model_dim_divides,
     heads_have_even_width,
     value_dim_divides,
