@@ -11,7 +11,8 @@ from megalodon_jax import MegalodonConfig
 
 from chomp.models import fast_blocks, fast_layers
 from chomp.models.megalodon import Megalodon
-from chomp.ops import attention_kernel, ema_kernel, token_loop
+from chomp.ops import attention_kernel, ema_kernel
+from chomp.ops.kernels import token_loop
 from chomp.types import IGNORE_LABEL, Batch
 
 CONFIG = MegalodonConfig(

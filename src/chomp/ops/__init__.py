@@ -1,10 +1,9 @@
 """Fast model operations: pure functions of arrays, with derivative rules of their own."""
 
 from chomp.ops import accelerator
-from chomp.ops.attention_kernel import attention_kernel
 from chomp.ops.complex_ema import Coefficients, complex_ema
-from chomp.ops.ema_kernel import ema_kernel
 from chomp.ops.gate import silu, silu_gate
+from chomp.ops.kernels import attention_kernel, ema_kernel
 from chomp.ops.linear_cross_entropy import linear_cross_entropy
 from chomp.ops.shard import Cut, Shard, has_shards, is_shard, summed_piece, whole
 from chomp.ops.span_attention import span_attention

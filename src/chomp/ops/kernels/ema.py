@@ -26,7 +26,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Bool, Float
 
 from chomp.ops.complex_ema import Coefficients
-from chomp.ops.token_loop import LANES, Grid, Lanes, Loop, Ref, Tile, multiply_add, restarts
+from chomp.ops.kernels.token_loop import LANES, Grid, Lanes, Loop, Ref, Tile, multiply_add, restarts
 
 # Warps that run at once on an H100, and instructions a token besides the orders' arithmetic: for
 # the choice between few programs with much to do for each token and many with little.

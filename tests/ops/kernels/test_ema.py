@@ -1,6 +1,5 @@
 """The average's kernels against the recurrence in float64, and compiled for GPUs."""
 
-import importlib
 import importlib.metadata
 import os
 import subprocess
@@ -18,14 +17,13 @@ from hypothesis import strategies as st
 from megalodon_jax.layers.complex_ema import ComplexEMA
 
 from chomp.models.fast_layers import coefficients
-from chomp.ops import Coefficients, token_loop
-
-module = importlib.import_module("chomp.ops.ema_kernel")  # `chomp.ops` has its function's name
+from chomp.ops import Coefficients
+from chomp.ops.kernels import ema, token_loop
 
 
 def interpreted(x, c, skip=None, starts=None):
     """Channels before time, as the reference has them."""
-    return module.ema_kernel(x.swapaxes(1, 2), c, skip, starts, True).swapaxes(1, 2)
+    return ema.ema_kernel(x.swapaxes(1, 2), c, skip, starts, True).swapaxes(1, 2)
 
 
 average = jax.jit(interpreted)
@@ -110,19 +108,19 @@ def test_output_of_any_order(order):
 
 def test_as_many_orders_in_a_lane_as_there_can_be(monkeypatch):
     """As on a device that many rows keep busy."""
-    monkeypatch.setattr(module, "_parts", lambda order, channels: 1)
+    monkeypatch.setattr(ema, "_parts", lambda order, channels: 1)
     check_gradients(8, 8, 5, 11, 2)
 
 
 @pytest.mark.parametrize("rows", [1, 8, 64, 512])
 @pytest.mark.parametrize("order", [1, 2, 3, 5, 8, 16, 32, 64, 100])
 def test_a_lane_s_orders_fit_in_registers(order, rows):
-    parts = module._parts(order, rows * 640)
+    parts = ema._parts(order, rows * 640)
     assert parts in (1, 2, 4, 8, 32) and (order <= 8 * parts)
 
 
 def test_more_orders_than_lanes_have_room_for():
-    assert module._parts(100, 1) == 32
+    assert ema._parts(100, 1) == 32
     check_gradients(9, 100, 2, 3, None)
 
 
@@ -253,7 +251,7 @@ def assembler() -> Path | None:
 )
 def test_compiles_for_a_gpu_without_spilling_registers(name, tmp_path):
     """Also with 8 orders in a lane, which takes most registers."""
-    program = Path(__file__).with_name("compile_ema_kernel.py")
+    program = Path(__file__).with_name("compile_ema.py")
     flags = f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     command = [sys.executable, str(program), name]

@@ -1,4 +1,4 @@
-"""python compile_ema_kernel.py ACCELERATOR: compile the average and its derivatives for a GPU.
+"""python compile_ema.py ACCELERATOR: compile the average and its derivatives for a GPU.
 
 A program of its own, as JAX looks for the compiler's plugin when it starts.
 """
