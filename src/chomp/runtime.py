@@ -13,6 +13,7 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from chomp.environment import computing_environment, drop_jax_options
 from chomp.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -50,9 +51,11 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
     """Set the flags that must stand before JAX starts; return warnings for the user.
 
     Where an NVIDIA GPU is seen they are `gpu_compiler_options`, without those that the user has
-    set. Warnings are about RTX 50xx alone; all else is for the log (`log_environment`).
+    set. Options of JAX that would change what is computed are taken out. Warnings are about those
+    and RTX 50xx alone; all else is for the log (`log_environment`).
     """
     environ = os.environ if environ is None else environ
+    dropped = drop_jax_options(environ)
     # The data pipeline guarantees the ranges that the model would check at run time: the checks
     # are host callbacks, which cost time in each step and keep programs out of the compile cache.
     environ.setdefault("EQX_ON_ERROR", "off")
@@ -64,7 +67,7 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
     names = _gpu_names(environ)
     if not names:
         _note("no NVIDIA GPU: XLA_FLAGS left as they are")
-        return []
+        return dropped
     blackwell = next(filter(_BLACKWELL.search, names), None)
     warnings = _add_flags(environ, names[0], blackwell)
     if blackwell and environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "").lower() != "false":
@@ -72,7 +75,12 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
             f"{blackwell}: set XLA_PYTHON_CLIENT_PREALLOCATE=false, "
             "or JAX reserves most of the GPU's memory at the start"
         )
-    return warnings
+    return dropped + warnings
+
+
+def numeric_environment() -> dict[str, str]:
+    """Return the variables that may change a run's numbers, with what of them the user has set."""
+    return computing_environment(os.environ, gpu_compiler_options())
 
 
 def is_installed(distribution: str) -> bool:

@@ -17,11 +17,12 @@ from chomp.history.heartbeat import Phase
 from chomp.history.history import History
 from chomp.history.ledger import Ledger
 from chomp.history.record import EventKind
-from chomp.identity import package_versions
+from chomp.identity import ENVIRONMENT, package_versions
 from chomp.parts import Setup
 from chomp.programs import Compiled, compile_step
 from chomp.report import program_name, summary_lines
 from chomp.run_folder import RunFolder
+from chomp.runtime import numeric_environment
 from chomp.signals import Signals
 from chomp.steering import Steering
 from chomp.tracking import (
@@ -334,6 +335,7 @@ class Session:
             "config": self.setup.given.model_dump(mode="json"),
             "identity": self.setup.identity,
             "versions": package_versions(),
+            ENVIRONMENT: numeric_environment(),
             "losses": watch.losses,
             "skipped": self.history.lineage.skipped_batches,
             "window": moment.window,

@@ -1,14 +1,13 @@
 """`chomp bench`."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chomp.cli.options import override_option, start_environment
+from chomp.cli.options import override_option, rich_console, start_environment
 
 Values = dict[str, object]
 
@@ -228,7 +227,7 @@ def program(
     from chomp.hlo import tables
 
     others = {} if found.other is None else {str(against): found.other}
-    console = _console()
+    console = rich_console()
     console.print(f"{found.parameters:,} parameters, {found.tokens:,} tokens a step")
     console.print(tables.totals_table({"this config": found.figures} | others))
     console.print(tables.parts_table(found.figures))
@@ -249,11 +248,4 @@ def _print(values: Values, to_json: bool, columns: Mapping[str, str]) -> None:
     if to_json:
         click.echo(json.dumps(as_json(values), indent=2))
         return
-    _console().print(table(values, columns))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # A pipe is no reason to cut a table short.
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    rich_console().print(table(values, columns))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from chomp.cli.options import FolderPath, override_option
+from chomp.terminal import one_line, outlive_readers
 
 
 @click.group()
@@ -43,6 +44,7 @@ def prepare(config_path: Path, out: Path, overrides: Sequence[str], shard_tokens
     from chomp.commands.prepared import prepare_corpus
     from chomp.config import load_config
 
+    outlive_readers()
     prepare_corpus(load_config(config_path, overrides), out, click.echo, shard_tokens)
 
 
@@ -60,7 +62,7 @@ def verify(folder: Path) -> None:
 
     damaged = False
     for name, problems in findings(folder):
-        click.echo(f"{name}: {'; '.join(problems) or 'good'}")
+        click.echo(one_line(f"{name}: {'; '.join(problems) or 'good'}"))
         damaged |= bool(problems)
     sys.exit(int(damaged))
 

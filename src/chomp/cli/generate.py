@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from chomp.cli.options import FolderPath, start_environment
+from chomp.terminal import styled
 
 
 def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -77,12 +78,12 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     text = _read_prompt() if prompt is None else prompt
     start_environment()
     from chomp.commands.generate import GenerateRequest, generate_text
-    from chomp.tracking.console import printable
 
-    to_terminal = sys.stdout.isatty()
+    # Into a file or a program the text goes as it is.
+    out = sys.stdout if sys.stdout.isatty() else styled(sys.stdout)
 
     def write(text: str) -> None:
-        click.echo(printable(text) if to_terminal else text, nl=False)
+        click.echo(text, file=out, nl=False)
 
     def warn(text: str) -> None:
         click.echo(f"warning: {text}", err=True)

@@ -6,10 +6,19 @@ import click
 
 from chomp import __version__
 from chomp.errors import ChompError
+from chomp.terminal import guard_streams, settle_streams
 
 
 class _Group(click.Group):
     """Commands whose errors end in one clear line each, and the right exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command, on a standard output and error that are safe."""
+        guard_streams()
+        try:
+            return super().main(*args, **extra)
+        finally:
+            settle_streams()
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -24,7 +33,7 @@ class _Group(click.Group):
 def show_error(error: ChompError) -> None:
     """Print an error."""
     start = "error: " if error.process is None else f"error: process {error.process}: "
-    for line in str(error).splitlines():
+    for line in str(error).split("\n"):
         click.echo(f"{start}{line}" if not line.startswith(" ") else line, err=True)
 
 

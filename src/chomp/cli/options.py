@@ -1,11 +1,14 @@
 """What several commands have in common."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+
+from chomp.terminal import styled
 
 OVERRIDE_HELP = "Set a value of the configuration, as YAML; may be given several times."
 
@@ -52,6 +55,21 @@ def start_environment() -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
-def stop_with_its_runs(number: int, frame: Any) -> NoReturn:
-    """Handle a signal by an exception, so that no run outlives the proof that it is a part of."""
+def rich_console() -> Any:
+    """Return a console for tables."""
+    from rich.console import Console
+
+    # A pipe is no reason to cut a table short.
+    width = None if sys.stdout.isatty() else 160
+    return Console(file=styled(sys.stdout), highlight=False, markup=False, width=width)
+
+
+def stop_runs_on_signals() -> None:
+    """Handle signals by an exception, so that no run outlives the proof that it is a part of."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: Any) -> NoReturn:
     sys.exit(128 + number)

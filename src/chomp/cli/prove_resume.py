@@ -1,14 +1,13 @@
 """`chomp prove-resume`."""
 
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, override_option, stop_with_its_runs
+from chomp.cli.options import FolderPath, override_option, stop_runs_on_signals
 
 
 @click.command("prove-resume")
@@ -57,5 +56,5 @@ def prove_resume(
     again += [word for override in overrides for word in ("-o", override)]
     again += ["--steps", str(steps), "--kills", str(kills), "--seed", str(seed)]
     click.echo(f"proof       {shlex.join(again + ['--small'] * small)}")
-    signal.signal(signal.SIGTERM, stop_with_its_runs)
+    stop_runs_on_signals()
     sys.exit(0 if prove(config, settings, click.echo).proved else 1)

@@ -14,6 +14,7 @@ from chomp.cli.options import FolderPath, override_option, process_options, star
 from chomp.errors import ChompError
 from chomp.garbage import deferred_collection
 from chomp.signals import nothing_to_save
+from chomp.terminal import outlive_readers
 
 
 @click.command()
@@ -55,6 +56,7 @@ def train(
     JAX_PROCESS_ID in the environment.
     """
     started = time.perf_counter()
+    outlive_readers()
     with nothing_to_save():
         code = _train(
             config_path,

@@ -151,7 +151,7 @@ def _exit(code: int) -> None:
 
 def _say(failure: ChompError) -> None:
     who = "" if failure.process is None else f"process {failure.process}: "
-    for line in str(failure).splitlines():
+    for line in str(failure).split("\n"):
         print(f"error: {who}{line}", file=sys.stderr)
 
 
