@@ -185,7 +185,11 @@ def _prepare(
     on_device: Callable[[str], None] = lambda device: None,
 ) -> Setup:
     """Start JAX, build the parts and say what they are."""
-    device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=config.runtime.compile_cache)
+    device = start_jax(
+        allow_cpu=config.train.allow_cpu,
+        compile_cache=config.runtime.compile_cache,
+        compile_cache_gb=config.runtime.compile_cache_gb,
+    )
     on_device(device)
     setup = set_up(config, snapshot, lanes)
     resources.callback(setup.data.close)

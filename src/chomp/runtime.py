@@ -13,6 +13,7 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from chomp.compile_cache import cache_folder, trim
 from chomp.environment import computing_environment, drop_jax_options
 from chomp.errors import ConfigError
 
@@ -154,12 +155,15 @@ def _gpu_names(environ: MutableMapping[str, str]) -> list[str]:
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
-def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
+def start_jax(
+    *, allow_cpu: bool, compile_cache: str | None, compile_cache_gb: float | None = None
+) -> str:
     """Configure JAX and return a description of the device.
 
     Args:
         allow_cpu: whether a machine without an accelerator is good enough.
-        compile_cache: folder of compiled programs (`~` is the home folder); None: no cache.
+        compile_cache: folder of compiled programs, as `runtime.compile_cache`; None: no cache.
+        compile_cache_gb: what it may hold; None: any amount.
 
     Raises:
         ConfigError: JAX doesn't start, or there is only a CPU and `allow_cpu` is false.
@@ -168,6 +172,8 @@ def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
 
     log_environment()
     if compile_cache is not None and (folder := _cache_folder(compile_cache)):
+        if compile_cache_gb is not None and (gone := trim(folder, compile_cache_gb * 1e9)).programs:
+            log.info("compile cache: deleted %d programs, %d bytes", *gone)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     try:
@@ -193,8 +199,9 @@ def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
 
 def _cache_folder(name: str) -> Path | None:
     """Make the folder; say so where it can't be, as the run goes on without."""
+    folder = name
     try:
-        folder = Path(name).expanduser()
+        folder = cache_folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
@@ -202,7 +209,7 @@ def _cache_folder(name: str) -> Path | None:
     except (OSError, RuntimeError) as error:  # the latter without a home folder
         reason = error.strerror if isinstance(error, OSError) else str(error)
     print(
-        f"warning: runtime.compile_cache: no folder {name} ({reason}); "
+        f"warning: runtime.compile_cache: no folder {folder} ({reason}); "
         "programs are compiled anew at each start",
         file=sys.stderr,
     )

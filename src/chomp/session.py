@@ -1,5 +1,6 @@
 """A start of a run: compile, restore, train, and go back where a divergence asks for it."""
 
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -221,7 +222,10 @@ class Session:
             )
 
         losses = saved.meta["losses"] if saved else ()
-        return LossWatch(reaction, losses, int(state.rejected), report)
+        # Checkpoints of earlier versions don't know how many it were.
+        in_a_row = saved.meta.get("rejected_in_a_row", 0) if saved else 0
+        run = shlex.quote(str(self.folder.path))
+        return LossWatch(reaction, losses, int(state.rejected), report, in_a_row=in_a_row, run=run)
 
     def _rewind(self, tracker: Tracker, rewind: Rewind) -> SavedRun | None:
         """Go back to before the incidents; their batches will be left out.
@@ -337,6 +341,7 @@ class Session:
             "versions": package_versions(),
             ENVIRONMENT: numeric_environment(),
             "losses": watch.losses,
+            "rejected_in_a_row": watch.in_a_row,
             "skipped": self.history.lineage.skipped_batches,
             "window": moment.window,
             "unfinished": {"actions": moment.pending, "row": moment.row},

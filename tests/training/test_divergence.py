@@ -14,7 +14,7 @@ WINDOW = 40
 class Watched:
     """A run whose losses are given; NaN is a rejected update. Batch numbers are steps + 5."""
 
-    def __init__(self, before: list[float] | None = None, **reaction: Any):
+    def __init__(self, before: list[float] | None = None, in_a_row: int = 0, **reaction: Any):
         defaults = {"to_divergence": "stop", "to_spikes": "warn", "threshold": 10.0, "limit": 4}
         self.reported: list[Incident] = []
         self.watch = LossWatch(
@@ -22,6 +22,8 @@ class Watched:
             before or [],
             rejected=2,
             report=self.reported.append,
+            run="runs/mine",
+            in_a_row=in_a_row,
         )
         self.step, self.rejected = 0, 2
         self.check_always = True
@@ -48,9 +50,19 @@ def test_a_rejected_update_stops_the_run_and_names_its_batch():
     watched.see(3.0, 2.9)
     with pytest.raises(DivergedError) as error:
         watched.see(2.8, NAN, 2.7)
-    for part in ("loss nan", "at step 4", "batch 9", f"{0xABC + 4:016x}", "--step 4", "optim.lr"):
+    for part in ("loss nan", "at step 4", "batch 9", f"{0xABC + 4:016x}", "optim.lr"):
         assert part in str(error.value)
+    assert "`chomp trace runs/mine --step 4`" in str(error.value)
     assert "more step" not in str(error.value)
+
+
+def test_skipping_goes_on_counting_where_a_run_was_resumed():
+    first = Watched(to_divergence="skip")
+    first.see(3.0, NAN, NAN)
+    assert first.watch.in_a_row == 2
+    again = Watched(to_divergence="skip", in_a_row=first.watch.in_a_row)
+    with pytest.raises(DivergedError, match="4 in a row"):
+        again.see(NAN, NAN)
 
 
 def test_skipping_reports_each_and_gives_up_after_so_many_in_a_row():

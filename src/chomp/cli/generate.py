@@ -65,6 +65,11 @@ def _read_prompt() -> str:
     type=click.IntRange(1),
     help="Continuations to write, one after the other.",
 )
+@click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the Python code that comes with the run's tokenizer, if it has any.",
+)
 def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> None:
     """Continue a prompt with the model of a run, token by token.
 

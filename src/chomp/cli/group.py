@@ -21,13 +21,29 @@ class _Group(click.Group):
             settle_streams()
 
     def invoke(self, ctx: click.Context) -> Any:
+        words = [*ctx._protected_args, *ctx.args]
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            from chomp.cli.hints import hint
+
+            if meant := hint(error, words):
+                raise _Hinted(error, meant) from error
+            raise
         except ChompError as error:
             if ctx.params.get("debug"):
                 raise
             show_error(error)
             ctx.exit(error.exit_code)
+
+
+class _Hinted(click.UsageError):
+    """A usage error with a hint."""
+
+    def __init__(self, error: click.UsageError, meant: str):
+        said = error.format_message()
+        stop = "" if said.endswith(("?", ".")) else "."
+        super().__init__(f"{said}{stop} {meant[:1].upper()}{meant[1:]}", error.ctx)
 
 
 def show_error(error: ChompError) -> None:

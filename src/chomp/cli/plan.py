@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chomp.cli.options import override_option, rich_console, start_environment
+from chomp.cli.options import override_option, read_config, rich_console, start_environment
 
 if TYPE_CHECKING:
     from chomp.plan.plan import Plan
@@ -87,9 +87,7 @@ def plan(
     chomp plan configs/megalodon-100m.yaml --for rtx4090 --propose
     chomp plan configs/megalodon-7b.yaml --for h100 --devices 64 --hosts 8 --quick
     """
-    from chomp.config import load_config
-
-    config = load_config(config_path, overrides)
+    config = read_config(config_path, overrides)
     start_environment()
     from chomp.plan.request import make_request
 

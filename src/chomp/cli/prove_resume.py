@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, override_option, stop_runs_on_signals
+from chomp.cli.options import FolderPath, override_option, read_config, stop_runs_on_signals
 
 
 @click.command("prove-resume")
@@ -47,10 +47,9 @@ def prove_resume(
     chomp prove-resume configs/quickstart.yaml
     chomp prove-resume configs/megalodon-100m.yaml --small --kills 30
     """
-    from chomp.config import load_config
     from chomp.proof.prove_resume import Settings, prove
 
-    config = load_config(config_path, overrides)
+    config = read_config(config_path, overrides)
     settings = Settings(steps, kills, seed, small, work_dir)
     again = ["chomp", "prove-resume", str(config_path)]
     again += [word for override in overrides for word in ("-o", override)]

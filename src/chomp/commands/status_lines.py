@@ -45,6 +45,10 @@ def _present(status: Status, now: float) -> Iterator[str]:
     if status.seconds_left is not None:
         yield f"time left  {duration(status.seconds_left)}, of steps alone"
     yield "checkpoint " + ("none" if status.checkpoint is None else f"step {status.checkpoint}")
+    if cache := status.compile_cache:
+        most = f" of at most {cache['gb']:g} GB" if cache["gb"] else ""
+        held = f"{cache['programs']:,} compiled programs, {cache['bytes'] / 1e9:.2f} GB{most}"
+        yield f"cache      {cache['folder']}: {held}"
     if status.skipped_batches:
         yield f"skipped    batches {', '.join(map(str, status.skipped_batches))}"
 
