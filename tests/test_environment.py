@@ -113,10 +113,10 @@ def test_a_resume_in_another_environment_is_refused(
 ):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     assert numeric_environment() == {}
-    config, run = config_file(train={"steps": 2}), tmp_path / "run"
+    config, run = config_file(), tmp_path / "run"
     assert chomp("train", config, "--run-dir", run).code == 0
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-    resume = ["train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=3"]
+    resume = ["train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=5"]
     refused = chomp(*resume)
     assert refused.code == 2
     assert "environment.XLA_FLAGS: was None, now '--xla_cpu_enable_fast_math=true'" in refused.err
@@ -124,7 +124,7 @@ def test_a_resume_in_another_environment_is_refused(
     allowed = chomp(*resume, "--allow-change", "environment.XLA_FLAGS")
     assert allowed.code == 0, allowed.err
     monkeypatch.delenv("XLA_FLAGS")
-    again = ["train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=4"]
+    again = ["train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=6"]
     assert chomp(*again).code == 2
     assert chomp(*again, "--allow-change", "environment").code == 0
 
@@ -134,8 +134,8 @@ def test_a_checkpoint_that_knows_no_environment_goes_on(
 ):
     """As those of earlier versions."""
     monkeypatch.setattr("chomp.session.ENVIRONMENT", "not_known")
-    config, run = config_file(train={"steps": 2}), tmp_path / "run"
+    config, run = config_file(), tmp_path / "run"
     assert chomp("train", config, "--run-dir", run).code == 0
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-    done = chomp("train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=3")
+    done = chomp("train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=5")
     assert done.code == 0, done.err

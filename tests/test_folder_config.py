@@ -19,9 +19,7 @@ def foreign(small_run: Path, tmp_path: Path) -> Path:
     shutil.copytree(small_run, folder)
     tokenizer = folder / "tokenizer"
     (tokenizer / "own.py").write_text(
-        f"open({str(tmp_path / 'was_here')!r}, 'w')\n"
-        "from transformers import PreTrainedTokenizer\n"
-        "class Own(PreTrainedTokenizer): pass\n"
+        f"open({str(tmp_path / 'was_here')!r}, 'w')\nraise ValueError('it runs')\n"
     )
     (tokenizer / "tokenizer_config.json").write_text(
         json.dumps({"auto_map": {"AutoTokenizer": ["own.Own", None]}})
@@ -59,7 +57,8 @@ def test_its_python_runs_only_by_the_users_own_word(
 
 
 def test_the_users_word_is_heard(foreign: Path, tmp_path: Path, chomp: Any):
-    chomp("generate", foreign, "--prompt", "x", "--trust-remote-code")
+    done = chomp("generate", foreign, "--prompt", "x", "--trust-remote-code")
+    assert "it runs" in done.err
     assert (tmp_path / "was_here").exists()
 
 
@@ -98,10 +97,10 @@ def test_its_compiled_programs_are_not_run(
     config = json.loads(resolved.read_text())
     config["runtime"]["compile_cache"] = str(cache)
     resolved.write_text(json.dumps(config))
-    before = jax.config.read("jax_compilation_cache_dir")
+    before = jax.config.jax_compilation_cache_dir
     try:
         done = chomp("generate", run, "--prompt", "x", "--max-tokens", 1)
-        assert jax.config.read("jax_compilation_cache_dir") == str(own / "chomp" / "jax")
+        assert jax.config.jax_compilation_cache_dir == str(own / "chomp" / "jax")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert done.code == 0, done.err

@@ -48,7 +48,7 @@ def here(tmp_path: Path, config_file: Any, monkeypatch: pytest.MonkeyPatch) -> P
         ("generate runs/x -p hello", "write --prompt"),
         ("config show config.yaml -o train.steps=1e3", "write 1000"),
         ("config show config.yaml -o train.eval_every=None", "write 0"),
-        ("config show config.yaml -o train.profile_dir=", "write null"),
+        ("config show config.yaml -o logging.log_file=''", "write null for none"),
         ("config show config.yaml -o data.tokenizer.max_doc_tokens=0", "write null for none"),
         ("config show config.yaml -o data.hf_eval_split=none", None),
         ("config show config.yaml -o data.files=a.txt,b.txt", "write ['a.txt', 'b.txt']"),
@@ -78,7 +78,7 @@ def test_a_new_run_is_named_after_its_config(
     config_file: Any, tmp_path: Path, chomp: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    shutil.move(config_file(train={"steps": 1}), "my model (2).yaml")
+    shutil.move(config_file(), "my model (2).yaml")
     assert chomp("train", "my model (2).yaml").code == 0
     [run] = (tmp_path / "runs").iterdir()
     assert run.name.endswith("_my-model-2")

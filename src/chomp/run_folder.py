@@ -114,12 +114,12 @@ class RunFolder:
         """
         names = ("checkpoints", "train.log")
         traces = [self.original_config, self.record, *map(self.inside, names)]
+        if not self.holds_run() and (run := self._run_of_a_checkpoint()):
+            raise ResumeError(
+                f"{self.path} holds checkpoints, and no run; give its run, {run}; a step of it is "
+                "an option (--step, --resume)"
+            )
         if not any(map(os.path.exists, traces)):
-            if run := self._run_of_a_checkpoint():
-                raise ResumeError(
-                    f"{self.path} is a checkpoint; give its run, {run}, and "
-                    f"the step as an option (--step, --resume): {self.path.name}"
-                )
             if self.path.is_file():
                 raise ResumeError(
                     f"{self.path} is a file; a run is a folder: chomp train {self.path} starts one"

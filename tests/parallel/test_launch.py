@@ -97,7 +97,7 @@ def test_a_pod_outside_of_a_job_is_alone(under) -> None:
 def test_a_job_of_several_tasks_needs_srun(left_out: list[str]) -> None:
     """In its script and in a shell of its allocation there is one process, whatever SLURM says."""
     script = {name: value for name, value in SLURM.items() if name not in left_out}
-    with pytest.raises(ConfigError, match=r"^SLURM: the job has 2 tasks .* srun chomp train"):
+    with pytest.raises(ConfigError, match=r"^SLURM: the job has 2 tasks .*`srun chomp train"):
         find_place(None, None, None, script)
     assert find_place(None, 1, None, script) is None
     assert find_place("a:1", 2, 0, script) == Place("a:1", 2, 0)
