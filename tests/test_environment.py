@@ -139,3 +139,37 @@ def test_a_checkpoint_that_knows_no_environment_goes_on(
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     done = chomp("train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=5")
     assert done.code == 0, done.err
+
+
+def test_a_resume_on_another_number_of_processors_computes_with_as_many_threads(
+    chomp: Any, config_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """XLA cuts large sums on a CPU by the number of its threads."""
+    monkeypatch.delenv("NPROC", raising=False)
+    config, run = config_file(), tmp_path / "run"
+    resume = ["train", config, "--run-dir", run, "--resume", "latest", "-o"]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    assert chomp("train", config, "--run-dir", run).code == 0
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    done = chomp(*resume, "train.steps=5")
+    assert "threads    3, as before" in done.out
+    assert os.environ["NPROC"] == "3"
+    monkeypatch.setenv("NPROC", "64")  # the user's word
+    assert "NPROC: was 3, now 64; results may differ" in chomp(*resume, "train.steps=6").out
+    assert "NPROC" not in chomp(*resume, "train.steps=7").out
+
+
+def test_xla_takes_its_number_of_threads_from_there():
+    """What the test above relies on: as many bits as processors, or as that variable says."""
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "import jax, numpy as np\n"
+        "a = np.random.default_rng(0).standard_normal((64, 4096)).astype('float32')\n"
+        "print(float(jax.jit(jax.numpy.sum)(a)).hex())\n"
+    )
+    found = {}
+    for threads in ("", "1", "4"):
+        env = os.environ | {"NPROC": threads, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", code]
+        found[threads] = subprocess.run(command, env=env, capture_output=True, check=True).stdout
+    assert found[""] == found["1"] != found["4"]

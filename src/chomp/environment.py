@@ -24,7 +24,7 @@ _HARMLESS_FLAG = re.compile(
     r"|gpu_dump_\w+|gpu_force_compilation_parallelism)"
 )
 # What the libraries below XLA take from the environment.
-_OTHERS = ("LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "TF_ENABLE_ONEDNN_OPTS", "DNNL_MAX_CPU_ISA")
+_OTHERS = ("LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "NCCL_ALGO", "NCCL_PROTO")
 
 
 def drop_jax_options(environ: MutableMapping[str, str]) -> list[str]:

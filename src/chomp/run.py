@@ -23,7 +23,7 @@ from chomp.parts import Setup, derived_values, set_up
 from chomp.programs import compile_step
 from chomp.report import dry_run_lines, parameter_table, start_lines
 from chomp.run_folder import RunFolder
-from chomp.runtime import memory_readings, numeric_environment, start_jax
+from chomp.runtime import keep_cpu_threads, memory_readings, numeric_environment, start_jax
 from chomp.session import Session
 from chomp.signals import Signals, work_left_behind
 from chomp.together import console_of, line_of, log_path_of, meet, settings, take_folder
@@ -281,6 +281,9 @@ def _read_saved(
         console.message(f"changed since the checkpoint: {change}")
         if change.key == "train.steps" and request.config.optim.decay_steps is None:
             console.message("  the learning rate decays until the new last step from here on")
+    # On a CPU; earlier versions didn't keep it.
+    if line := keep_cpu_threads(saved.meta.get("cpu_threads")):
+        console.message(line)
     for change in changes(saved.meta["versions"], package_versions()):
         console.message(f"warning: {change}; results may differ in their last bits from here on")
     return saved

@@ -27,6 +27,9 @@ DETERMINISTIC, TRITON = "xla_gpu_deterministic_ops", "xla_gpu_enable_triton_gemm
 # Not "Quadro RTX 5000" and "RTX 5000 Ada Generation", which are older designs.
 _BLACKWELL = re.compile(r"\bRTX\s*50[5-9]\d\b", re.IGNORECASE)
 
+THREADS = "NPROC"
+"""Where XLA looks for the number of threads, before it counts the processors."""
+
 _notes: list[str] = []
 """What was done before there was a log file."""
 
@@ -214,6 +217,36 @@ def _cache_folder(name: str) -> Path | None:
         file=sys.stderr,
     )
     return None
+
+
+def cpu_threads() -> int:
+    """Return how many threads XLA computes with on a CPU: its large sums depend on that."""
+    given = os.environ.get(THREADS, "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+def keep_cpu_threads(before: int | None) -> str | None:
+    """Have XLA compute with as many threads as before, unless the user says otherwise.
+
+    Works before JAX starts. Returns a line for the user where the number is another than it would
+    be; None where all is as before, or where it wasn't on a CPU.
+    """
+    here = cpu_threads()
+    if before is None or before == here:
+        return None
+    if THREADS in os.environ:
+        return (
+            f"warning: {THREADS}: was {before}, now {here}; results may differ in their last bits "
+            "from here on"
+        )
+    os.environ[THREADS] = str(before)
+    return (
+        f"threads    {before}, as before, so that sums are the same (this machine has {here}; "
+        f"{THREADS}={here} in the environment uses them)"
+    )
 
 
 def memory_readings() -> dict[str, float]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import jax
 import jax.numpy as jnp
 
 from chomp.agenda import Agenda
@@ -23,7 +24,7 @@ from chomp.parts import Setup
 from chomp.programs import Compiled, compile_step
 from chomp.report import program_name, summary_lines
 from chomp.run_folder import RunFolder
-from chomp.runtime import numeric_environment
+from chomp.runtime import cpu_threads, numeric_environment
 from chomp.signals import Signals
 from chomp.steering import Steering
 from chomp.tracking import (
@@ -340,6 +341,7 @@ class Session:
             "identity": self.setup.identity,
             "versions": package_versions(),
             ENVIRONMENT: numeric_environment(),
+            "cpu_threads": cpu_threads() if jax.default_backend() == "cpu" else None,
             "losses": watch.losses,
             "rejected_in_a_row": watch.in_a_row,
             "skipped": self.history.lineage.skipped_batches,
