@@ -49,9 +49,16 @@ def load_folder_config(
     cache = asked.runtime.compile_cache
     if cache == config.runtime.compile_cache:
         return config, []
-    if cache is None or is_own(cache_folder(cache), path.parent):
+    if cache is None or _is_own(cache, path.parent):
         return asked, []
     return config, [
         f"{CACHE}: {cache} of {path} is not used, as others than you could have put programs "
         f"there; your own cache is. To use it, say so yourself: -o {CACHE}={cache}"
     ]
+
+
+def _is_own(cache: str, run: Path) -> bool:
+    try:
+        return is_own(cache_folder(cache), run)
+    except RuntimeError:  # of a user that there isn't
+        return False

@@ -21,6 +21,8 @@ _STEERS = re.compile(
     "\ufff9-\ufffb]"
 )
 _BREAKS = {"\n": "\\n", "\t": "\\t"}
+# Progress bars of libraries, which steer the terminal and would be lines of escapes here.
+_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 _GONE = (errno.EIO, errno.EBADF, errno.ENXIO, errno.ENODEV, errno.EPIPE, errno.ECONNRESET)
 """What a terminal, pipe or socket answers that won't come back."""
 
@@ -124,6 +126,8 @@ def guard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in _BARS:
+        os.environ.setdefault(name, "1")
     for number, name in (1, "stdout"), (2, "stderr"):
         stream = getattr(sys, name)
         if stream is None:

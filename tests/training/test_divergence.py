@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -143,3 +144,16 @@ def test_few_losses_and_equal_ones_call_nothing_unusual():
     equal = Watched()
     equal.see(*[2.0] * 30, 2.01)
     assert watched.reported == equal.reported == []
+
+
+def test_a_resumed_run_goes_on_counting_what_it_skips_and_names_itself(
+    chomp: Any, config_file: Any, tmp_path: Path
+):
+    train = {"on_divergence": "skip", "divergence_limit": 5}
+    config = config_file(train=train, optim={"lr": 1e38})
+    run = tmp_path / "my run"
+    assert chomp("train", config, "--run-dir", run).code == 0
+    done = chomp("train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=9")
+    assert done.code == 1
+    assert "5 in a row: train.divergence_limit is 5" in done.err
+    assert f"`chomp trace '{run}' --step 5`" in done.err
