@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chomp.terminal import SafeStream, one_line, printable, styled
+from chomp.terminal import OutputError, SafeStream, one_line, printable, styled
 from chomp.tracking import PlainConsole, RichConsole, open_console
 
 POISON = "\x1b]0;owned\x07\x9b31m\u202e\r\x7f\u2028\x00"
@@ -99,6 +99,28 @@ def test_no_error_of_the_terminal_ends_a_run(
         assert isinstance(console, RichConsole) is use_rich
         use_all(console)
         monkeypatch.setattr(raw, "write", len)  # what Python itself would write at its end
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_what_a_command_prints_is_not_lost_without_a_word(tmp_path: Path, name: str):
+    with (tmp_path / "file").open("w") as file:
+        raw = Failing(getattr(errno, name), file.fileno())
+        stream = SafeStream(io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))
+        stream.write("a line")
+        if name != "EAGAIN":
+            with pytest.raises(BrokenPipeError if name == "EPIPE" else OutputError):
+                stream.flush()
+        raw.write = lambda data: len(data)  # what Python itself would write at its end
+
+
+def test_a_full_disk_is_an_error_of_what_prints_to_it():
+    command = [sys.executable, "-m", "chomp", "config", "schema"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr == ("error: standard output can't be written: No space left on device\n")
+        wrong = subprocess.run([*command, "x"], stdout=full, stderr=full)
+        assert wrong.returncode == 2
 
 
 def use_all(console: PlainConsole) -> None:

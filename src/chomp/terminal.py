@@ -1,8 +1,8 @@
 """Standard output and error that nothing from outside can steer, and that a run can do without.
 
 Documents, file names and files of a run folder may hold anything: sequences that a terminal would
-obey are written as escapes. Where the terminal is gone, the reader has left or the disk is full,
-what can't be written is dropped, and the program goes on.
+obey are written as escapes. Where the terminal is gone, the reader has left or the disk is full, a
+run drops what can't be written, and goes on.
 """
 
 import errno
@@ -37,13 +37,18 @@ def one_line(text: str) -> str:
     return re.sub("[\n\t]", lambda match: _BREAKS[match[0]], printable(text))
 
 
+class OutputError(OSError):
+    """What a command prints can't be written, and nobody would know."""
+
+
 class SafeStream(io.TextIOBase):
     """A text stream that shows what it can, escapes the rest, and survives its end.
 
     Args:
         stream: where the text goes.
         styled: let control sequences through: the writer makes them itself, of escaped text.
-        outlives: go on after the reader of a pipe has gone; else that is a BrokenPipeError.
+        outlives: drop what can't be written; else that is an OutputError, or a BrokenPipeError
+            where the reader of a pipe has gone.
     """
 
     def __init__(self, stream: IO[str], *, styled: bool = False, outlives: bool = False):
@@ -94,14 +99,17 @@ class SafeStream(io.TextIOBase):
         try:
             write()
         except BlockingIOError:  # another program has changed the terminal that both have
-            os.set_blocking(self.fileno(), True)
             with suppress(OSError):
+                os.set_blocking(self.fileno(), True)
                 self.stream.flush()
         except OSError as error:
-            if isinstance(error, BrokenPipeError) and not self.outlives:
-                raise
             if error.errno in _GONE:
                 self._go_silent()
+            if self.outlives:
+                return
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise OutputError(error.errno, error.strerror) from error
 
     def _go_silent(self) -> None:
         with suppress(OSError), open(os.devnull, "w") as nowhere:  # it may not be a file at all
@@ -133,14 +141,14 @@ def guard_streams() -> None:
         if stream is None:
             stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         if not isinstance(stream, SafeStream):
-            setattr(sys, name, SafeStream(stream))
+            # What can't be said on standard error can't be said at all.
+            setattr(sys, name, SafeStream(stream, outlives=name == "stderr"))
 
 
 def outlive_readers() -> None:
-    """Go on from here when the reader of standard output or error has gone (`| head`)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, SafeStream):
-            stream.outlives = True
+    """Go on from here when standard output can't be written to, or its reader has gone."""
+    if isinstance(sys.stdout, SafeStream):
+        sys.stdout.outlives = True
 
 
 def settle_streams() -> None:

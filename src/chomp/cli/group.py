@@ -6,7 +6,7 @@ import click
 
 from chomp import __version__
 from chomp.errors import ChompError
-from chomp.terminal import guard_streams, settle_streams
+from chomp.terminal import OutputError, guard_streams, settle_streams
 
 
 class _Group(click.Group):
@@ -30,6 +30,9 @@ class _Group(click.Group):
             if meant := hint(error, words):
                 raise _Hinted(error, meant) from error
             raise
+        except OutputError as error:
+            click.echo(f"error: standard output can't be written: {error.strerror}", err=True)
+            ctx.exit(1)
         except ChompError as error:
             if ctx.params.get("debug"):
                 raise
