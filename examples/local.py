@@ -21,7 +21,7 @@ from typing import IO
 
 GRACE = 90.0
 """Seconds for processes to end by themselves behind the first: to save, or to notice its loss."""
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def main() -> int:

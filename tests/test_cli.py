@@ -133,6 +133,15 @@ def test_config_schema_and_reference_are_printed(chomp: Any):
     assert "`train.seq_len`" in chomp("config", "reference").out
 
 
+def test_folders_of_the_user_are_not_taken_for_packages(tmp_path: Path):
+    for name in ("click", "datasets", "wandb"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('taken')")
+    command = [sys.executable, "-m", "chomp", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_it_runs_from_any_folder_and_leaves_nothing_there(config_file: Any, tmp_path: Path):
     config = config_file()
     elsewhere = tmp_path / "elsewhere"

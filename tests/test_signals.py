@@ -4,6 +4,8 @@ The runs of a chain go on where the one before was stopped; chains run side by s
 """
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import time
@@ -22,9 +24,13 @@ from chomp.checkpoint.archive import Archive
 from chomp.history.heartbeat import Beat, Phase, read_heartbeat
 from chomp.history.record import EventKind, Record, read_record
 from chomp.proof.verdict import MEASURED
+from chomp.signals import Signals
 
 STEPS = 12
 PATIENCE = 240
+TRIES = 5
+INTERRUPTS = {Phase.EVALUATING: "evaluate", Phase.SAMPLING: "sample"}
+"""What a stop in a phase leaves to the resume."""
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 Rows = Callable[[Path], list[dict[str, Any]]]
 # Each step in rows of several; evaluations and samples that take much longer than the 20 ms in
@@ -110,9 +116,22 @@ class Run:
         return out + err
 
     def stop(self, number: signal.Signals, phase: Phase, step: int = 0) -> None:
-        self.start()
-        self.send(number, phase, step)
-        self.end()
+        """Stop it in this phase; done again where what it did then was over before it heard."""
+        before = self.folder.with_name("before")
+        if self.folder.exists():
+            shutil.copytree(self.folder, before)
+        for _ in range(TRIES):
+            self.start()
+            self.send(number, phase, step)
+            self.end()
+            if self.finished[-1] == step and INTERRUPTS.get(phase) in (None, *self.unfinished[-1]):
+                break
+            for ends in (self.codes, self.finished, self.unfinished):
+                ends.pop()
+            shutil.rmtree(self.folder)
+            if before.exists():
+                shutil.copytree(before, self.folder)
+        shutil.rmtree(before, ignore_errors=True)
 
     def record(self) -> Record:
         record = read_record(self.folder / "run.json")
@@ -145,7 +164,7 @@ MOMENTS = {
     "dummy": [
         (signal.SIGTERM, Phase.COMPILING, 0),
         (signal.SIGINT, Phase.EVALUATING, 4),
-        (signal.SIGTERM, Phase.SAVING, 5),
+        (signal.SIGHUP, Phase.SAVING, 5),
     ],
 }
 
@@ -236,7 +255,7 @@ class TestStop:
 
     def test_exit_codes(self, megalodon: Run, dummy: Run):
         assert megalodon.codes == [143, 130, 143, 143, 0]
-        assert dummy.codes == [143, 130, 143, -signal.SIGTERM, 0]
+        assert dummy.codes == [143, 130, 129, -signal.SIGTERM, 0]
 
     def test_the_last_finished_step_is_the_checkpoint(self, stopped: Run):
         starts = stopped.record().starts
@@ -301,8 +320,44 @@ class TestStop:
         starts = dummy.record().starts
         events = [event for start in starts for event in start.events]
         names = [event["signal"] for event in events if event["kind"] == EventKind.STOP]
-        assert names == ["SIGTERM", "SIGINT", "SIGTERM"]
+        assert names == ["SIGTERM", "SIGINT", "SIGHUP"]
         assert [start.ended for start in starts] == ["stopped"] * 3 + ["killed", "finished"]
+
+
+class TestHangUp:
+    """SIGHUP: what a run is sent when its terminal closes."""
+
+    @pytest.fixture(autouse=True)
+    def handlers(self) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+        before = {number: signal.getsignal(number) for number in numbers}
+        yield
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    @pytest.mark.parametrize("then", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+    def test_it_asks_for_one_stop_whatever_comes_with_it(self, then: signal.Signals):
+        """The system sends it to the foreground, the shell to its jobs, init SIGTERM besides."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with Signals() as signals:
+            for number in (signal.SIGHUP, then, signal.SIGHUP):
+                os.kill(os.getpid(), number)
+            assert signals.stop is signal.SIGHUP
+            assert signals.exit_code == 129
+
+    def test_after_another_stop_it_does_not_end_the_process(self):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.exit_code == 143
+
+    def test_it_is_ignored_by_a_run_that_was_started_so(self):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not signals.stop_requested()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_an_interrupt_before_anything_was_done_is_quiet(make_run: Callable[..., Run]):

@@ -343,7 +343,10 @@ class TestRunFolder:
         }
         assert (run / "config_original.yaml").read_text() == original
         resolved = json.loads((run / "config_resolved.json").read_text())
-        assert resolved["derived"]["optim"]["decay_steps_effective"] == 3
+        assert resolved["derived"]["optim"] == {
+            "decay_steps_effective": 6,
+            "decay_steps_after_warmup": 3,
+        }
         assert resolved["derived"]["train"]["tokens_planned"] == 6 * 2 * 2 * 64
         assert resolved["optim"]["adam"]["b2"] == 0.999
         assert "orbax" in (run / "train.log").read_text() + "absl"  # other libraries' lines

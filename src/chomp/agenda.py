@@ -11,7 +11,7 @@ from chomp.data import read_retries
 from chomp.flop_rate import QUICK_SIZE, matmul_rate, peak_flops
 from chomp.garbage import settle
 from chomp.generation import SampleMaker, Sampling
-from chomp.models.flops import model_flops_per_token
+from chomp.models.flops import model_flops_per_token, product_dtype
 from chomp.parts import Setup
 from chomp.programs import Compiled, compile_loss
 from chomp.runtime import memory_readings
@@ -31,6 +31,7 @@ from chomp.training import (
     Stopwatch,
     Utilization,
     Window,
+    idle,
 )
 from chomp.types import BatchStats, Progress
 
@@ -38,14 +39,18 @@ from chomp.types import BatchStats, Progress
 class Settle:
     """Tidies up behind the start, once the first step has nothing to wait for any more."""
 
-    def __init__(self):
-        self._steps = 0
+    def __init__(self, stopwatch: Stopwatch):
+        self._steps, self._stopwatch = 0, stopwatch
 
     def __call__(self, moment: Moment) -> None:
-        """Count the step; behind the second one, collect garbage for the last time at length."""
+        """Count the step; after the second one, collect garbage for the last time at length.
+
+        That may take a second, which is none of a step's time.
+        """
         self._steps += 1
         if self._steps == 2:
-            settle()
+            with idle(self._stopwatch, moment.state, "training"):
+                settle()
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Agenda:
         """
         config, steering = self.setup.config, self.steering
         train, debug = config.train, config.debug
-        actions = [Action("settle", Settle(), 1)]
+        actions = [Action("settle", Settle(self.stopwatch), 1)]
         if record:
             every = config.logging.ledger_every
             actions.append(Action("record", Record(record), every, at_end=True))
@@ -159,7 +164,7 @@ class Agenda:
         return Utilization(
             tokens * model_flops_per_token(config.model) // sharing,
             peak,
-            functools.partial(matmul_rate, config.model.compute_dtype, QUICK_SIZE),
+            functools.partial(matmul_rate, product_dtype(config.model), QUICK_SIZE),
         )
 
     def _make_sample(self) -> Callable[[Any, int], dict[str, Any]]:

@@ -24,10 +24,10 @@ PEAK_TFLOPS: tuple[tuple[str, float], ...] = (
     # NVIDIA's whitepapers, "Peak BF16 Tensor TFLOPS with FP32 Accumulate": Ampere GA102 2.1,
     # Ada 2.1, RTX Blackwell 1.1.
     (r"NVIDIA RTX A6000", 154.8),
-    (r"NVIDIA GeForce RTX 3090", 71.0),
-    (r"NVIDIA GeForce RTX 4090", 165.2),
-    (r"NVIDIA GeForce RTX 5080", 112.6),
-    (r"NVIDIA GeForce RTX 5090", 209.5),
+    (r"NVIDIA (GeForce )?RTX 3090", 71.0),
+    (r"NVIDIA (GeForce )?RTX 4090", 165.2),
+    (r"NVIDIA (GeForce )?RTX 5080", 112.6),
+    (r"NVIDIA (GeForce )?RTX 5090", 209.5),
     # Google Cloud's page of TPU v5e.
     (r"TPU v5 lite", 197.0),
 )

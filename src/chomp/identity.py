@@ -10,7 +10,9 @@ from chomp.errors import ConfigError, ResumeError
 
 PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grain", "datasets")
 """Those whose versions may change results."""
-IDENTITY_SECTIONS = ("model", "data", "optim")
+ENVIRONMENT = "environment"
+"""Where the variables stand that change what is computed."""
+IDENTITY_SECTIONS = ("model", "data", "optim", ENVIRONMENT)
 IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
 # How data is fetched, not what it is.
 NOT_IDENTITY = (
@@ -24,6 +26,8 @@ CONTENT = "data.content"
 """Where the fingerprints of the data stand."""
 TOKENS = "data.tokens"
 """Where the fingerprint of the tokenizer stands."""
+OTHER_KEYS = (CONTENT, TOKENS, ENVIRONMENT)
+"""What may be allowed to change besides keys of the configuration."""
 PATHS = (
     "data.files",
     "data.eval_files",
@@ -111,8 +115,8 @@ def check_allowed(keys: Sequence[str]) -> None:
                 f"--allow-change {key}: must be a key alone (--allow-change {name}); "
                 f"set its value with -o {key}"
             )
-        elif key not in (*known_paths(), CONTENT, TOKENS):
-            nearest = nearest_path(key, (CONTENT, TOKENS))
+        elif key not in (*known_paths(), *OTHER_KEYS) and not key.startswith(ENVIRONMENT + "."):
+            nearest = nearest_path(key, OTHER_KEYS)
             hint = f"did you mean {nearest}?" if nearest else "chomp config reference lists them"
             problems.append(f"--allow-change {key}: there is no such key; {hint}")
     if problems:

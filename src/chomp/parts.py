@@ -260,7 +260,10 @@ def derived_values(setup: Setup) -> dict[str, Any]:
             "parameters": setup.learner.parameters,
             **setup.config.model.model_dump(include=FITTED),
         },
-        "optim": {"decay_steps_effective": horizon},
+        "optim": {
+            "decay_steps_effective": optim.warmup_steps + horizon,
+            "decay_steps_after_warmup": horizon,
+        },
         "train": {
             "deterministic_effective": setup.learner.deterministic,
             "tokens_per_step": per_step,

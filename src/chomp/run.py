@@ -17,13 +17,13 @@ from chomp.errors import Interrupted, ResumeError
 from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
-from chomp.identity import changes, check_identity, package_versions
+from chomp.identity import ENVIRONMENT, changes, check_identity, package_versions
 from chomp.parallel import Place
 from chomp.parts import Setup, derived_values, set_up
 from chomp.programs import compile_step
 from chomp.report import dry_run_lines, parameter_table, start_lines
 from chomp.run_folder import RunFolder
-from chomp.runtime import memory_readings, start_jax
+from chomp.runtime import keep_cpu_threads, memory_readings, numeric_environment, start_jax
 from chomp.session import Session
 from chomp.signals import Signals, work_left_behind
 from chomp.together import console_of, line_of, log_path_of, meet, settings, take_folder
@@ -185,7 +185,11 @@ def _prepare(
     on_device: Callable[[str], None] = lambda device: None,
 ) -> Setup:
     """Start JAX, build the parts and say what they are."""
-    device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=config.runtime.compile_cache)
+    device = start_jax(
+        allow_cpu=config.train.allow_cpu,
+        compile_cache=config.runtime.compile_cache,
+        compile_cache_gb=config.runtime.compile_cache_gb,
+    )
     on_device(device)
     setup = set_up(config, snapshot, lanes)
     resources.callback(setup.data.close)
@@ -270,11 +274,16 @@ def _read_saved(
     if checkpoints is None or choice.step is None:
         return None
     saved = checkpoints.restore_run(choice.step)
-    config = request.config.model_dump(mode="json")
-    for change in check_identity(saved.meta["config"], config, request.allow_change):
+    now = request.config.model_dump(mode="json") | {ENVIRONMENT: numeric_environment()}
+    # Checkpoints of earlier versions don't know the environment.
+    before = {ENVIRONMENT: saved.meta.get(ENVIRONMENT, now[ENVIRONMENT])} | saved.meta["config"]
+    for change in check_identity(before, now, request.allow_change):
         console.message(f"changed since the checkpoint: {change}")
         if change.key == "train.steps" and request.config.optim.decay_steps is None:
             console.message("  the learning rate decays until the new last step from here on")
+    # On a CPU; earlier versions didn't keep it.
+    if line := keep_cpu_threads(saved.meta.get("cpu_threads")):
+        console.message(line)
     for change in changes(saved.meta["versions"], package_versions()):
         console.message(f"warning: {change}; results may differ in their last bits from here on")
     return saved

@@ -4,6 +4,7 @@ import datetime
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -113,11 +114,29 @@ class RunFolder:
         """
         names = ("checkpoints", "train.log")
         traces = [self.original_config, self.record, *map(self.inside, names)]
+        if not self.holds_run() and (run := self._run_of_a_checkpoint()):
+            raise ResumeError(
+                f"{self.path} holds checkpoints, and no run; give its run, {run}; a step of it is "
+                "an option (--step, --resume)"
+            )
         if not any(map(os.path.exists, traces)):
+            if self.path.is_file():
+                raise ResumeError(
+                    f"{self.path} is a file; a run is a folder: chomp train {self.path} starts one"
+                )
             raise ResumeError(
                 f"{self.path} holds no run (no {self.original_config.name} there); "
                 f"check the path, or start one: chomp train CONFIG --run-dir {self.path}"
             )
+
+    def _run_of_a_checkpoint(self) -> Path | None:
+        """Return the run whose checkpoints this folder is, or is among."""
+        place = self.path.absolute()
+        for folder in (place.parent, place.parent.parent):
+            is_inside = place.name == "checkpoints" or place.parent.name == "checkpoints"
+            if is_inside and RunFolder(folder).holds_run():
+                return folder
+        return None
 
     def read_original(self) -> str:
         """Return the user's own text.
@@ -187,9 +206,12 @@ class RunFolder:
         )
 
 
-def new_run_path(root: Path = Path("runs"), now: datetime.datetime | None = None) -> Path:
-    """Return a dated path under `root` that doesn't exist yet."""
+def new_run_path(
+    root: Path = Path("runs"), now: datetime.datetime | None = None, name: str = ""
+) -> Path:
+    """Return a dated path under `root` that doesn't exist yet, with the config's name."""
     now = datetime.datetime.now() if now is None else now
-    stem = now.strftime("%Y-%m-%d_%H-%M-%S")
+    word = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60]
+    stem = "_".join([now.strftime("%Y-%m-%d_%H-%M-%S"), *[word] * bool(word)])
     candidates = [root / stem, *(root / f"{stem}_{i}" for i in range(1, 1000))]
     return next(path for path in candidates if not path.exists())

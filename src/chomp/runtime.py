@@ -13,6 +13,8 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from chomp.compile_cache import cache_folder, trim
+from chomp.environment import computing_environment, drop_jax_options
 from chomp.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,9 @@ CAN_RUN = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
 DETERMINISTIC, TRITON = "xla_gpu_deterministic_ops", "xla_gpu_enable_triton_gemm"
 # Not "Quadro RTX 5000" and "RTX 5000 Ada Generation", which are older designs.
 _BLACKWELL = re.compile(r"\bRTX\s*50[5-9]\d\b", re.IGNORECASE)
+
+THREADS = "NPROC"
+"""Where XLA looks for the number of threads, before it counts the processors."""
 
 _notes: list[str] = []
 """What was done before there was a log file."""
@@ -50,9 +55,11 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
     """Set the flags that must stand before JAX starts; return warnings for the user.
 
     Where an NVIDIA GPU is seen they are `gpu_compiler_options`, without those that the user has
-    set. Warnings are about RTX 50xx alone; all else is for the log (`log_environment`).
+    set. Options of JAX that would change what is computed are taken out. Warnings are about those
+    and RTX 50xx alone; all else is for the log (`log_environment`).
     """
     environ = os.environ if environ is None else environ
+    dropped = drop_jax_options(environ)
     # The data pipeline guarantees the ranges that the model would check at run time: the checks
     # are host callbacks, which cost time in each step and keep programs out of the compile cache.
     environ.setdefault("EQX_ON_ERROR", "off")
@@ -64,7 +71,7 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
     names = _gpu_names(environ)
     if not names:
         _note("no NVIDIA GPU: XLA_FLAGS left as they are")
-        return []
+        return dropped
     blackwell = next(filter(_BLACKWELL.search, names), None)
     warnings = _add_flags(environ, names[0], blackwell)
     if blackwell and environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "").lower() != "false":
@@ -72,7 +79,12 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
             f"{blackwell}: set XLA_PYTHON_CLIENT_PREALLOCATE=false, "
             "or JAX reserves most of the GPU's memory at the start"
         )
-    return warnings
+    return dropped + warnings
+
+
+def numeric_environment() -> dict[str, str]:
+    """Return the variables that may change a run's numbers, with what of them the user has set."""
+    return computing_environment(os.environ, gpu_compiler_options())
 
 
 def is_installed(distribution: str) -> bool:
@@ -146,12 +158,15 @@ def _gpu_names(environ: MutableMapping[str, str]) -> list[str]:
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
-def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
+def start_jax(
+    *, allow_cpu: bool, compile_cache: str | None, compile_cache_gb: float | None = None
+) -> str:
     """Configure JAX and return a description of the device.
 
     Args:
         allow_cpu: whether a machine without an accelerator is good enough.
-        compile_cache: folder of compiled programs (`~` is the home folder); None: no cache.
+        compile_cache: folder of compiled programs, as `runtime.compile_cache`; None: no cache.
+        compile_cache_gb: what it may hold; None: any amount.
 
     Raises:
         ConfigError: JAX doesn't start, or there is only a CPU and `allow_cpu` is false.
@@ -160,6 +175,8 @@ def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
 
     log_environment()
     if compile_cache is not None and (folder := _cache_folder(compile_cache)):
+        if compile_cache_gb is not None and (gone := trim(folder, compile_cache_gb * 1e9)).programs:
+            log.info("compile cache: deleted %d programs, %d bytes", *gone)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     try:
@@ -185,8 +202,9 @@ def start_jax(*, allow_cpu: bool, compile_cache: str | None) -> str:
 
 def _cache_folder(name: str) -> Path | None:
     """Make the folder; say so where it can't be, as the run goes on without."""
+    folder = name
     try:
-        folder = Path(name).expanduser()
+        folder = cache_folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
@@ -194,11 +212,41 @@ def _cache_folder(name: str) -> Path | None:
     except (OSError, RuntimeError) as error:  # the latter without a home folder
         reason = error.strerror if isinstance(error, OSError) else str(error)
     print(
-        f"warning: runtime.compile_cache: no folder {name} ({reason}); "
+        f"warning: runtime.compile_cache: no folder {folder} ({reason}); "
         "programs are compiled anew at each start",
         file=sys.stderr,
     )
     return None
+
+
+def cpu_threads() -> int:
+    """Return how many threads XLA computes with on a CPU: its large sums depend on that."""
+    given = os.environ.get(THREADS, "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+def keep_cpu_threads(before: int | None) -> str | None:
+    """Have XLA compute with as many threads as before, unless the user says otherwise.
+
+    Works before JAX starts. Returns a line for the user where the number is another than it would
+    be; None where all is as before, or where it wasn't on a CPU.
+    """
+    here = cpu_threads()
+    if before is None or before == here:
+        return None
+    if THREADS in os.environ:
+        return (
+            f"warning: {THREADS}: was {before}, now {here}; results may differ in their last bits "
+            "from here on"
+        )
+    os.environ[THREADS] = str(before)
+    return (
+        f"threads    {before}, as before, so that sums are the same (this machine has {here}; "
+        f"{THREADS}={here} in the environment uses them)"
+    )
 
 
 def memory_readings() -> dict[str, float]:

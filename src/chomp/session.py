@@ -1,9 +1,11 @@
 """A start of a run: compile, restore, train, and go back where a divergence asks for it."""
 
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import jax
 import jax.numpy as jnp
 
 from chomp.agenda import Agenda
@@ -17,11 +19,12 @@ from chomp.history.heartbeat import Phase
 from chomp.history.history import History
 from chomp.history.ledger import Ledger
 from chomp.history.record import EventKind
-from chomp.identity import package_versions
+from chomp.identity import ENVIRONMENT, package_versions
 from chomp.parts import Setup
 from chomp.programs import Compiled, compile_step
 from chomp.report import program_name, summary_lines
 from chomp.run_folder import RunFolder
+from chomp.runtime import cpu_threads, numeric_environment
 from chomp.signals import Signals
 from chomp.steering import Steering
 from chomp.tracking import (
@@ -220,7 +223,10 @@ class Session:
             )
 
         losses = saved.meta["losses"] if saved else ()
-        return LossWatch(reaction, losses, int(state.rejected), report)
+        # Checkpoints of earlier versions don't know how many it were.
+        in_a_row = saved.meta.get("rejected_in_a_row", 0) if saved else 0
+        run = shlex.quote(str(self.folder.path))
+        return LossWatch(reaction, losses, int(state.rejected), report, in_a_row=in_a_row, run=run)
 
     def _rewind(self, tracker: Tracker, rewind: Rewind) -> SavedRun | None:
         """Go back to before the incidents; their batches will be left out.
@@ -334,7 +340,10 @@ class Session:
             "config": self.setup.given.model_dump(mode="json"),
             "identity": self.setup.identity,
             "versions": package_versions(),
+            ENVIRONMENT: numeric_environment(),
+            "cpu_threads": cpu_threads() if jax.default_backend() == "cpu" else None,
             "losses": watch.losses,
+            "rejected_in_a_row": watch.in_a_row,
             "skipped": self.history.lineage.skipped_batches,
             "window": moment.window,
             "unfinished": {"actions": moment.pending, "row": moment.row},

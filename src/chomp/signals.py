@@ -1,4 +1,4 @@
-"""Requests from the outside: SIGINT and SIGTERM to stop, SIGUSR1 to save."""
+"""Requests from the outside: SIGINT, SIGTERM and SIGHUP to stop, SIGUSR1 to save."""
 
 import signal
 import threading
@@ -19,6 +19,9 @@ POLL_SECONDS = 0.02
 class Signals:
     """While entered, the first SIGINT or SIGTERM asks for a stop and a second one ends the process
     at once; SIGUSR1 asks for a checkpoint.
+
+    SIGHUP asks for a stop too, unless the process was started to ignore it (`nohup`), and never
+    ends it: when a terminal closes, the system and the shell may both send it, or SIGTERM after it.
     """
 
     def __init__(self):
@@ -31,6 +34,8 @@ class Signals:
     def __enter__(self) -> "Signals":
         for number in STOPS:
             self._before[number] = signal.signal(number, self._ask_to_stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
         self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_to_save)
         return self
 
@@ -44,9 +49,12 @@ class Signals:
             signal.signal(number, handler)
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        self.stop = signal.Signals(number)
+        self.hear(number)
         for either in STOPS:
             signal.signal(either, signal.SIG_DFL)
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        self.hear(number)
 
     def _ask_to_save(self, number: int, frame: FrameType | None) -> None:
         self.save_requested = True

@@ -8,9 +8,10 @@ from typing import Any
 
 from chomp.cohort import Cohort
 from chomp.config import Config
-from chomp.identity import flat, package_versions
+from chomp.identity import ENVIRONMENT, flat, package_versions
 from chomp.parallel import Place, join
 from chomp.run_folder import RunFolder
+from chomp.runtime import numeric_environment
 from chomp.signals import Signals
 from chomp.tracking import NoConsole, PlainConsole, open_console
 
@@ -35,7 +36,7 @@ def meet(place: Place | None, config: Config, signals: Signals, resources: ExitS
 def settings(config: Config) -> dict[str, Any]:
     """Return what all processes of a run must have alike."""
     versions = {f"version of {name}": number for name, number in package_versions().items()}
-    return flat(config.model_dump(mode="json")) | versions
+    return flat(config.model_dump(mode="json") | {ENVIRONMENT: numeric_environment()}) | versions
 
 
 def take_folder(

@@ -288,8 +288,8 @@ def test_control_characters_are_visible_and_lines_have_a_width():
     assert lines[0] == "step 3, batch 4, hash ab: 8 tokens, 5 targets, 3 document(s)"
     assert all(line.isprintable() for line in lines)
     assert all(cell_len(line) <= 100 for line in lines)
-    assert r"b\x1b[31m.txt, row 7" in lines[1]
-    assert lines[1].endswith(r"one\ntwo\x00\u202e\x85 é")
+    assert r"b\u001b[31m.txt, row 7" in lines[1]
+    assert lines[1].endswith(r"one\ntwo\u0000\u202e\u0085 é")
     assert "/end.txt, row 123  漢字" in lines[2]
     assert lines[2].endswith("…")
     assert lines[3].endswith(r"(can't be read: gone\n)")

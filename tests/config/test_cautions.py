@@ -30,6 +30,15 @@ from chomp.config import Config, config_warnings, is_deterministic
             "model.hidden_dropout: has no effect with train.deterministic: true (got 0.1)",
         ),
         (
+            "model: {backend: dummy, dropout: 0.1}",
+            "model.dropout: has no effect with model.backend: dummy",
+        ),
+        (
+            "model: {backend: dummy, d_model: 8, num_layers: 9, swiglu: true, chunk_size: 64}",
+            "model.num_layers, model.swiglu: have no effect with model.backend: dummy",
+        ),
+        ("model: {d_model: 8}", "model.d_model: has no effect with model.backend: megalodon"),
+        (
             "data: {isolate_documents: true, mask_boundary_loss: false}",
             "data.mask_boundary_loss: false has no effect with data.isolate_documents: true",
         ),

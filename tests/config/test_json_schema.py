@@ -65,7 +65,7 @@ def test_right_configs(text: str, validator: Draft7Validator) -> None:
         "model: {dropout: 1.0}",
         "data: {files: a.txt}",
         "data: {files: [5]}",
-        "logging: {wandb: {mode: null}}",
+        "logging: {wandb: {tags: null}}",
         "variables: 5",
     ],
 )

@@ -10,6 +10,9 @@ from chomp.config import ModelConfig
 from chomp.errors import ConfigError
 from chomp.models import build_model
 from chomp.models.megalodon import megalodon_config
+from chomp.parts import build_learner
+from chomp.programs import batch_shapes
+from chomp.training import make_train_step
 from chomp.types import IGNORE_LABEL, Batch
 
 TIME = 64
@@ -137,6 +140,25 @@ def test_dropout_needs_a_key(make_config: Callable[..., Any], documents: list[np
     one, same, other = (float(loss(jax.random.PRNGKey(seed))) for seed in (1, 1, 2))
     assert one == same != other
     assert float(jax.jit(lambda: model.loss(params, rows, None)[0])()) not in (one, other)
+
+
+SWITCHES = [name for name, field in ModelConfig.model_fields.items() if field.annotation is bool]
+SWITCHED = [*((name,) for name in SWITCHES), tuple(SWITCHES)]
+SWITCHED += [tuple(name for name in SWITCHES if name != left) for left in SWITCHES]
+
+
+@pytest.mark.parametrize("names", SWITCHED, ids=" ".join)
+def test_every_switch_can_be_the_other_way(make_config: Any, names: tuple[str, ...]):
+    """Each alone, all together, and all but one: parameters, loss and gradient can be traced."""
+    values = {name: not ModelConfig.model_fields[name].default for name in names}
+    config = make_config("megalodon", model=values, train={"deterministic": False})
+    learner = build_learner(config)
+    _, metrics = jax.eval_shape(
+        make_train_step(learner.model, learner.optimizer, deterministic=False),
+        learner.shapes,
+        batch_shapes(2, 2, 64),
+    )
+    assert metrics.loss.shape == ()
 
 
 def test_parameters_of_a_scaled_embedding_are_made_in_a_program(make_config: Any):

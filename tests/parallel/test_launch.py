@@ -5,6 +5,7 @@ from chomp.parallel.launch import Place, find_place
 
 SLURM = {
     "SLURM_JOB_ID": "4097",
+    "SLURM_STEP_ID": "0",
     "SLURM_STEP_NODELIST": "node[07-08]",
     "SLURM_NTASKS": "2",
     "SLURM_PROCID": "1",
@@ -90,3 +91,14 @@ def test_open_mpi(under) -> None:
 def test_a_pod_outside_of_a_job_is_alone(under) -> None:
     under({"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
     assert find_place(None, None, None) is None
+
+
+@pytest.mark.parametrize("left_out", [["SLURM_STEP_ID"], ["SLURM_STEP_ID", "SLURM_STEP_NODELIST"]])
+def test_a_job_of_several_tasks_needs_srun(left_out: list[str]) -> None:
+    """In its script and in a shell of its allocation there is one process, whatever SLURM says."""
+    script = {name: value for name, value in SLURM.items() if name not in left_out}
+    with pytest.raises(ConfigError, match=r"^SLURM: the job has 2 tasks .*`srun chomp train"):
+        find_place(None, None, None, script)
+    assert find_place(None, 1, None, script) is None
+    assert find_place("a:1", 2, 0, script) == Place("a:1", 2, 0)
+    assert find_place(None, None, None, script | {"SLURM_NTASKS": "1"}) is None

@@ -146,3 +146,18 @@ def test_without_a_file_log_lines_go_nowhere(capfd: pytest.CaptureFixture[str]):
     log_to_file(None, "INFO", pytest.fail)
     logging.getLogger("someone.else").error("help")
     assert capfd.readouterr() == ("", "")
+
+
+def test_log_lines_steer_no_terminal(tmp_path: Path):
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        log_to_file(tmp_path / "train.log", "INFO", print)
+        logging.getLogger("a library").warning("opened %s", "\x1b]0;x\x07\x9b.jsonl")
+    finally:
+        logging.captureWarnings(False)
+        for handler in root.handlers:
+            handler.close()
+        root.handlers[:], root.level = before
+    text = (tmp_path / "train.log").read_text("utf-8")
+    assert text.endswith("a library: opened \\u001b]0;x\\u0007\\u009b.jsonl\n")

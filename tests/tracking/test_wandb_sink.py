@@ -2,12 +2,16 @@ import json
 import struct
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
+
+from chomp.errors import ConfigError
+from chomp.tracking import require_wandb
 
 BLOCK = 32768
 
@@ -100,6 +104,55 @@ def test_a_resume_goes_on_with_the_same_run(
     assert sorted(rows, key=lambda row: row["step"]) == read_rows(tmp_path / "run")
 
 
+@pytest.mark.parametrize(("mode", "runs"), [("offline", 1), ("dryrun", 1), ("disabled", 0)])
+def test_what_the_config_leaves_open_comes_from_wandbs_own_variables(
+    chomp: Any,
+    config_file: Any,
+    tmp_path: Path,
+    offline: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    runs: int,
+):
+    """As a cluster's module file sets them for everybody."""
+    named = {"PROJECT": "theirs", "NAME": "a name", "TAGS": "one,two"}
+    for name, value in (named | {"MODE": mode}).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    del offline["wandb"]["mode"], offline["wandb"]["tags"]
+    done = chomp("train", config_file(logging=offline), "--run-dir", tmp_path / "run")
+    assert done.code == 0, done.err
+    found = list((tmp_path / "wandb_dir" / "wandb").glob("offline-run-*"))
+    assert len(found) == runs
+    for run in found:
+        [started] = [r.run for r in records(run) if r.WhichOneof("record_type") == "run"][:1]
+        assert (started.project, started.display_name) == ("theirs", "a name")
+        assert list(started.tags) == ["one", "two"]
+
+
+def test_a_variable_that_makes_no_sense_is_a_clear_message(
+    chomp: Any, config_file: Any, tmp_path: Path, offline: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    del offline["wandb"]["mode"]
+    done = chomp("train", config_file(logging=offline), "--run-dir", tmp_path / "run")
+    assert done.code == 2
+    assert "logging.wandb: " in done.err
+
+
+def test_a_run_that_diverged_is_a_failed_one_with_its_reason(
+    chomp: Any, config_file: Any, tmp_path: Path, offline: dict[str, Any]
+):
+    config = config_file(logging=offline, optim={"lr": 1e38})
+    assert chomp("train", config, "--run-dir", tmp_path / "run").code == 1
+    [run] = (tmp_path / "wandb_dir" / "wandb").glob("offline-run-*")
+    found = records(run)
+    [end] = [r.exit for r in found if r.WhichOneof("record_type") == "exit"]
+    assert end.exit_code == 1
+    updates = [r.summary.update for r in found if r.WhichOneof("record_type") == "summary"]
+    values = {item.key: json.loads(item.value_json) for items in updates for item in items}
+    assert values["error"].startswith("DivergedError: loss or gradients were not finite")
+
+
 def test_without_wandb_dir_it_is_in_the_working_folder(
     chomp: Any, config_file: Any, tmp_path: Path, offline: Any, monkeypatch: pytest.MonkeyPatch
 ):
@@ -124,6 +177,15 @@ def test_a_login_that_is_missing_is_a_clear_message(
     assert "wandb login" in err
     assert "logging.wandb.mode: offline" in err
     assert "Traceback" not in err
+
+
+def test_a_folder_of_that_name_is_no_package(monkeypatch: pytest.MonkeyPatch):
+    """`./wandb` of an earlier run, found first by `python -m chomp`."""
+    folder = types.ModuleType("wandb")
+    folder.__file__ = None
+    monkeypatch.setitem(sys.modules, "wandb", folder)
+    with pytest.raises(ConfigError, match="the package wandb is not installed"):
+        require_wandb()
 
 
 def test_a_missing_package_is_a_clear_message(config_file: Any, offline: Any, tmp_path: Path):

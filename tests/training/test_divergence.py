@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ WINDOW = 40
 class Watched:
     """A run whose losses are given; NaN is a rejected update. Batch numbers are steps + 5."""
 
-    def __init__(self, before: list[float] | None = None, **reaction: Any):
+    def __init__(self, before: list[float] | None = None, in_a_row: int = 0, **reaction: Any):
         defaults = {"to_divergence": "stop", "to_spikes": "warn", "threshold": 10.0, "limit": 4}
         self.reported: list[Incident] = []
         self.watch = LossWatch(
@@ -22,6 +23,8 @@ class Watched:
             before or [],
             rejected=2,
             report=self.reported.append,
+            run="runs/mine",
+            in_a_row=in_a_row,
         )
         self.step, self.rejected = 0, 2
         self.check_always = True
@@ -48,9 +51,19 @@ def test_a_rejected_update_stops_the_run_and_names_its_batch():
     watched.see(3.0, 2.9)
     with pytest.raises(DivergedError) as error:
         watched.see(2.8, NAN, 2.7)
-    for part in ("loss nan", "at step 4", "batch 9", f"{0xABC + 4:016x}", "--step 4", "optim.lr"):
+    for part in ("loss nan", "at step 4", "batch 9", f"{0xABC + 4:016x}", "optim.lr"):
         assert part in str(error.value)
+    assert "`chomp trace runs/mine --step 4`" in str(error.value)
     assert "more step" not in str(error.value)
+
+
+def test_skipping_goes_on_counting_where_a_run_was_resumed():
+    first = Watched(to_divergence="skip")
+    first.see(3.0, NAN, NAN)
+    assert first.watch.in_a_row == 2
+    again = Watched(to_divergence="skip", in_a_row=first.watch.in_a_row)
+    with pytest.raises(DivergedError, match="4 in a row"):
+        again.see(NAN, NAN)
 
 
 def test_skipping_reports_each_and_gives_up_after_so_many_in_a_row():
@@ -131,3 +144,16 @@ def test_few_losses_and_equal_ones_call_nothing_unusual():
     equal = Watched()
     equal.see(*[2.0] * 30, 2.01)
     assert watched.reported == equal.reported == []
+
+
+def test_a_resumed_run_goes_on_counting_what_it_skips_and_names_itself(
+    chomp: Any, config_file: Any, tmp_path: Path
+):
+    train = {"on_divergence": "skip", "divergence_limit": 5}
+    config = config_file(train=train, optim={"lr": 1e38})
+    run = tmp_path / "my run"
+    assert chomp("train", config, "--run-dir", run).code == 0
+    done = chomp("train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=9")
+    assert done.code == 1
+    assert "5 in a row: train.divergence_limit is 5" in done.err
+    assert f"`chomp trace '{run}' --step 5`" in done.err

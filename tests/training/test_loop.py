@@ -1,4 +1,6 @@
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -233,3 +235,13 @@ def test_a_stop_is_heard_while_data_is_late(loop):
         stopwatch=Stopwatch(),
     )
     assert (result.ending, result.progress.step, stream.drawn) == (Ending.STOPPED, 2, 2)
+
+
+def test_the_last_collection_of_the_start_is_no_time_of_a_step(
+    chomp: Any, config_file: Any, tmp_path: Path, read_rows: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("chomp.agenda.settle", lambda: time.sleep(3.0))
+    assert chomp("train", config_file(), "--run-dir", tmp_path / "run").code == 0
+    seconds = [row["step_time_s"] for row in read_rows(tmp_path / "run")]
+    assert len(seconds) == 4
+    assert max(seconds[1:]) < 2.0

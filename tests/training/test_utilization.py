@@ -26,3 +26,13 @@ def test_elsewhere_against_the_best_of_one_measurement():
     assert used(0.03) == {"fraction_of_matmul_bound": pytest.approx(0.4)}
     assert used(0.06) == {"fraction_of_matmul_bound": pytest.approx(0.2)}
     assert len(made) == 1
+
+
+def test_a_bound_that_is_surpassed_is_measured_again_and_else_not_told():
+    """Where the machine was busy while it was measured, a share above 1 would be untrue."""
+    rates = iter([1e8, 1e8, 1e8, 3e8, 5e8, 1e8, 4e8, 4e8, 4e8])
+    used = Utilization(6_000_000, None, lambda: lambda: next(rates))
+    assert used(0.1) == {"fraction_of_matmul_bound": pytest.approx(0.6)}
+    assert used(0.03) == {"fraction_of_matmul_bound": pytest.approx(0.4)}
+    assert used(0.01) == {}
+    assert used(0.03) == {"fraction_of_matmul_bound": pytest.approx(0.4)}

@@ -10,7 +10,7 @@ import jax
 from chomp.bench.spread import Spread
 from chomp.config import Config
 from chomp.flop_rate import matmul_rate
-from chomp.models.flops import model_flops_per_token
+from chomp.models.flops import model_flops_per_token, product_dtype
 from chomp.parts import Setup, build_learner, set_up
 from chomp.programs import compile_step
 from chomp.runtime import start_jax
@@ -87,7 +87,7 @@ def bench_step(
     if against:
         tell(f"compiling the step to compare it with: {against}")
         contenders[f"{against}_"] = Contender(_changed(setup, against), batches)
-    measure = matmul_rate(setup.config.model.compute_dtype)
+    measure = matmul_rate(product_dtype(setup.config.model))
     rates = []
     for number in range(rounds):
         tell(f"round {number + 1} of {rounds}")

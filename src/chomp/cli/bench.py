@@ -1,14 +1,13 @@
 """`chomp bench`."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from chomp.cli.options import override_option, start_environment
+from chomp.cli.options import override_option, read_config, rich_console, start_environment
 
 Values = dict[str, object]
 
@@ -80,9 +79,7 @@ def step(
     chomp bench step configs/quickstart.yaml --against library --rounds 7
     chomp bench step configs/megalodon-100m.yaml --json | jq .step_seconds
     """
-    from chomp.config import load_config
-
-    config = load_config(config_path, overrides)
+    config = read_config(config_path, overrides)
     start_environment()
     from chomp.bench.step import bench_step
 
@@ -120,10 +117,8 @@ def data(
     chomp bench data configs/quickstart.yaml
     chomp bench data prepared.yaml --against configs/quickstart.yaml
     """
-    from chomp.config import load_config
-
-    config = load_config(config_path, overrides)
-    other = load_config(against) if against else None
+    config = read_config(config_path, overrides)
+    other = read_config(against) if against else None
     start_environment()
     from chomp.bench.data import bench_data
 
@@ -149,9 +144,7 @@ def checkpoint(
     \b
     chomp bench checkpoint configs/quickstart.yaml
     """
-    from chomp.config import load_config
-
-    config = load_config(config_path, overrides)
+    config = read_config(config_path, overrides)
     start_environment()
     from chomp.bench.checkpoint import bench_checkpoint
 
@@ -172,9 +165,8 @@ def startup(config_path: Path, overrides: Sequence[str], to_json: bool, rounds: 
     chomp bench startup configs/quickstart.yaml
     """
     from chomp.bench.startup import bench_startup
-    from chomp.config import load_config
 
-    load_config(config_path, overrides)  # what is wrong with it is better said here
+    read_config(config_path, overrides)  # what is wrong with it is better said here
     found = bench_startup(config_path, overrides, rounds=rounds, tell=_tell)
     _print(found, to_json, {"cold": "cold_", "warm": "warm_"})
 
@@ -211,9 +203,7 @@ def program(
     chomp bench program configs/megalodon-100m.yaml --for h100
     chomp bench program configs/megalodon-100m.yaml --for h100 --against library --json
     """
-    from chomp.config import load_config
-
-    config = load_config(config_path, overrides)
+    config = read_config(config_path, overrides)
     start_environment()
     from chomp.accelerator_step import use_virtual_devices
     from chomp.bench.program import bench_program
@@ -228,7 +218,7 @@ def program(
     from chomp.hlo import tables
 
     others = {} if found.other is None else {str(against): found.other}
-    console = _console()
+    console = rich_console()
     console.print(f"{found.parameters:,} parameters, {found.tokens:,} tokens a step")
     console.print(tables.totals_table({"this config": found.figures} | others))
     console.print(tables.parts_table(found.figures))
@@ -249,11 +239,4 @@ def _print(values: Values, to_json: bool, columns: Mapping[str, str]) -> None:
     if to_json:
         click.echo(json.dumps(as_json(values), indent=2))
         return
-    _console().print(table(values, columns))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # A pipe is no reason to cut a table short.
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    rich_console().print(table(values, columns))

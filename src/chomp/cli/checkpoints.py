@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from chomp.terminal import one_line
+
 RUN = click.Path(path_type=Path)
 
 
@@ -35,7 +37,7 @@ def list_checkpoints(run: Path) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:4], widths[:4], strict=True)]
-        click.echo("  ".join([*cells, row[4].ljust(widths[4]), row[5]]))
+        click.echo(one_line("  ".join([*cells, row[4].ljust(widths[4]), row[5]])))
 
 
 @checkpoints.command("verify")
@@ -53,7 +55,7 @@ def verify(run: Path, step: int | None) -> None:
 
     damaged = False
     for finding in findings(run, step):
-        click.echo(f"step {finding.step:,}: {finding.problem or 'good'}")
+        click.echo(one_line(f"step {finding.step:,}: {finding.problem or 'good'}"))
         damaged |= finding.problem is not None
     sys.exit(int(damaged))
 
@@ -81,7 +83,7 @@ def diff(run: Path, run2: Path | None, step: int | None, step2: int | None) -> N
 
     differs = False
     for line in difference(run, step, run2 or run, step2):
-        click.echo(line)
+        click.echo(one_line(line))
         differs = True
     if not differs:
         click.echo("equal, bit for bit")

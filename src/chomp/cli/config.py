@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import override_option
+from chomp.cli.options import override_option, read_config
 
 
 @click.group()
@@ -28,9 +28,9 @@ def config_show(config_path: Path, overrides: Sequence[str]) -> None:
     """
     import yaml
 
-    from chomp.config import config_warnings, load_config
+    from chomp.config import config_warnings
 
-    loaded = load_config(config_path, overrides)
+    loaded = read_config(config_path, overrides)
     click.echo(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False), nl=False)
     for warning in config_warnings(loaded):
         click.echo(f"warning: {warning}", err=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, override_option
+from chomp.cli.options import FolderPath, override_option, read_config
+from chomp.terminal import one_line, outlive_readers
 
 
 @click.group()
@@ -41,9 +42,9 @@ def prepare(config_path: Path, out: Path, overrides: Sequence[str], shard_tokens
     chomp train configs/quickstart.yaml -o data.backend=tokens -o data.tokens_dir=tokens/library
     """
     from chomp.commands.prepared import prepare_corpus
-    from chomp.config import load_config
 
-    prepare_corpus(load_config(config_path, overrides), out, click.echo, shard_tokens)
+    outlive_readers()
+    prepare_corpus(read_config(config_path, overrides), out, click.echo, shard_tokens)
 
 
 @data.command("verify")
@@ -60,7 +61,7 @@ def verify(folder: Path) -> None:
 
     damaged = False
     for name, problems in findings(folder):
-        click.echo(f"{name}: {'; '.join(problems) or 'good'}")
+        click.echo(one_line(f"{name}: {'; '.join(problems) or 'good'}"))
         damaged |= bool(problems)
     sys.exit(int(damaged))
 

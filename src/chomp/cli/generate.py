@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from chomp.cli.options import FolderPath, start_environment
+from chomp.terminal import styled
 
 
 def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -64,6 +65,11 @@ def _read_prompt() -> str:
     type=click.IntRange(1),
     help="Continuations to write, one after the other.",
 )
+@click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the Python code that comes with the run's tokenizer, if it has any.",
+)
 def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> None:
     """Continue a prompt with the model of a run, token by token.
 
@@ -77,12 +83,12 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     text = _read_prompt() if prompt is None else prompt
     start_environment()
     from chomp.commands.generate import GenerateRequest, generate_text
-    from chomp.tracking.console import printable
 
-    to_terminal = sys.stdout.isatty()
+    # Into a file or a program the text goes as it is.
+    out = sys.stdout if sys.stdout.isatty() else styled(sys.stdout)
 
     def write(text: str) -> None:
-        click.echo(printable(text) if to_terminal else text, nl=False)
+        click.echo(text, file=out, nl=False)
 
     def warn(text: str) -> None:
         click.echo(f"warning: {text}", err=True)

@@ -6,14 +6,33 @@ import click
 
 from chomp import __version__
 from chomp.errors import ChompError
+from chomp.terminal import OutputError, guard_streams, settle_streams
 
 
 class _Group(click.Group):
     """Commands whose errors end in one clear line each, and the right exit code."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command, on a standard output and error that are safe."""
+        guard_streams()
+        try:
+            return super().main(*args, **extra)
+        finally:
+            settle_streams()
+
     def invoke(self, ctx: click.Context) -> Any:
+        words = [*ctx._protected_args, *ctx.args]
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            from chomp.cli.hints import hint
+
+            if meant := hint(error, words):
+                raise _Hinted(error, meant) from error
+            raise
+        except OutputError as error:
+            click.echo(f"error: standard output can't be written: {error.strerror}", err=True)
+            ctx.exit(1)
         except ChompError as error:
             if ctx.params.get("debug"):
                 raise
@@ -21,10 +40,19 @@ class _Group(click.Group):
             ctx.exit(error.exit_code)
 
 
+class _Hinted(click.UsageError):
+    """A usage error with a hint."""
+
+    def __init__(self, error: click.UsageError, meant: str):
+        said = error.format_message()
+        stop = "" if said.endswith(("?", ".")) else "."
+        super().__init__(f"{said}{stop} {meant[:1].upper()}{meant[1:]}", error.ctx)
+
+
 def show_error(error: ChompError) -> None:
     """Print an error."""
     start = "error: " if error.process is None else f"error: process {error.process}: "
-    for line in str(error).splitlines():
+    for line in str(error).split("\n"):
         click.echo(f"{start}{line}" if not line.startswith(" ") else line, err=True)
 
 

@@ -1,11 +1,18 @@
 """What several commands have in common."""
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+from chomp.errors import ConfigError
+from chomp.terminal import styled
+
+if TYPE_CHECKING:
+    from chomp.config import Config
 
 OVERRIDE_HELP = "Set a value of the configuration, as YAML; may be given several times."
 
@@ -15,6 +22,25 @@ def override_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help=OVERRIDE_HELP
     )(command)
+
+
+def read_config(path: Path, overrides: Sequence[str] = (), *, of_a_run: bool = False) -> "Config":
+    """Load the CONFIG of a command; of one from a run folder only the user's word runs code."""
+    from chomp.config import load_config
+    from chomp.folder_config import is_of_a_run, load_folder_config
+
+    if path.is_dir() or not path.exists():
+        from chomp.cli.hints import not_a_config
+
+        reason = "it is a folder" if path.is_dir() else "No such file or directory"
+        meant = not_a_config(path)
+        raise ConfigError([f"{path}: can't be read: {reason}{f'; {meant}' if meant else ''}"])
+    if not (of_a_run or is_of_a_run(path)):
+        return load_config(path, overrides)
+    config, warnings = load_folder_config(path, overrides)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return config
 
 
 def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,6 +78,21 @@ def start_environment() -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
-def stop_with_its_runs(number: int, frame: Any) -> NoReturn:
-    """Handle a signal by an exception, so that no run outlives the proof that it is a part of."""
+def rich_console() -> Any:
+    """Return a console for tables."""
+    from rich.console import Console
+
+    # A pipe is no reason to cut a table short.
+    width = None if sys.stdout.isatty() else 160
+    return Console(file=styled(sys.stdout), highlight=False, markup=False, width=width)
+
+
+def stop_runs_on_signals() -> None:
+    """Handle signals by an exception, so that no run outlives the proof that it is a part of."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: Any) -> NoReturn:
     sys.exit(128 + number)

@@ -1,14 +1,13 @@
 """`chomp plan`."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from chomp.cli.options import override_option, start_environment
+from chomp.cli.options import override_option, read_config, rich_console, start_environment
 
 if TYPE_CHECKING:
     from chomp.plan.plan import Plan
@@ -88,9 +87,7 @@ def plan(
     chomp plan configs/megalodon-100m.yaml --for rtx4090 --propose
     chomp plan configs/megalodon-7b.yaml --for h100 --devices 64 --hosts 8 --quick
     """
-    from chomp.config import load_config
-
-    config = load_config(config_path, overrides)
+    config = read_config(config_path, overrides)
     start_environment()
     from chomp.plan.request import make_request
 
@@ -117,12 +114,10 @@ def plan(
 
 
 def _print(made: "Plan") -> None:
-    from rich.console import Console
-
     from chomp.hlo.tables import CAUTION, parts_table, totals_table
     from chomp.plan import tables
 
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    console = rich_console()
     console.print(tables.headline(made))
     console.print(tables.memory_table(made))
     if made.sizes.collectives:

@@ -1,14 +1,13 @@
 """`chomp prove-resume`."""
 
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, override_option, stop_with_its_runs
+from chomp.cli.options import FolderPath, override_option, read_config, stop_runs_on_signals
 
 
 @click.command("prove-resume")
@@ -48,14 +47,13 @@ def prove_resume(
     chomp prove-resume configs/quickstart.yaml
     chomp prove-resume configs/megalodon-100m.yaml --small --kills 30
     """
-    from chomp.config import load_config
     from chomp.proof.prove_resume import Settings, prove
 
-    config = load_config(config_path, overrides)
+    config = read_config(config_path, overrides)
     settings = Settings(steps, kills, seed, small, work_dir)
     again = ["chomp", "prove-resume", str(config_path)]
     again += [word for override in overrides for word in ("-o", override)]
     again += ["--steps", str(steps), "--kills", str(kills), "--seed", str(seed)]
     click.echo(f"proof       {shlex.join(again + ['--small'] * small)}")
-    signal.signal(signal.SIGTERM, stop_with_its_runs)
+    stop_runs_on_signals()
     sys.exit(0 if prove(config, settings, click.echo).proved else 1)

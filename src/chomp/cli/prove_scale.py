@@ -1,13 +1,12 @@
 """`chomp prove-scale`."""
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, override_option, stop_with_its_runs
+from chomp.cli.options import FolderPath, override_option, read_config, stop_runs_on_signals
 
 
 @click.command("prove-scale")
@@ -47,10 +46,9 @@ def prove_scale(
     \b
     chomp prove-scale configs/quickstart.yaml -o train.batch_size=8 --small
     """
-    from chomp.config import load_config
     from chomp.proof import prove_scale as proof
 
-    config = load_config(config_path, overrides)
-    signal.signal(signal.SIGTERM, stop_with_its_runs)
+    config = read_config(config_path, overrides)
+    stop_runs_on_signals()
     settings = proof.ScaleSettings(steps, small, tolerance, work_dir)
     sys.exit(0 if proof.prove_scale(config, settings, click.echo) else 1)

@@ -10,10 +10,20 @@ from pathlib import Path
 import click
 
 from chomp.cli.group import show_error
-from chomp.cli.options import FolderPath, override_option, process_options, start_environment
+from chomp.cli.hints import newest_run
+from chomp.cli.options import (
+    FolderPath,
+    override_option,
+    process_options,
+    read_config,
+    start_environment,
+)
 from chomp.errors import ChompError
 from chomp.garbage import deferred_collection
 from chomp.signals import nothing_to_save
+from chomp.terminal import outlive_readers
+
+NONE = ("none", "None", "null", "no", "false", "False", "")
 
 
 @click.command()
@@ -55,6 +65,7 @@ def train(
     JAX_PROCESS_ID in the environment.
     """
     started = time.perf_counter()
+    outlive_readers()
     with nothing_to_save():
         code = _train(
             config_path,
@@ -80,12 +91,18 @@ def _train(
     *,
     started: float,
 ) -> int:
-    from chomp.config import load_config
     from chomp.identity import check_allowed
     from chomp.run_folder import RunFolder, new_run_path
 
+    if resume is not None and resume != "latest" and not resume.isdecimal():
+        fix = "leave --resume out for a new run" if resume in NONE else "write latest, or a step"
+        raise click.UsageError(f"--resume {resume}: {fix}")
     if resume and run_dir is None:
-        raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with")
+        newest = newest_run()
+        hint = f"; the newest one here: --run-dir {newest}" if newest else ""
+        raise click.UsageError(
+            f"--resume needs --run-dir, the folder of the run to go on with{hint}"
+        )
     if allow_change and not resume:
         raise click.UsageError("--allow-change goes with --resume")
     check_allowed(allow_change)
@@ -96,10 +113,12 @@ def _train(
         folder = RunFolder(run_dir)
         folder.require_run()
         folder.read_resolved()
-        config, original = load_config(folder.resolved_config, overrides), folder.read_original()
+        config = read_config(folder.resolved_config, overrides, of_a_run=True)
+        original = folder.read_original()
     else:
-        config = load_config(config_path, overrides)
-        folder = RunFolder(run_dir or Path(config.logging.run_dir or new_run_path()))
+        config = read_config(config_path, overrides)
+        given = run_dir or config.logging.run_dir
+        folder = RunFolder(Path(given or new_run_path(name=config_path.stem)))
         original = config_path.read_text(encoding="utf-8")
     start_environment()
     from chomp import run

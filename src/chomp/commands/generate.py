@@ -9,9 +9,10 @@ import jax
 
 from chomp.checkpoint.archive import damage_lines
 from chomp.checkpoint.store import Checkpoints
-from chomp.config import Config, config_from_mapping
+from chomp.config import Config
 from chomp.data import Tokenizer
 from chomp.errors import ResumeError
+from chomp.folder_config import TRUST, load_folder_config
 from chomp.generation import Sampling, stream_ids
 from chomp.models import build_model
 from chomp.parts import open_tokenizer
@@ -33,6 +34,7 @@ class GenerateRequest:
         top_p: probability of likeliest tokens to choose among.
         seed: of sampling.
         samples: number of continuations.
+        trust_remote_code: run the Python code that comes with the run's tokenizer.
     """
 
     run_dir: Path
@@ -44,6 +46,7 @@ class GenerateRequest:
     top_p: float | None
     seed: int
     samples: int
+    trust_remote_code: bool = False
 
 
 def generate_text(
@@ -56,13 +59,24 @@ def generate_text(
     """
     folder = RunFolder(request.run_dir)
     folder.require_run()
-    config = config_from_mapping(folder.read_resolved())
+    folder.read_resolved()
+    said = [f"{TRUST}=true"] if request.trust_remote_code else []
+    config, warnings = load_folder_config(
+        folder.resolved_config, said, say_so="--trust-remote-code"
+    )
+    for warning in warnings:
+        warn(warning)
     if config.model.backend != "megalodon":
         raise ResumeError(
             f"{request.run_dir}: the {config.model.backend} model can't generate; "
             "only model.backend megalodon can"
         )
-    start_jax(allow_cpu=True, compile_cache=config.runtime.compile_cache)
+    runtime = config.runtime
+    start_jax(
+        allow_cpu=True,
+        compile_cache=runtime.compile_cache,
+        compile_cache_gb=runtime.compile_cache_gb,
+    )
     config, tokenizer = open_tokenizer(config, folder.tokenizer)
     params = _restore_params(config, folder, request.step, warn)
     prompt = tokenizer.encode_prompt(request.prompt)

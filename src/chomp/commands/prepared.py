@@ -12,6 +12,7 @@ from chomp.data.token_corpus import TokenShards, open_token_corpus, read_manifes
 from chomp.data.token_files import ShardInfo, content_damage
 from chomp.errors import ConfigError, DataError
 from chomp.parts import open_tokenizer
+from chomp.terminal import one_line
 from chomp.types import ROW_BITS
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -98,7 +99,7 @@ def corpus_lines(folder: Path) -> list[str]:
     ):
         if count:
             lines.append(f"  {word:<10}  {count:,} document(s)")
-    return lines
+    return [one_line(line) for line in lines]
 
 
 def _counts(shards: list[ShardInfo]) -> str:
@@ -153,7 +154,7 @@ def document_lines(values: dict[str, Any]) -> list[str]:
     """Return what a person reads of a document: a line about it, then its text."""
     notes = "".join(f", {key}" for key in ("truncated", "repaired") if values[key])
     return [
-        f"document {values['document']}: {values['source']}, row {values['row']}: "
+        f"document {values['document']}: {one_line(str(values['source']))}, row {values['row']}: "
         f"{values['tokens']:,} tokens, {values['bytes']:,} bytes{notes}",
         values["text"],
     ]

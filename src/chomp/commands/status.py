@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from chomp.compile_cache import cache_folder, held
 from chomp.history.goodput import Goodput, measure
 from chomp.history.heartbeat import Beat, Phase, read_heartbeat
 from chomp.history.record import Record, Start, read_record, with_beat
@@ -58,6 +59,8 @@ class Status:
     goodput: Goodput
     problems: list[str]
     """What could not be read."""
+    compile_cache: dict[str, Any]
+    """Folder of the compiled programs, how many they are, their bytes, and how many may be."""
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -114,7 +117,20 @@ def read_status(path: Path) -> Status:
         starts=starts,
         goodput=measure(starts, now),
         problems=problems,
+        compile_cache=_compile_cache(config),
     )
+
+
+def _compile_cache(config: dict[str, Any]) -> dict[str, Any]:
+    name = _setting(config, "runtime.compile_cache", str)
+    if name is None:
+        return {}
+    try:
+        folder = cache_folder(name)
+    except RuntimeError:  # no home folder
+        return {}
+    limit = _setting(config, "runtime.compile_cache_gb", float)
+    return {"folder": str(folder)} | held(folder)._asdict() | {"gb": limit}
 
 
 def _record(path: Path, problems: list[str]) -> Record | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from chomp.commands.status import Status
 from chomp.history.record import Start
+from chomp.terminal import one_line
 
 
 def status_lines(status: Status, now: float | None = None) -> list[str]:
@@ -20,7 +21,8 @@ def status_lines(status: Status, now: float | None = None) -> list[str]:
             for part, seconds in status.goodput.seconds.items()
             if seconds >= 0.05
         ]
-    return lines + [f"warning: {problem}" for problem in status.problems]
+    lines += [f"warning: {problem}" for problem in status.problems]
+    return [one_line(line) for line in lines]  # files of the run may hold anything
 
 
 def _present(status: Status, now: float) -> Iterator[str]:
@@ -43,6 +45,10 @@ def _present(status: Status, now: float) -> Iterator[str]:
     if status.seconds_left is not None:
         yield f"time left  {duration(status.seconds_left)}, of steps alone"
     yield "checkpoint " + ("none" if status.checkpoint is None else f"step {status.checkpoint}")
+    if cache := status.compile_cache:
+        most = f" of at most {cache['gb']:g} GB" if cache["gb"] else ""
+        held = f"{cache['programs']:,} compiled programs, {cache['bytes'] / 1e9:.2f} GB{most}"
+        yield f"cache      {cache['folder']}: {held}"
     if status.skipped_batches:
         yield f"skipped    batches {', '.join(map(str, status.skipped_batches))}"
 

@@ -17,6 +17,7 @@ from chomp.errors import DataError, ResumeError
 from chomp.history.ledger import Entry, find_entry
 from chomp.identity import changes
 from chomp.run_folder import RunFolder
+from chomp.terminal import one_line
 
 FIRST_CHARACTERS = 200
 LEAST_WIDTH = 20
@@ -146,7 +147,7 @@ def trace_lines(found: Trace, width: int) -> list[str]:
         width: cells of a line, at least some; long paths lose their beginning, texts their end.
     """
     half = max(LEAST_WIDTH, width // 2)
-    places = [f"{_end(visible(d.source), half)}, row {d.row}" for d in found.documents]
+    places = [f"{_end(one_line(d.source), half)}, row {d.row}" for d in found.documents]
     column = max(map(cell_len, places), default=0)
     room = max(LEAST_WIDTH, width - column - 4)
     lines = [
@@ -155,16 +156,8 @@ def trace_lines(found: Trace, width: int) -> list[str]:
     ]
     for place, document in zip(places, found.documents, strict=True):
         text = f"(can't be read: {document.problem})" if document.problem else document.text or ""
-        lines.append(f"  {set_cell_size(place, column)}  {_cut(visible(text), room)}")
+        lines.append(f"  {set_cell_size(place, column)}  {_cut(one_line(text), room)}")
     return lines
-
-
-def visible(text: str) -> str:
-    """Return `text` with everything that isn't printable as an escape."""
-    escaped = (
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-    return "".join(escaped)
 
 
 def _end(text: str, room: int) -> str:

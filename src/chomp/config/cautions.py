@@ -18,7 +18,7 @@ def is_deterministic(config: Config) -> bool:
 
 def _model_warnings(config: Config) -> list[str]:
     model, train = config.model, config.train
-    warnings = []
+    warnings = _ignored_by_the_backend(config)
     if model.pad_token_id == model.eos_token_id:
         warnings.append(
             f"model.pad_token_id: is the same as model.eos_token_id ({model.eos_token_id}); EOS at "
@@ -37,6 +37,27 @@ def _model_warnings(config: Config) -> list[str]:
                 f"model.{name}: has no effect with train.deterministic: true (got {rate})"
             )
     return warnings
+
+
+# What the dummy heeds: its sizes, and keys that only say how something is computed.
+_OF_THE_DUMMY = {"backend", "vocab_size", "d_model", "pad_token_id", "bos_token_id", "eos_token_id"}
+_HOW = {"chunk_size", "fast_ops", "kernels", "compute_dtype", "param_dtype", "softmax_dtype"}
+
+
+def _ignored_by_the_backend(config: Config) -> list[str]:
+    model = config.model
+    of_others = {"d_model"}
+    if model.backend == "dummy":
+        of_others = set(type(model).model_fields) - _OF_THE_DUMMY - _HOW
+    ignored = [
+        f"model.{name}"
+        for name, field in type(model).model_fields.items()
+        if name in of_others and getattr(model, name) != field.default
+    ]
+    if not ignored:
+        return []
+    have = "has" if len(ignored) == 1 else "have"
+    return [f"{', '.join(ignored)}: {have} no effect with model.backend: {model.backend}"]
 
 
 def _data_warnings(config: Config) -> list[str]:

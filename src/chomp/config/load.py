@@ -73,6 +73,9 @@ def _read(path: Path, problems: list[str]) -> Values | None:
 def _parse_override(text: str, problems: list[str]) -> Iterable[tuple[list[str], object]]:
     name, equals, value_text = text.partition("=")
     keys = [key.strip() for key in name.split(".")]
+    if keys[0].startswith("-"):
+        problems.append(f"override {shown(text)}: write it without dashes: -o {text.lstrip('-')}")
+        return
     if not equals or not all(keys):
         problems.append(f"override {shown(text)}: must have the form section.key=value")
         return

@@ -53,8 +53,8 @@ class OptimConfig(Section):
     """Highest learning rate, reached at the end of the warm-up."""
     weight_decay: NotNegative = 0.01
     """Decoupled weight decay, on matrices only."""
-    grad_clip_norm: Positive = 1.0
-    """Gradients with a larger global norm are scaled down to this one."""
+    grad_clip_norm: NotNegative = 1.0
+    """Gradients with a larger global norm are scaled down to this one. 0: never."""
     warmup_steps: CountOrZero = 10
     """Updates in which the learning rate rises; the first is above 0 already."""
     decay_steps: Count | None = None

@@ -1,12 +1,12 @@
 """From pydantic's findings to lines that say where, what, and what to write instead."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from chomp.config.names import RETIRED, known_paths, nearest_path
+from chomp.config.names import RETIRED, fields, known_paths, nearest_path
 from chomp.config.rules import RULE_BROKEN
 
 
@@ -151,8 +151,21 @@ def _fix(detail: ErrorDetails) -> str:
     if kind == "string_type" and isinstance(value, bool | int | float):
         return "; put it in quotes"
     if kind == "tuple_type" and isinstance(value, str):
-        return f"; write [{shown(value)}]"
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        return f"; write [{', '.join(map(shown, parts))}]"
+    nothing = ("", "none", "off") if isinstance(value, str) else (0,)
+    word = value.lower() if isinstance(value, str) else value
+    if not isinstance(value, bool) and word in nothing and _may_be_null(detail["loc"]):
+        return "; write null for none"
+    if kind in ("int_type", "float_type") and value in ("None", "none"):
+        return "; write 0 where that means never"
     return ""
+
+
+def _may_be_null(loc: tuple[int | str, ...]) -> bool:
+    names = [part for part in loc if isinstance(part, str)]
+    field = next((field for path, field in fields() if path == ".".join(names)), None)
+    return field is not None and type(None) in get_args(field.annotation)
 
 
 def _is_number(text: str) -> bool:

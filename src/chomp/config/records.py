@@ -38,8 +38,9 @@ class WandbConfig(Section):
     """Its user or team. `null`: your default one."""
     run_name: Name | None = None
     """The run's name there. `null`: the run folder's name."""
-    mode: Literal["online", "offline", "disabled"] = "online"
-    """`offline` keeps everything in `./wandb` (or `WANDB_DIR`) and needs no network."""
+    mode: Literal["online", "offline", "disabled"] | None = None
+    """`offline` keeps everything in `./wandb` (or `WANDB_DIR`) and needs no network. `null`: as
+    `WANDB_MODE` says, else `online`."""
     tags: Texts = ()
     """Labels of the run there."""
 
@@ -84,9 +85,13 @@ class DebugConfig(Section):
 class RuntimeConfig(Section):
     """How JAX is started, and the process watched."""
 
-    compile_cache: Name | None = "~/.cache/chomp/jax"
-    """Folder of compiled programs: the next start of the same model compiles nothing. `null`:
-    none."""
+    compile_cache: Name | None = "auto"
+    """Folder of compiled programs: the next start of the same model compiles nothing. `auto`: in
+    the platform's folder for caches (`~/.cache/chomp/jax` on Linux, or in `XDG_CACHE_HOME`).
+    `null`: none."""
+    compile_cache_gb: Positive = 4.0
+    """Size of that folder, in 10^9 bytes, above which a start deletes the programs that were not
+    used for longest."""
     watchdog_seconds: CountOrZero = 300
     """Seconds without any progress after which the stacks of all threads go to the log and a line
     to the console. 0: never."""

@@ -4,7 +4,7 @@ import bisect
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -117,8 +117,11 @@ class TokenCorpus(NamedTuple):
         """Load the tokenizer that it was prepared with. Raises DataError if it can't be."""
         plan = self.manifest.plan
         config = TokenizerConfig(kind=plan["tokenizer"]["kind"], **plan["frame"])
+        # Python code that comes with a corpus isn't run, whatever its manifest says.
+        update: dict[str, Any] = {"hf_trust_remote_code": False}
         if config.kind == "byte":
-            config = config.model_copy(update={"byte_offset": plan["tokenizer"]["byte_offset"]})
+            update["byte_offset"] = plan["tokenizer"]["byte_offset"]
+        config = config.model_copy(update=update)
         return load_tokenizer(config, self.folder / TOKENIZER)
 
 

@@ -6,6 +6,11 @@ PASSES = 3
 """Forward once, backward twice: each product has a gradient for either factor."""
 
 
+def product_dtype(config: ModelConfig) -> str:
+    """Return the number format that a model's matrix products are computed in."""
+    return "float32" if config.backend == "dummy" else config.compute_dtype
+
+
 def model_flops_per_token(config: ModelConfig) -> int:
     """Return the operations of forward and backward pass per position of a row.
 

@@ -18,6 +18,17 @@ from jax._src import distributed
 from chomp.cohort import Cohort, Hooks
 from chomp.errors import ChompError, ConfigError, LostError
 from chomp.parallel.board import Board
+from chomp.parallel.door import (
+    ANOTHER,
+    NOTHING,
+    Door,
+    NotMetError,
+    bind_host,
+    free_port,
+    grpc_address,
+    knock,
+    listen,
+)
 from chomp.parallel.joined import Joined
 from chomp.parallel.launch import Place, check_address
 from chomp.parallel.watch import Watch, lost_message
@@ -26,6 +37,8 @@ JAX_PATIENCE = 100
 """Seconds by which JAX notices a lost process later than chomp does: it aborts the process."""
 DYING = 3.0
 """Seconds in which a process that dies may still take connections."""
+CONNECT_SECONDS = 30.0
+"""Longest that the connection may take at least, once all are there."""
 THREAD = "chomp-join"
 
 
@@ -53,8 +66,10 @@ def join(place: Place | None, *, seconds: float, lost_after: float) -> Cohort:
         _say(failure)
         _exit(failure.exit_code)
 
-    _outlive_the_coordinator(place, end)  # from the first connection on
-    _connect(place, seconds, lost_after)
+    ends = time.monotonic() + seconds
+    actual, bind = _meet(place, seconds)
+    _outlive_the_coordinator(actual, end)  # from the first connection on
+    _connect(actual, place, bind, ends, seconds, lost_after)
     names = [f"process {number}" for number in range(place.size)]
     names[0] += f" ({place.coordinator})"
     board = Board(distributed.global_state.client)
@@ -63,10 +78,72 @@ def join(place: Place | None, *, seconds: float, lost_after: float) -> Cohort:
     return Joined(board, watch, place.number, place.size, _leave)
 
 
-def _connect(place: Place, seconds: float, lost_after: float) -> None:
-    if place.number == 0:
-        _check_port(place.coordinator)
+def _meet(place: Place, seconds: float) -> tuple[Place, str]:
+    """Wait for the others; return the place with the coordinator's own port, and where it binds.
+
+    Raises:
+        ConfigError: they don't come, or this process isn't one of theirs.
+    """
+    host, port = check_address(place.coordinator)
+    try:
+        if place.number:
+            bind, port = "", knock(host, port, place.size, place.number, seconds)
+        else:
+            bind, port = _let_in(place, host, port, seconds)
+    except NotMetError as missing:
+        raise ConfigError([_not_met(place, str(missing), seconds)]) from missing
+    return place._replace(
+        coordinator=f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
+    ), bind
+
+
+def _let_in(place: Place, host: str, port: int, seconds: float) -> tuple[str, int]:
+    bind = bind_host(host)
+    try:
+        server = listen(bind, port)
+    except OSError as error:
+        raise ConfigError(
+            [
+                f"--coordinator: process 0 can't have port {port} of {socket.gethostname()} "
+                f"({error.strerror}); give another one to all processes"
+            ]
+        ) from error
+    door = Door(server, place.size)
+    try:
+        door.wait(seconds)
+        inside = free_port(bind)
+        door.open(inside)
+    finally:
+        door.close()
+    return bind, inside
+
+
+def _not_met(place: Place, missing: str, seconds: float) -> str:
+    where = f"at {place.coordinator} (--coordinator)"
+    if place.number and missing == NOTHING:
+        return (
+            f"nothing answers {where} in {seconds:g} s (parallel.join_seconds): is process 0 "
+            "running on that host, and does the network let this host reach the port?"
+        )
+    if place.number and missing == ANOTHER:
+        return (
+            f"another program than process 0 of a run answers {where}: give another port to all "
+            "processes"
+        )
+    who = "" if place.number else f"; missing: {missing}"
+    return (
+        f"not all of the {place.size} processes came {where} in {seconds:g} s "
+        f"(parallel.join_seconds){who}: start all of them, each with its own --process-id from 0 "
+        f"to {place.size - 1}, and look whether one has ended with an error"
+    )
+
+
+def _connect(
+    place: Place, given: Place, bind: str, ends: float, seconds: float, lost_after: float
+) -> None:
+    """Have JAX connect the processes, which are all there now."""
     problem: list[BaseException] = []
+    _, port = check_address(place.coordinator)
 
     def connect() -> None:
         try:
@@ -80,49 +157,23 @@ def _connect(place: Place, seconds: float, lost_after: float) -> None:
                 initialization_timeout=int(seconds) + 3600,
                 heartbeat_timeout_seconds=int(lost_after) + JAX_PATIENCE,
                 shutdown_timeout_seconds=60,
+                coordinator_bind_address=grpc_address(bind, port),
             )
         except Exception as error:  # noqa: BLE001 - raised by the caller's thread
             problem.append(error)
 
     thread = threading.Thread(target=connect, name=THREAD, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(max(CONNECT_SECONDS, ends - time.monotonic()))
     if not thread.is_alive() and not problem:
         return
-    where = f"at {place.coordinator} (--coordinator)"
     if problem:
+        where = f"at {given.coordinator} (--coordinator)"
         lines = f"the processes can't meet {where}: {str(problem[0]).splitlines()[0]}"
-    elif place.number == 0 or _answers(place.coordinator):
-        lines = (
-            f"not all of the {place.size} processes came {where} in {seconds:g} s "
-            "(parallel.join_seconds): start all of them, each with its own --process-id from 0 to "
-            f"{place.size - 1}, and look whether one has ended with an error"
-        )
     else:
-        lines = (
-            f"nothing answers {where} in {seconds:g} s (parallel.join_seconds): is process 0 "
-            "running on that host, and does the network let this host reach the port?"
-        )
+        lines = _not_met(given, "?", seconds)
     _leave(ConfigError.exit_code)
     raise ConfigError([lines])
-
-
-def _check_port(address: str) -> None:
-    """Check that this host can take connections there: where it can't, jaxlib 0.10 crashes.
-
-    Raises:
-        ConfigError: another program has the port.
-    """
-    _, port = check_address(address)
-    try:
-        socket.create_server(("", port)).close()
-    except OSError as error:
-        raise ConfigError(
-            [
-                f"--coordinator: process 0 can't have port {port} of {socket.gethostname()} "
-                f"({error.strerror}); give another one to all processes"
-            ]
-        ) from error
 
 
 def _answers(address: str) -> bool:
@@ -151,7 +202,7 @@ def _exit(code: int) -> None:
 
 def _say(failure: ChompError) -> None:
     who = "" if failure.process is None else f"process {failure.process}: "
-    for line in str(failure).splitlines():
+    for line in str(failure).split("\n"):
         print(f"error: {who}{line}", file=sys.stderr)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from chomp.errors import ConfigError
 
@@ -47,6 +47,8 @@ def find_place(
     coordinator = coordinator or environ.get(COORDINATOR) or None
     size = _number(SIZE, environ) if size is None else size
     index = _number(INDEX, environ) if index is None else index
+    if size == 1:
+        return None if index in (None, 0) else _wrong_index(1, index)
     devices = None
     given = {COORDINATOR: coordinator, SIZE: size, INDEX: index}
     if None in given.values():
@@ -58,19 +60,23 @@ def find_place(
         size = found.size if size is None else size
         index = found.number if index is None else index
     assert coordinator is not None and size is not None and index is not None
-    if size < 1 or not 0 <= index < size:
-        raise ConfigError(
-            [
-                f"{OPTIONS[INDEX]}: must be from 0 to {size - 1}, as there are {size} processes "
-                f"(got {index})"
-                if size > 0
-                else f"{OPTIONS[SIZE]}: must be at least 1 (got {size})"
-            ]
-        )
+    if size < 1:
+        raise ConfigError([f"{OPTIONS[SIZE]}: must be at least 1 (got {size})"])
+    if not 0 <= index < size:
+        _wrong_index(size, index)
     if size == 1:
         return None
     check_address(coordinator)
     return Place(coordinator, size, index, devices)
+
+
+def _wrong_index(size: int, index: int) -> NoReturn:
+    raise ConfigError(
+        [
+            f"{OPTIONS[INDEX]}: must be from 0 to {size - 1}, as there are {size} processes "
+            f"(got {index})"
+        ]
+    )
 
 
 def check_address(address: str) -> tuple[str, int]:
@@ -101,7 +107,7 @@ def _number(name: str, environ: Mapping[str, str]) -> int | None:
 
 def _alone_if_nothing(given: dict[str, Any]) -> None:
     missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given) or (given[SIZE] == 1 and given[COORDINATOR] is None):
+    if len(missing) == len(given):
         return
     wanted = " and ".join(f"{OPTIONS[name]} (or {name})" for name in missing)
     raise ConfigError(
@@ -114,6 +120,7 @@ def _alone_if_nothing(given: dict[str, Any]) -> None:
 
 def _launched(environ: Mapping[str, str]) -> Place | None:
     """Return what a launcher that JAX knows says; None where there is none, or one process."""
+    _check_srun(environ)
     # A pod that isn't part of an indexed job is alone; JAX would ask the cluster about its job.
     if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" not in environ:
         return None
@@ -138,6 +145,28 @@ def _launched(environ: Mapping[str, str]) -> Place | None:
                 "--processes and --process-id"
             ]
         ) from error
+
+
+def _check_srun(environ: Mapping[str, str]) -> None:
+    """Check that a job of several tasks has been started as such.
+
+    Raises:
+        ConfigError: this is the job's script, or a shell in its allocation, which SLURM runs once.
+    """
+    if "SLURM_JOB_ID" not in environ or "SLURM_STEP_ID" in environ:
+        return
+    if "OMPI_COMM_WORLD_SIZE" in environ:  # mpirun in a job
+        return
+    for name, things in ("SLURM_NTASKS", "tasks"), ("SLURM_JOB_NUM_NODES", "nodes"):
+        number = environ.get(name, "")
+        if number not in ("", "1"):
+            raise ConfigError(
+                [
+                    f"SLURM: the job has {number} {things} ({name}), but this process was not "
+                    "started by srun, and so is the only one: write `srun chomp train ...` in the "
+                    "job's script, or --processes 1 for one process alone"
+                ]
+            )
 
 
 def _own_devices(

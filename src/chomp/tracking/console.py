@@ -1,6 +1,5 @@
 """What the user sees while a run goes on."""
 
-import os
 import sys
 from collections.abc import Callable
 from typing import IO, Any
@@ -19,12 +18,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from chomp.terminal import SafeStream, guard_streams, printable, styled
 from chomp.tracking.tracker import Row, Silent
 
 _FIELDS: list[tuple[str, Callable[[Any], str]]] = [
     ("loss", lambda v: f"loss {v:.4f}"),
     ("grad_norm", lambda v: f"grad {v:.3f}"),
     ("lr", lambda v: f"lr {v:.2e}"),
+    ("lr_muon", lambda v: f"muon {v:.2e}"),
     ("step_time_s", lambda v: f"{v * 1e3:.0f} ms/step"),
     ("tokens_per_sec", lambda v: f"{v:,.0f} tok/s"),
     ("mfu", lambda v: f"mfu {v:.1%}"),
@@ -36,20 +37,12 @@ _FIELDS: list[tuple[str, Callable[[Any], str]]] = [
     ("error", lambda v: f"error {v}"),
 ]
 
-# A young model writes control characters as well, which a terminal would obey.
-_CONTROL = {code: "\ufffd" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
-
 
 def summary_line(row: Row, steps: int) -> str:
     """Return the compact line of a row."""
     step = str(row["step"]).rjust(len(str(steps)))
     values = [form(row[name]) for name, form in _FIELDS if row.get(name) is not None]
     return "  ".join([f"step {step}/{steps}", *values])
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters replaced."""
-    return text.translate(_CONTROL)
 
 
 def _shown(record: Row) -> tuple[str, str]:
@@ -66,7 +59,7 @@ def open_console(*, steps: int, use_rich: bool, stream: IO[str] | None = None) -
     """
     out = sys.stdout if stream is None else stream
     if use_rich and out.isatty():
-        return RichConsole(steps, Console(file=out, highlight=False))
+        return RichConsole(steps, Console(file=styled(out), highlight=False))
     return PlainConsole(steps, out)
 
 
@@ -74,7 +67,10 @@ class PlainConsole(Silent):
     """Lines of text, for files, pipes and those who like them."""
 
     def __init__(self, steps: int, stream: IO[str]):
-        self._steps, self._stream = steps, stream
+        self._steps = steps
+        safe = stream if isinstance(stream, SafeStream) else SafeStream(stream)
+        safe.outlives = True  # neither a reader who has gone nor a full disk ends the run
+        self._stream = safe
 
     def log(self, row: Row) -> None:
         """Print the row's line."""
@@ -87,24 +83,12 @@ class PlainConsole(Silent):
         self.message(f"--- continuation\n{continuation}\n---")
 
     def message(self, text: str) -> None:
-        """Print a line; neither a reader who has gone (`| head`) nor a full disk ends the run."""
-        try:
-            print(text, file=self._stream, flush=True)
-        except BrokenPipeError:
-            self._go_silent()
-        except OSError:
-            pass  # what the stream still holds goes out with a later line
+        """Print a line."""
+        print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Write what the stream holds, or give it up: Python's own attempt would be an error."""
-        try:
-            self._stream.flush()
-        except OSError:
-            self._go_silent()
-
-    def _go_silent(self) -> None:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), self._stream.fileno())
+        """Write what the stream holds, or give it up."""
+        self._stream.settle()
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """Print aligned columns."""
@@ -150,6 +134,7 @@ class RichConsole(PlainConsole):
         """Move the bar; the first call shows it."""
         if self._task is None:
             self._bar.start()
+            guard_streams()  # what others print goes through the bar from here on
             # The time left is estimated from what this start has done itself.
             self._task = self._bar.add_task("training", total=self._steps, completed=step)
         self._bar.update(self._task, completed=step)
@@ -164,15 +149,16 @@ class RichConsole(PlainConsole):
 
     def message(self, text: str) -> None:
         """Print a line above the bar, not wrapped."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """Print a table."""
         table = Table(*columns, title=title, title_justify="left")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         self._console.print(table)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.stop()
+        super().close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chomp.append_file import AppendFile
 from chomp.errors import ConfigError, ResumeError
+from chomp.terminal import printable
 from chomp.tracking.tracker import Row, Silent
 
 
@@ -103,7 +104,7 @@ def _check_usable(key: str, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
+        path.open("ab").close()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return
@@ -132,6 +133,14 @@ class _LogFile(logging.StreamHandler[AppendFile]):
         super().close()
 
 
+class _Printable(logging.Formatter):
+    """Log lines that a terminal can show (`tail -f`), whatever a document or file name holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return printable(super().format(record))
+
+
 def log_to_file(path: Path | None, level: str, warn: Callable[[str], None]) -> None:
     """Send all log records, third parties' included, to `path`; None: nowhere.
 
@@ -145,10 +154,10 @@ def log_to_file(path: Path | None, level: str, warn: Callable[[str], None]) -> N
     if path is not None:
         _check_usable("logging.log_file", path)
     handler = logging.NullHandler() if path is None else _LogFile(AppendFile(path, warn))
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
     sys.unraisablehook = _log_unraisable
-    logging.basicConfig(level=level, handlers=[handler], format=form, force=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("absl").handlers.clear()
 
 

@@ -1,5 +1,7 @@
 """Rows to Weights & Biases."""
 
+import os
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,17 +23,28 @@ def require_wandb() -> ModuleType:
     try:
         import wandb
     except ImportError as error:
-        raise ConfigError(
-            [
-                "logging.wandb.enabled: the package wandb is not installed; "
-                "run pip install 'chomp[wandb]', or set it to false"
-            ]
-        ) from error
+        raise _not_installed() from error
+    if wandb.__file__ is None:  # a folder of this name, for example that of W&B's own files
+        del sys.modules["wandb"]
+        raise _not_installed()
     return wandb
 
 
+def _not_installed() -> ConfigError:
+    return ConfigError(
+        [
+            "logging.wandb.enabled: the package wandb is not installed; "
+            "run pip install 'chomp[wandb]', or set it to false"
+        ]
+    )
+
+
 class WandbSink(Silent):
-    """A run at Weights & Biases; its own files go to `./wandb`, or to `WANDB_DIR`."""
+    """A run at Weights & Biases; its own files go to `./wandb`, or to `WANDB_DIR`.
+
+    What the section leaves open W&B takes from its own variables (`WANDB_MODE`, `WANDB_PROJECT`,
+    ...).
+    """
 
     def __init__(
         self,
@@ -48,7 +61,7 @@ class WandbSink(Silent):
         Args:
             config: the `logging.wandb` section.
             project: used where the section names none.
-            name: of the run folder; used where the section names none.
+            name: of the run folder; used where neither the section nor `WANDB_NAME` names one.
             id_file: keeps the run's id, so that a resume goes on with the same run.
             resolved: the configuration to show.
             original: the user's file, uploaded as an artifact.
@@ -57,20 +70,21 @@ class WandbSink(Silent):
             ConfigError: the package is missing, or the service refuses (no login, no network).
         """
         wandb = require_wandb()
-        run_id = id_file.read_text().strip() if id_file.exists() else None
+        run_id = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else None
+        self._failed = False
         try:
             self._run = wandb.init(
-                project=config.project or project,
+                project=config.project or os.environ.get("WANDB_PROJECT") or project,
                 entity=config.entity,
-                name=config.run_name or name,
+                name=config.run_name or os.environ.get("WANDB_NAME") or name,
                 mode=config.mode,
-                tags=list(config.tags),
+                tags=list(config.tags) or None,
                 config=resolved,
                 id=run_id,
                 resume="allow" if run_id else None,
                 settings=wandb.Settings(console="off", silent=True, init_timeout=START_SECONDS),
             )
-        except wandb.Error as error:
+        except (wandb.Error, ValueError) as error:  # the latter for a variable that makes no sense
             reason = " ".join(str(error).split())  # it may come in several lines
             raise ConfigError(
                 [
@@ -78,15 +92,18 @@ class WandbSink(Silent):
                     "and send the run later with wandb sync)"
                 ]
             ) from error
-        id_file.write_text(self._run.id + "\n")
+        id_file.write_text(self._run.id + "\n", encoding="utf-8")
         artifact = wandb.Artifact(f"config-{self._run.id}", type="config")
         artifact.add_file(str(original), name="config_original.yaml")
         self._run.log_artifact(artifact)
 
     def log(self, row: Row) -> None:
-        """Log the row at its step."""
+        """Log the row at its step; that of an error makes the run a failed one."""
         self._run.log(row, step=row["step"])
+        if "error" in row:
+            self._failed = True
+            self._run.summary["error"] = f"{row['error']}: {row['reason']}"
 
     def close(self) -> None:
         """Finish the run."""
-        self._run.finish()
+        self._run.finish(exit_code=int(self._failed))

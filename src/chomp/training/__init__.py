@@ -1,6 +1,16 @@
 """The training step, the loop around it and its periodic work."""
 
-from chomp.training.actions import DeviceCheck, Evaluate, Log, Profile, Record, Row, Sample, Save
+from chomp.training.actions import (
+    DeviceCheck,
+    Evaluate,
+    Log,
+    Profile,
+    Record,
+    Row,
+    Sample,
+    Save,
+    idle,
+)
 from chomp.training.divergence import Incident, LossWatch, Reaction, Rewind
 from chomp.training.loop import Action, Ending, LoopResult, Moment, Window, perform, run_loop
 from chomp.training.step import TrainStep, init_state, make_train_step
@@ -28,6 +38,7 @@ __all__ = [
     "TrainStep",
     "Utilization",
     "Window",
+    "idle",
     "init_state",
     "make_train_step",
     "perform",

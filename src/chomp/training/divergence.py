@@ -74,6 +74,8 @@ class LossWatch:
         losses: of the steps before, as the property gave them.
         rejected: updates rejected before.
         report: takes an incident that the run survives.
+        run: the run folder as a command line has it, for messages.
+        in_a_row: how many of the last steps before had their updates rejected.
     """
 
     def __init__(
@@ -82,16 +84,25 @@ class LossWatch:
         losses: Iterable[float],
         rejected: int,
         report: Callable[[Incident], None],
+        *,
+        run: str,
+        in_a_row: int = 0,
     ):
+        self._run = run
         self._reaction, self._report = reaction, report
         self._losses = collections.deque(losses, maxlen=reaction.window)
-        self._rejected, self._in_a_row = rejected, 0
+        self._rejected, self._in_a_row = rejected, in_a_row
         self._unread: list[_Seen] = []
 
     @property
     def losses(self) -> list[float]:
         """The losses that the next one is compared with."""
         return list(self._losses)
+
+    @property
+    def in_a_row(self) -> int:
+        """How many of the last steps had their updates rejected."""
+        return self._in_a_row
 
     def collect(self, moment: Moment) -> None:
         """Keep what the step reports, unread but for once in many steps.
@@ -154,12 +165,12 @@ class LossWatch:
         if self._reaction.to_divergence == "rewind":
             raise Rewind(_offending(found))
         if self._reaction.to_divergence == "stop":
-            raise DivergedError(_explain(incidents))
+            raise DivergedError(_explain(incidents, self._run))
         for incident in incidents:
             self._report(incident)
         if self._in_a_row >= self._reaction.limit:
             raise DivergedError(
-                f"{_explain(incidents)}\n  {self._in_a_row} in a row: "
+                f"{_explain(incidents, self._run)}\n  {self._in_a_row} in a row: "
                 f"train.divergence_limit is {self._reaction.limit}"
             )
 
@@ -187,12 +198,12 @@ def _offending(found: Sequence[Incident | None]) -> list[Incident]:
     ]
 
 
-def _explain(incidents: Sequence[Incident]) -> str:
+def _explain(incidents: Sequence[Incident], run: str) -> str:
     first, more = incidents[0], len(incidents) - 1
     return (
         f"loss or gradients were not finite: {first.what} (batch {first.batch}, fingerprint "
         f"{first.batch_hash}){f', and in {more} more step(s) behind it' if more else ''}; these "
-        "updates were not applied. `chomp trace RUN --step "
+        f"updates were not applied. `chomp trace {run} --step "
         f"{first.step}` names the batch's documents. Resume from the last checkpoint with a lower "
         "optim.lr (--allow-change optim.lr), or with train.on_divergence: skip or rewind"
     )
