@@ -79,7 +79,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     ]
 
 
-def _matters(change: Change) -> bool:
+def matters(change: Change) -> bool:
+    """Return whether it makes another run."""
     section, _, name = change.key.partition(".")
     if section == "train":
         # Switching evaluation on or off changes which documents are held out of training.
@@ -137,7 +138,7 @@ def check_identity(
     def is_allowed(change: Change) -> bool:
         return any(change.key == key or change.key.startswith(key + ".") for key in allowed)
 
-    refused = [change for change in found if _matters(change) and not is_allowed(change)]
+    refused = [change for change in found if matters(change) and not is_allowed(change)]
     if refused:
         lines = [
             "this is not the run that was saved:",

@@ -184,6 +184,7 @@ class Setup:
         tokenizer: of the run.
         data: the opened streams.
         learner: model and optimizer.
+        start: the data's place before anything was drawn.
     """
 
     given: Config
@@ -191,6 +192,7 @@ class Setup:
     tokenizer: Tokenizer
     data: Data
     learner: Learner
+    start: dict[str, Any]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -227,7 +229,7 @@ def set_up(config: Config, snapshot: Path | None, lanes: int | None = None) -> S
     data.train.place = functools.partial(
         place, vocab=config.model.vocab_size, placement=learner.placement
     )
-    return Setup(given, config, tokenizer, data, learner)
+    return Setup(given, config, tokenizer, data, learner, data.get_state())
 
 
 def place(batch: Batch, *, vocab: int, placement: Placement) -> Batch:

@@ -7,17 +7,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chomp.checkpoint.archive import Choice, damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
 from chomp.cohort import Cohort
 from chomp.config import Config, config_warnings
-from chomp.data import is_stuck, lanes_of
+from chomp.data import is_stuck, lanes_of, place_after_changes
 from chomp.errors import Interrupted, ResumeError
 from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
-from chomp.identity import changes, check_identity, package_versions
+from chomp.identity import changes, check_identity, matters, package_versions
 from chomp.parallel import Place
 from chomp.parts import Setup, derived_values, set_up
 from chomp.programs import compile_step
@@ -119,6 +120,7 @@ def train(request: Request) -> int:
             history,
             request.started,
             cohort,
+            functools.partial(place_in_data, setup, request.allow_change),
         )
         with cohort.explained():
             return session.go()
@@ -278,6 +280,24 @@ def _read_saved(
     for change in changes(saved.meta["versions"], package_versions()):
         console.message(f"warning: {change}; results may differ in their last bits from here on")
     return saved
+
+
+def place_in_data(
+    setup: Setup, allowed: Sequence[str], saved: SavedRun
+) -> tuple[dict[str, Any], str]:
+    """Return where the data of a saved run goes on now, and what to say about that."""
+    data = setup.config.data
+    found = [
+        *changes(saved.meta["config"], setup.given.model_dump(mode="json")),
+        *changes(saved.meta["identity"], setup.identity),
+    ]
+    return place_after_changes(
+        saved.data_state,
+        setup.start,
+        [change.key for change in found if matters(change)],
+        allowed,
+        bins=data.packing_mode == "bin",
+    )
 
 
 def _check_fit(

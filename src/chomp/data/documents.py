@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import grain.python as grain
 import numpy as np
 
+from chomp.data.continuing import misfit
 from chomp.data.lane import WHOLE, Lane
 from chomp.data.reading import Reading, retry_or_raise
 from chomp.errors import DataError
@@ -128,6 +129,8 @@ class DocumentIterator(grain.DatasetIterator[Document]):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken."""
         self._epoch, self._place, self._row = state["epoch"], state["shard"], state["row"]
+        if self._place > len(self._own):
+            raise misfit(f"file or shard {self._place + 1} of {len(self._own)}")
         self._order = self._epoch_order()
         self._rows: Iterator[tuple[int, Row]] | None = None
         self._skipped = 0

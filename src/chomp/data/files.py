@@ -14,6 +14,7 @@ from chomp.data.formats import (
     LINES_SUFFIXES,
     SUFFIXES,
     TEXT_SUFFIXES,
+    check_place,
     read_lines,
     read_parquet,
     read_text,
@@ -77,6 +78,7 @@ class TextShard(NamedTuple):
 
     def rows(self, start: int) -> Iterator[tuple[int, Row]]:
         """Yield the texts from number `start` on."""
+        check_place(start, len(self.texts))
         for number in range(start, len(self.texts)):
             yield number, value_row(self.texts[number], f"{self.name}, text {number + 1}")
 

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from chomp.data.continuing import misfit
 from chomp.data.documents import BrokenFileError, Row
 from chomp.errors import DataError
 
@@ -40,15 +41,22 @@ def value_row(value: object, place: str) -> Row:
     return Row(value)
 
 
+def check_place(start: int, rows: int) -> None:
+    """Check that a saved place isn't beyond a file's end. Raises DataError."""
+    if start > rows:
+        raise misfit(f"row {start} of a file or shard of {rows} rows")
+
+
 def read_text(file: BinaryIO, start: int) -> Rows:
     """Yield a whole file as one row."""
+    check_place(start, 1)
     if start == 0:
         yield 0, text_row(file.read())
 
 
 def read_lines(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
     """Yield a row for each line that isn't blank, numbered as in the file (from 0)."""
-    number = 0
+    number = -1
     try:
         for number, line in enumerate(_decompressed(file, name)):
             if number >= start and (line := line.strip()):
@@ -56,8 +64,9 @@ def read_lines(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 yield number, _line_row(line, f"{name}, line {number + 1}", text_key)
     except (EOFError, zlib.error, gzip.BadGzipFile, _zstd_errors(name)) as error:
-        place = f"after line {number + 1}" if number else "at the start"
+        place = f"after line {number + 1}" if number > 0 else "at the start"
         raise BrokenFileError(f"{name}: broken compression {place}: {error}") from error
+    check_place(start, number + 1)
 
 
 def _decompressed(file: BinaryIO, name: str) -> BinaryIO:
@@ -152,6 +161,7 @@ def read_parquet(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
                 f"{name}: data.text_key: no column {text_key!r}; "
                 f"the columns there are: {', '.join(columns)}"
             )
+        check_place(start, parquet.metadata.num_rows)
         group, row = _row_group(parquet.metadata, start)
         for number in range(group, parquet.metadata.num_row_groups):
             for batch in parquet.iter_batches(PARQUET_ROWS, [number], [text_key]):
