@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,14 @@ from chomp.errors import Interrupted, ResumeError
 from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
-from chomp.identity import changes, check_identity, matters, package_versions
+from chomp.identity import (
+    changes,
+    check_identity,
+    keep_old_defaults,
+    matters,
+    package_versions,
+    without_evaluation,
+)
 from chomp.parallel import Place
 from chomp.parts import Setup, derived_values, set_up
 from chomp.programs import compile_step
@@ -29,6 +37,8 @@ from chomp.session import Session
 from chomp.signals import Signals, work_left_behind
 from chomp.together import console_of, line_of, log_path_of, meet, settings, take_folder
 from chomp.tracking import PlainConsole, log_to_file, require_wandb
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,12 @@ def train(request: Request) -> int:
             choice = Choice(
                 *cohort.from_leader("checkpoint", lambda: signals.unless_stopped(choose))
             )
-            saved = _read_saved(request, checkpoints, choice, console)
+            saved = None
+            if checkpoints and choice.step is not None:
+                saved = checkpoints.restore_run(choice.step)
+                config = keep_old_defaults(config, saved.meta["config"])
+                request = dataclasses.replace(request, config=config)
+                _check_config(request, saved, console)
             values = config.model_dump(mode="json")
             history.begin(versions=package_versions(), config=values, compare=changes)
             if saved:
@@ -189,8 +204,15 @@ def _prepare(
     """Start JAX, build the parts and say what they are."""
     device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=config.runtime.compile_cache)
     on_device(device)
-    setup = set_up(config, snapshot, lanes)
+
+    def warn(line: str) -> None:
+        log.warning("%s", line)
+        console.message(f"warning: {line}")
+
+    setup = set_up(config, snapshot, lanes, warn)
     resources.callback(setup.data.close)
+    for note in (*setup.tokenizer.notes, *setup.data.notes):
+        warn(note)
     for warning in config_warnings(setup.config):
         console.message(f"warning: {warning}")
     for line in start_lines(setup, device):
@@ -265,13 +287,8 @@ def _choose(
     return choice
 
 
-def _read_saved(
-    request: Request, checkpoints: Checkpoints | None, choice: Choice, console: PlainConsole
-) -> SavedRun | None:
-    """Return the chosen checkpoint, once its configuration is known to fit."""
-    if checkpoints is None or choice.step is None:
-        return None
-    saved = checkpoints.restore_run(choice.step)
+def _check_config(request: Request, saved: SavedRun, console: PlainConsole) -> None:
+    """Check that the configuration fits a saved run's."""
     config = request.config.model_dump(mode="json")
     for change in check_identity(saved.meta["config"], config, request.allow_change):
         console.message(f"changed since the checkpoint: {change}")
@@ -279,7 +296,6 @@ def _read_saved(
             console.message("  the learning rate decays until the new last step from here on")
     for change in changes(saved.meta["versions"], package_versions()):
         console.message(f"warning: {change}; results may differ in their last bits from here on")
-    return saved
 
 
 def place_in_data(
@@ -304,6 +320,9 @@ def _check_fit(
     saved: SavedRun, checkpoints: Checkpoints | None, setup: Setup, allowed: Sequence[str]
 ) -> None:
     """Check that data and tokenizer are what they were, and that the parameters fit."""
-    check_identity(saved.meta["identity"], setup.identity, allowed)
+    then, now = saved.meta["identity"], setup.identity
+    if setup.config.train.eval_every == 0:
+        then, now = without_evaluation(then), without_evaluation(now)
+    check_identity(then, now, allowed)
     if checkpoints:
         checkpoints.check_shapes(saved.progress.step, setup.learner.shapes.params)

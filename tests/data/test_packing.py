@@ -154,7 +154,8 @@ def test_a_round_ends_with_its_epoch_once_it_has_enough(sizes, epochs, block, st
         return BinRows(epochs_of(sizes, epochs, block), **options).__iter__()
 
     rounds = rounds_of(iterator())
-    assert sorted(sum(rounds, [])) == [(e, k) for e in range(epochs) for k in range(len(sizes))]
+    every = sorted(itertools.chain.from_iterable(rounds))
+    assert every == list(itertools.product(range(epochs), range(len(sizes))))
     enough = MIN_ROWS  # rows of one token
     for found, after in itertools.pairwise(rounds):
         assert sum(sizes[key] for _, key in found) >= enough

@@ -48,6 +48,12 @@ def misfit(what: str) -> DataError:
     )
 
 
+def check_place(start: int, rows: int) -> None:
+    """Check that a saved place isn't beyond a file's end. Raises DataError."""
+    if start > rows:
+        raise misfit(f"row {start} of a file or shard of {rows} rows")
+
+
 def place_after_changes(
     state: State, start: State, changed: Collection[str], allowed: Collection[str], *, bins: bool
 ) -> tuple[State, str]:
