@@ -235,16 +235,18 @@ def _files_below(key: str, folder: str) -> Iterator[str]:
 def _folders_below(key: str, base: str) -> Iterator[str]:
     """Yield a folder and those below it, each once however links lead to it."""
     seen: set[Inode] = set()
-    waiting = [base]
-    while waiting:
-        folder = waiting.pop()
+    folders, links = [base], []  # links come last: what they lead to has a name of its own, mostly
+    while folders or links:
+        folder = (folders or links).pop()
         found = inode(folder or ".")
         if found in seen:
             continue
         seen.add(found)
         yield folder
-        paths = (os.path.join(folder, name) for name in _names(key, folder) if name[0] != ".")
-        waiting += [path for path in paths if os.path.isdir(path)]
+        for name in _names(key, folder):
+            path = os.path.join(folder, name)
+            if not name.startswith(".") and os.path.isdir(path):
+                (links if os.path.islink(path) else folders).append(path)
 
 
 def _names(key: str, folder: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import codecs
 import io
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from chomp.data.rows import Row
@@ -38,12 +38,16 @@ def text_row(data: bytes, encoding: str = "utf-8") -> Row:
         return Row(data.decode(encoding, "replace"), repaired=True)
 
 
-def utf8_lines(file: BinaryIO) -> Iterable[bytes]:
-    """Return the lines of a file in UTF-8, whatever its mark says; the mark isn't in them."""
-    start = file.tell()
+def utf8_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file in UTF-8, whatever its mark says; the mark isn't in them."""
     encoding, mark = encoding_of(file.read(MARK_BYTES))
-    file.seek(start + mark)
+    file.seek(mark)
     if encoding == "utf-8":
-        return file
-    text: Any = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
-    return (line.encode("utf-8", "replace") for line in text)
+        yield from file
+        return
+    wrapped: Any = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
+    try:
+        for line in wrapped:
+            yield line.encode("utf-8", "replace")
+    finally:
+        wrapped.detach()  # it would close the file
