@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from chomp.identity import without_evaluation
+
 SIZES = {"checkpoint": {"save_every": 4}, "train": {"steps": 4}}
 
 
@@ -90,3 +92,60 @@ def test_a_mended_corpus_that_lost_the_place_is_an_error(chomp, config_file, tmp
         assert "the saved place in the data isn't in it" in done.err
         assert "--allow-change data" in done.err
         assert chomp(*resume, "--allow-change", "data").code == 0
+
+
+def test_a_default_of_an_earlier_version_stays_that_of_its_runs(
+    chomp, config_file, read_rows, tmp_path
+):
+    """`data.max_eval_samples` was 1000 then, and is in the checkpoint."""
+    config = config_file(**SIZES, data={"max_eval_samples": None})
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    old = ["-o", "data.max_eval_samples=1000", "-o", "train.eval_every=4"]
+    assert chomp("train", config, "--run-dir", straight, *old, "-o", "train.steps=8").code == 0
+    assert chomp("train", config, "--run-dir", run, *old).code == 0
+    more = ["-o", "train.steps=8", "-o", "train.eval_every=4"]
+    done = chomp("train", config, "--run-dir", run, "--resume", "latest", *more)
+    assert done.code == 0, done.err
+    assert hashes(read_rows, run) == hashes(read_rows, straight)
+    resolved = json.loads((run / "config_resolved.json").read_text())
+    assert resolved["data"]["max_eval_samples"] == 1000
+
+
+def test_what_is_evaluated_is_said_at_the_start_and_checked_in_a_dry_run(
+    chomp, config_file, tmp_path
+):
+    config = config_file(train={"eval_every": 2}, data={"max_eval_samples": None})
+    done = chomp("train", config, "--dry-run")
+    assert done.code == 0, done.err
+    assert "evaluation 7 documents, " in done.out
+    assert "held out of training" in done.out
+    broken = tmp_path / "val.jsonl"
+    broken.write_text('{"text": "good text"}\n{broken\n')
+    for command in (["--dry-run"], ["--run-dir", tmp_path / "run"]):
+        done = chomp("train", config, *command, "-o", f"data.eval_files=[{broken}]")
+        assert done.code == 2
+        assert "val.jsonl, line 2: broken JSON" in done.err
+    done = chomp("train", config, "--dry-run", "-o", "data.max_eval_samples=150")
+    assert "warning: data.max_eval_samples: 150 documents can't be held out" in done.out
+
+
+def test_a_split_that_is_not_evaluated_on_may_be_missing(chomp, config_file, tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("train", "validation"):
+        lines = (json.dumps({"text": f"{name} some text {i}"}) + "\n" for i in range(50))
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    data = {"backend": "hf", "hf_name": None, "hf_dataset": str(folder), "files": []}
+    config = config_file(**SIZES, data=data | {"hf_eval_split": "validation"})
+    run = tmp_path / "run"
+    assert chomp("train", config, "--run-dir", run).code == 0
+    (folder / "validation.jsonl").unlink()
+    more = ["--resume", "latest", "-o", "train.steps=8"]
+    assert chomp("train", config, "--run-dir", run, *more).code == 0
+
+
+def test_the_digest_of_a_split_that_is_not_evaluated_on_does_not_count():
+    """Earlier versions opened it all the same, and kept it in their checkpoints."""
+    then = {"data": {"content": {"files": 1, "evaluation digest": "b"}, "tokens": "c"}}
+    now = {"data": {"content": {"files": 1}, "tokens": "c"}}
+    assert without_evaluation(then) == without_evaluation(now) == now

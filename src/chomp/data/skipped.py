@@ -15,20 +15,22 @@ class Skipped:
     """What a stream of documents leaves out.
 
     Args:
-        warn: takes a line for the user: when the share is first large, and again when ten times
-            as many are left out.
+        warn: takes a line for the user: when the share is first large, when ten times as many are
+            left out, and at the end of the first epoch.
     """
 
     def __init__(self, warn: Callable[[str], None]):
         self._warn = warn
         self._found: Counter[tuple[str, str]] = Counter()
         self._details: dict[tuple[str, str], str] = {}
-        self._read = self._skipped = 0
-        self._next = 1
+        self._read = self._skipped = self._said = 0
+        self._in_first_epoch = True
 
     def read(self) -> None:
         """Count a document as read, left out or not."""
         self._read += 1
+        if self._read == LEAST_READ:
+            self._say_if_many(self._said + 1)
 
     def add(self, file: str, reason: str, detail: str = "") -> None:
         """Count one as left out; the first one's detail is shown."""
@@ -36,16 +38,18 @@ class Skipped:
         self._found[file, reason] += 1
         self._details.setdefault((file, reason), detail)
         if self._read >= LEAST_READ:
-            self._say_if_many()
+            self._say_if_many(10 * self._said or 1)
 
     def end_epoch(self) -> None:
         """Take the end of an epoch."""
-        self._say_if_many()
+        if self._in_first_epoch:
+            self._say_if_many(self._said + 1)
+        self._in_first_epoch = False
 
-    def _say_if_many(self) -> None:
-        if self._skipped < self._next or self._skipped <= MANY * self._read:
+    def _say_if_many(self, least: int) -> None:
+        if self._skipped < least or self._skipped <= MANY * self._read:
             return
-        self._next = 10 * self._skipped
+        self._said = self._skipped
         found = self._found.most_common()
         parts = [
             f"{count:,} in {key[0]}: {key[1]}{self._details[key]}" for key, count in found[:SHOWN]
