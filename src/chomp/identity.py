@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from chomp.config import Config
 from chomp.config.names import known_paths, nearest_path
 from chomp.errors import ConfigError, ResumeError
 
@@ -22,6 +23,8 @@ NOT_IDENTITY = (
     "data.on_error",
     "data.grain_prefetch",
 )
+OLD_EVALUATION = 1000
+"""The default of `data.max_eval_samples` in earlier versions, whatever the corpus."""
 CONTENT = "data.content"
 """Where the fingerprints of the data stand."""
 TOKENS = "data.tokens"
@@ -70,7 +73,14 @@ def _normal(key: str, value: Any) -> Any:
     """Make spellings of one path equal."""
     if key not in PATHS or value is None:
         return value
-    return os.path.normpath(value) if isinstance(value, str) else [*map(os.path.normpath, value)]
+    return _plain(value) if isinstance(value, str) else [*map(_plain, value)]
+
+
+def _plain(path: Any) -> Any:
+    """Return a path in its plain spelling, also in an entry with keys of its own."""
+    if isinstance(path, Mapping):
+        return {**path, "path": os.path.normpath(path["path"])}
+    return os.path.normpath(path)
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
@@ -83,7 +93,30 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     ]
 
 
-def _matters(change: Change) -> bool:
+def keep_old_defaults(config: Config, saved: Mapping[str, Any]) -> Config:
+    """Return the configuration with defaults of an earlier version, where it gives no value.
+
+    Args:
+        config: of the new start.
+        saved: that of the saved run.
+    """
+    if config.data.max_eval_samples is None and saved["data"]["max_eval_samples"] == OLD_EVALUATION:
+        data = config.data.model_copy(update={"max_eval_samples": OLD_EVALUATION})
+        return config.model_copy(update={"data": data})
+    return config
+
+
+def without_evaluation(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's identity without the evaluation documents: nothing is evaluated on them."""
+    data = identity["data"]
+    content = {
+        key: value for key, value in data["content"].items() if not key.startswith("evaluation ")
+    }
+    return {**identity, "data": {**data, "content": content}}
+
+
+def matters(change: Change) -> bool:
+    """Return whether it makes another run."""
     section, _, name = change.key.partition(".")
     if section == "train":
         # Switching evaluation on or off changes which documents are held out of training.
@@ -141,7 +174,7 @@ def check_identity(
     def is_allowed(change: Change) -> bool:
         return any(change.key == key or change.key.startswith(key + ".") for key in allowed)
 
-    refused = [change for change in found if _matters(change) and not is_allowed(change)]
+    refused = [change for change in found if matters(change) and not is_allowed(change)]
     if refused:
         lines = [
             "this is not the run that was saved:",

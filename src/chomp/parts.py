@@ -1,6 +1,7 @@
 """The parts of a run, built from its configuration."""
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from chomp.optim import (
 from chomp.parallel import FSDP, Placement, Spread, deal_out, make_mesh
 from chomp.training import init_state
 from chomp.types import Batch, LanguageModel, TrainState
+
+log = logging.getLogger(__name__)
 
 # Values of the `model` section that the tokenizer decides.
 FITTED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}
@@ -184,6 +187,7 @@ class Setup:
         tokenizer: of the run.
         data: the opened streams.
         learner: model and optimizer.
+        start: the data's place before anything was drawn.
     """
 
     given: Config
@@ -191,6 +195,7 @@ class Setup:
     tokenizer: Tokenizer
     data: Data
     learner: Learner
+    start: dict[str, Any]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -198,13 +203,19 @@ class Setup:
         return {"data": {"content": self.data.fingerprint, "tokens": self.tokenizer.fingerprint}}
 
 
-def set_up(config: Config, snapshot: Path | None, lanes: int | None = None) -> Setup:
+def set_up(
+    config: Config,
+    snapshot: Path | None,
+    lanes: int | None = None,
+    warn: Callable[[str], None] = log.warning,
+) -> Setup:
     """Build every part of a run; its training batches come placed on the device.
 
     Args:
         config: as the user wrote it.
         snapshot: the run's own copy of the tokenizer; used if it is there.
         lanes: that the run's data has; None: it is a new run.
+        warn: takes a line for the user about the data, from any thread.
     """
     given = config
     config, tokenizer = open_tokenizer(given, snapshot)
@@ -223,11 +234,12 @@ def set_up(config: Config, snapshot: Path | None, lanes: int | None = None) -> S
         evaluate=train.eval_every > 0,
         lanes=lanes,
         rows=learner.placement.rows_here(train.batch_size),
+        warn=warn,
     )
     data.train.place = functools.partial(
         place, vocab=config.model.vocab_size, placement=learner.placement
     )
-    return Setup(given, config, tokenizer, data, learner)
+    return Setup(given, config, tokenizer, data, learner, data.get_state())
 
 
 def place(batch: Batch, *, vocab: int, placement: Placement) -> Batch:

@@ -47,9 +47,18 @@ def start_lines(setup: Setup, device: str) -> list[str]:
         f"model      {config.model.backend}, {learner.parameters:,} parameters, "
         f"vocabulary {config.model.vocab_size:,}",
         f"data       {data.backend}, {data.packing_mode} packing, {data.tokenizer.kind} tokenizer",
+        *_evaluation(setup),
         f"batch      {shape} (accum x batch x time) = {tokens:,} tokens a step",
         f"optimizer  {config.optim.name}; parameters by update: {groups}",
     ]
+
+
+def _evaluation(setup: Setup) -> list[str]:
+    if not setup.data.evaluated:
+        return []
+    found = setup.data.evaluation
+    documents = f"{found.documents:,} document{'s' if found.documents != 1 else ''}"
+    return [f"evaluation {documents}, {found.targets:,} tokens: {setup.data.evaluated}"]
 
 
 def parameter_table(setup: Setup) -> tuple[list[str], list[list[str]]]:

@@ -2,22 +2,32 @@
 
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chomp.checkpoint.archive import Choice, damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
 from chomp.cohort import Cohort
 from chomp.config import Config, config_warnings
-from chomp.data import is_stuck, lanes_of
+from chomp.data import is_stuck, lanes_of, place_after_changes
 from chomp.errors import Interrupted, ResumeError
 from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
-from chomp.identity import ENVIRONMENT, changes, check_identity, package_versions
+from chomp.identity import (
+    ENVIRONMENT,
+    changes,
+    check_identity,
+    keep_old_defaults,
+    matters,
+    package_versions,
+    without_evaluation,
+)
 from chomp.parallel import Place
 from chomp.parts import Setup, derived_values, set_up
 from chomp.programs import compile_step
@@ -28,6 +38,8 @@ from chomp.session import Session
 from chomp.signals import Signals, work_left_behind
 from chomp.together import console_of, line_of, log_path_of, meet, settings, take_folder
 from chomp.tracking import PlainConsole, log_to_file, require_wandb
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,12 @@ def train(request: Request) -> int:
             choice = Choice(
                 *cohort.from_leader("checkpoint", lambda: signals.unless_stopped(choose))
             )
-            saved = _read_saved(request, checkpoints, choice, console)
+            saved = None
+            if checkpoints and choice.step is not None:
+                saved = checkpoints.restore_run(choice.step)
+                config = keep_old_defaults(config, saved.meta["config"])
+                request = dataclasses.replace(request, config=config)
+                _check_config(request, saved, console)
             values = config.model_dump(mode="json")
             history.begin(versions=package_versions(), config=values, compare=changes)
             if saved:
@@ -119,6 +136,7 @@ def train(request: Request) -> int:
             history,
             request.started,
             cohort,
+            functools.partial(place_in_data, setup, request.allow_change),
         )
         with cohort.explained():
             return session.go()
@@ -191,8 +209,15 @@ def _prepare(
         compile_cache_gb=config.runtime.compile_cache_gb,
     )
     on_device(device)
-    setup = set_up(config, snapshot, lanes)
+
+    def warn(line: str) -> None:
+        log.warning("%s", line)
+        console.message(f"warning: {line}")
+
+    setup = set_up(config, snapshot, lanes, warn)
     resources.callback(setup.data.close)
+    for note in (*setup.tokenizer.notes, *setup.data.notes):
+        warn(note)
     for warning in config_warnings(setup.config):
         console.message(f"warning: {warning}")
     for line in start_lines(setup, device):
@@ -267,13 +292,8 @@ def _choose(
     return choice
 
 
-def _read_saved(
-    request: Request, checkpoints: Checkpoints | None, choice: Choice, console: PlainConsole
-) -> SavedRun | None:
-    """Return the chosen checkpoint, once its configuration is known to fit."""
-    if checkpoints is None or choice.step is None:
-        return None
-    saved = checkpoints.restore_run(choice.step)
+def _check_config(request: Request, saved: SavedRun, console: PlainConsole) -> None:
+    """Check that the configuration and the environment fit a saved run's."""
     now = request.config.model_dump(mode="json") | {ENVIRONMENT: numeric_environment()}
     # Checkpoints of earlier versions don't know the environment.
     before = {ENVIRONMENT: saved.meta.get(ENVIRONMENT, now[ENVIRONMENT])} | saved.meta["config"]
@@ -286,13 +306,33 @@ def _read_saved(
         console.message(line)
     for change in changes(saved.meta["versions"], package_versions()):
         console.message(f"warning: {change}; results may differ in their last bits from here on")
-    return saved
+
+
+def place_in_data(
+    setup: Setup, allowed: Sequence[str], saved: SavedRun
+) -> tuple[dict[str, Any], str]:
+    """Return where the data of a saved run goes on now, and what to say about that."""
+    data = setup.config.data
+    found = [
+        *changes(saved.meta["config"], setup.given.model_dump(mode="json")),
+        *changes(saved.meta["identity"], setup.identity),
+    ]
+    return place_after_changes(
+        saved.data_state,
+        setup.start,
+        [change.key for change in found if matters(change)],
+        allowed,
+        bins=data.packing_mode == "bin",
+    )
 
 
 def _check_fit(
     saved: SavedRun, checkpoints: Checkpoints | None, setup: Setup, allowed: Sequence[str]
 ) -> None:
     """Check that data and tokenizer are what they were, and that the parameters fit."""
-    check_identity(saved.meta["identity"], setup.identity, allowed)
+    then, now = saved.meta["identity"], setup.identity
+    if setup.config.train.eval_every == 0:
+        then, now = without_evaluation(then), without_evaluation(now)
+    check_identity(then, now, allowed)
     if checkpoints:
         checkpoints.check_shapes(saved.progress.step, setup.learner.shapes.params)

@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,7 @@ class Session:
         history: is told what the run does and what happens to it.
         started: `time.perf_counter()` when the command began.
         cohort: the processes of the run.
+        place_of: returns where the data of a saved run goes on now, and what to say about that.
     """
 
     def __init__(
@@ -80,11 +82,12 @@ class Session:
         history: History,
         started: float,
         cohort: Cohort,
+        place_of: Callable[[SavedRun], tuple[dict[str, Any], str]],
     ):
         self.setup, self.config, self.folder = setup, setup.config, folder
         self.checkpoints, self.console, self.signals = checkpoints, console, signals
         self.history, self.started, self.cohort = history, started, cohort
-        self.data_start = setup.data.get_state()
+        self.place_of = place_of
         self.last = LastValues()
         self.saved = saved
         lineage = history.lineage
@@ -135,7 +138,8 @@ class Session:
     def _attempt(self, tracker: Tracker, saved: SavedRun | None) -> LoopResult:
         """Compile, restore and train. Raises Interrupted, Rewind or a ChompError."""
         setup = self.setup
-        setup.data.set_state(saved.data_state if saved else self.data_start)
+        place, note = self.place_of(saved) if saved else (setup.start, "")
+        setup.data.set_state(place)
         setup.data.train.start()
         heartbeat = self.history.heartbeat
         steering = Steering(
@@ -151,6 +155,8 @@ class Session:
         progress = saved.progress if saved else Progress()
         if saved:
             tracker.message(f"resumed    after step {progress.step}")
+        if note:
+            tracker.message(f"data       {note}")
         stopwatch = Stopwatch(self._tell)
         watch = self._watch(tracker, state, saved)
         window = Window(*saved.meta["window"]) if saved else Window()

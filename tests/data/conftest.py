@@ -31,6 +31,7 @@ def opened() -> Iterator[Open]:
         evaluate=False,
         rows: range | None = None,
         of_lanes: int | None = None,
+        warn=print,
         **keys,
     ) -> Data:
         keys = {"backend": "local_text", "tokenizer": tokenizer_config or TokenizerConfig()} | keys
@@ -47,6 +48,7 @@ def opened() -> Iterator[Open]:
             evaluate=evaluate,
             lanes=of_lanes,
             rows=rows,
+            warn=warn,
         )
         alive.append(data)
         return data

@@ -131,6 +131,5 @@ def test_evaluation_files_leave_training_whole(opened, write_lines, paragraphs):
 def test_an_empty_evaluation_file_is_an_error(opened, write_lines):
     train = write_lines("train.jsonl", {"text": "some text"})
     own = write_lines("eval.jsonl", {"text": ""})
-    data = opened(backend="files", files=[str(train)], eval_files=[str(own)], evaluate=True)
-    with pytest.raises(DataError, match="no text"):
-        _ = data.evaluation.targets
+    with pytest.raises(DataError, match="the evaluation documents' corpus holds no text"):
+        opened(backend="files", files=[str(train)], eval_files=[str(own)], evaluate=True)

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from chomp.data.documents import BrokenFileError, Row
-from chomp.data.formats import read_lines, read_parquet, read_text, value_row
+from chomp.data.formats import read_file, read_lines, read_parquet, value_row
+from chomp.data.rows import BrokenFileError, Row
 from chomp.errors import DataError
 
 
@@ -23,10 +23,14 @@ def parquet(table: pa.Table, start=0, **options):
     return list(read_parquet(file, "x.parquet", start, "text"))
 
 
+def text(data: bytes, start=0, separator=None):
+    return list(read_file(io.BytesIO(data), "x.txt", start, "text", separator))
+
+
 def test_text_is_one_row_and_invalid_bytes_are_replaced():
-    assert list(read_text(io.BytesIO(b"a\r\nb\n"), 0)) == [(0, Row("a\r\nb\n"))]
-    assert list(read_text(io.BytesIO(b"a\xffb"), 0)) == [(0, Row("a�b", True))]
-    assert list(read_text(io.BytesIO(b"abc"), 1)) == []
+    assert text(b"a\r\nb\n") == [(0, Row("a\r\nb\n"))]
+    assert text(b"a\xffb") == [(0, Row("a�b", True))]
+    assert text(b"abc", 1) == []
 
 
 def test_lines_are_numbered_as_in_the_file():
@@ -70,7 +74,8 @@ def test_compressed_lines(suffix, compress):
         with pytest.raises(BrokenFileError, match=rf"x\.jsonl{suffix}: broken compression"):
             lines(packed[:end], "x.jsonl" + suffix)
     with pytest.raises(BrokenFileError, match=r"broken compression at the start"):
-        lines(data, "x.jsonl" + suffix)
+        lines(b"??" + data, "x.jsonl" + suffix)
+    assert lines(packed, "x.jsonl") == lines(data, "x.jsonl" + suffix) == lines(data)
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chomp.data.packing import (
+    MIN_ROWS,
+    ROUND_BYTES,
     BinRows,
     Encoded,
     Packed,
@@ -118,3 +120,70 @@ def test_few_rows_are_half_empty_also_when_documents_are_short():
     sizes = np.random.default_rng(0).integers(1, 60, 20_000).tolist()
     rows = list(BinRows(blocks_of(sizes, 64), time=512, buffer=8, max_pieces=None, seed=0))
     assert sum(sizes) / (512 * len(rows)) > 0.97
+
+
+def epochs_of(sizes: list[int], epochs: int, block: int) -> grain.IterDataset:
+    documents = [d._replace(epoch=e) for e in range(epochs) for d in documents_of(sizes)]
+    groups = [documents[i : i + block] for i in range(0, len(documents), block)]
+    return grain.MapDataset.source(groups).to_iter_dataset()
+
+
+def rounds_of(iterator) -> list[list[tuple[int, int]]]:
+    """(epoch, key) of the documents that start in each round, in the order of packing."""
+    rounds: dict[int, list[tuple[int, int]]] = {}
+    while True:
+        number = iterator.get_state()["round"]
+        row = next(iterator, None)
+        if row is None:
+            return [rounds[number] for number in sorted(rounds)]
+        found = rounds.setdefault(number, [])
+        found += [(p.document.epoch, p.document.key) for p in row if p.starts and len(p.tokens)]
+
+
+@given(
+    st.lists(st.integers(1, 70), min_size=1, max_size=9),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.integers(1, 30),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_round_ends_with_its_epoch_once_it_has_enough(sizes, epochs, block, stop):
+    options = {"time": 1, "buffer": 1000, "max_pieces": None, "seed": 3}
+
+    def iterator():
+        return BinRows(epochs_of(sizes, epochs, block), **options).__iter__()
+
+    rounds = rounds_of(iterator())
+    every = sorted(itertools.chain.from_iterable(rounds))
+    assert every == list(itertools.product(range(epochs), range(len(sizes))))
+    enough = MIN_ROWS  # rows of one token
+    for found, after in itertools.pairwise(rounds):
+        assert sum(sizes[key] for _, key in found) >= enough
+        first = min(found)
+        last_whole = first[0] + bool(first[1])  # the first epoch that begins in it
+        # Without the last block it wasn't at the end of that epoch yet, or hadn't enough.
+        rest = sorted(found)[:-block]
+        assert sum(sizes[k] for _, k in rest) < enough or max(rest)[0] <= last_whole
+        assert after
+    straight = list(iterator())
+    first, again = iterator(), iterator()
+    before = list(itertools.islice(first, stop))
+    again.set_state(first.get_state())
+    assert tokens_of(before + list(again)) == tokens_of(straight)
+
+
+def test_a_round_ends_after_some_text_and_one_of_an_earlier_version_with_its_documents():
+    many = [documents_of([100] * 200)]
+    heavy = [[d._replace(bytes=ROUND_BYTES // 4)] for d in many[0]]
+    whole_epochs = epochs_of([100], 200, 1)
+    for documents in grain.MapDataset.source(heavy).to_iter_dataset(), whole_epochs:
+        packed = BinRows(documents, time=1, buffer=50, max_pieces=None, seed=None)
+        new, old = packed.__iter__(), packed.__iter__()
+        state = new.get_state()
+        assert state.pop("epoch") == -1
+        old.set_state(state)
+        assert {len(found) for found in rounds_of(old)} == {50}
+        assert "epoch" not in old.get_state()
+        assert {len(found) for found in rounds_of(new)} == {
+            4 if documents is not whole_epochs else 1
+        }

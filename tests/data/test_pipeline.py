@@ -171,11 +171,16 @@ def test_nothing_is_held_out_without_evaluation(opened, paragraphs):
     assert sum(d.stats.documents for d in data.train) == 5
 
 
-@pytest.mark.parametrize("count", [5, 6, 1000])
-def test_holding_out_everything_is_refused(opened, paragraphs, count):
-    with pytest.raises(DataError, match=rf"max_eval_samples: {count} .* has only 5: .*below 5"):
-        opened(local_text=paragraphs[:5], max_eval_samples=count, evaluate=True)
-    opened(local_text=paragraphs[:6], max_eval_samples=5, evaluate=True)
+@pytest.mark.parametrize("asked", [5, 6, 1000])
+def test_more_than_there_are_can_not_be_held_out(opened, paragraphs, asked):
+    data = opened(local_text=paragraphs[:5], max_eval_samples=asked, evaluate=True)
+    assert data.evaluation.documents == 1
+    assert data.notes == [
+        f"data.max_eval_samples: {asked} documents can't be held out, as the corpus has only 5; "
+        "evaluating on 1 of them instead"
+    ]
+    data = opened(local_text=paragraphs[:6], max_eval_samples=5, evaluate=True)
+    assert (data.evaluation.documents, data.notes) == (5, [])
 
 
 def test_samples_go_on_from_the_state(opened, paragraphs):

@@ -10,8 +10,9 @@ from rich.cells import cell_len, set_cell_size
 
 from chomp.config import config_from_mapping
 from chomp.data import open_corpus
-from chomp.data.documents import BrokenFileError, Shard
+from chomp.data.documents import Shard
 from chomp.data.reading import reading_of
+from chomp.data.rows import BrokenFileError
 from chomp.data.token_corpus import TokenRows
 from chomp.errors import DataError, ResumeError
 from chomp.history.ledger import Entry, find_entry

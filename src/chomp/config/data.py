@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from chomp.config.section import (
@@ -29,6 +29,34 @@ def _one_text_is_a_list_of_one(value: Any) -> Any:
 LocalText = Annotated[
     Texts,
     BeforeValidator(_one_text_is_a_list_of_one, json_schema_input_type=str | list[str]),
+]
+
+
+class FileSource(Section):
+    """Files whose texts have a key of their own."""
+
+    path: Name
+    """A path, folder or glob."""
+    text_key: Name | None = None
+    """The column or key that holds a document's text there. `null`: `data.text_key`."""
+
+
+PLAIN, KEYED = "a path", "a mapping"
+"""Names of the two forms of an entry of files."""
+
+
+def _form(entry: Any) -> str:
+    return KEYED if isinstance(entry, dict | FileSource) else PLAIN
+
+
+Files = Annotated[
+    tuple[
+        Annotated[
+            Annotated[Name, Tag(PLAIN)] | Annotated[FileSource, Tag(KEYED)], Discriminator(_form)
+        ],
+        ...,
+    ],
+    Field(strict=False),
 ]
 
 
@@ -75,13 +103,17 @@ class DataConfig(Section):
     of the shuffled training split are held out and never trained on."""
     text_key: Name = "text"
     """The column (Parquet, Hugging Face) or key (JSON lines) that holds a document's text."""
-    files: Texts = ()
-    """For `backend: files`: paths or globs of .txt, .md, .py (a file is a document), .jsonl,
-    .jsonl.gz, .jsonl.zst and .parquet (a row is a document). Relative paths count from the
-    current directory, not from this file."""
-    eval_files: Texts = ()
-    """For `backend: files`: files to evaluate on, as in `files`. Empty: documents are held out of
-    `files`, as with `hf_eval_split: null`."""
+    files: Files = ()
+    """For `backend: files`: paths, folders or globs of .txt, .md, .py (a file is a document, see
+    `document_separator`), .jsonl, .jsonl.gz, .jsonl.zst, .parquet and .arrow (a row is a
+    document). An entry may be a mapping `{path: ..., text_key: ...}`. Relative paths count from
+    the current directory, not from this file."""
+    eval_files: Files = ()
+    """For `backend: files`: files to evaluate on, as in `files`; they are never trained on. Empty:
+    documents are held out of `files`, as with `hf_eval_split: null`."""
+    document_separator: Name | None = None
+    """For text files: what stands between two documents, such as `<|endoftext|>`, or `"\\n\\n"` for
+    blank lines. Line breaks around it belong to none. `null`: a file is a document."""
     local_text: LocalText | None = None
     """For `backend: local_text`: the text itself. One string is one document; a list of strings
     is a document each."""
@@ -116,8 +148,10 @@ class DataConfig(Section):
     on_error: Literal["stop", "skip"] = "stop"
     """What a broken document does (a text that isn't a string, a bad JSON line or Parquet file):
     `stop` ends the run with file and line; `skip` leaves it out and counts it."""
-    max_eval_samples: Count = 1000
-    """Documents in the evaluation set."""
+    max_eval_samples: Count | None = None
+    """Documents in the evaluation set. `null`: at most 1,000, and of documents that are held out
+    of training at most one in twenty; the last twentieth of the text, if there is only one. So it
+    is too, with a warning, if there are no more documents than this."""
     packing_mode: Literal["sequential", "bin"] = "sequential"
     """`sequential`: documents one after the other, cut every `train.seq_len` tokens; no padding.
     `bin`: whole documents fitted into rows, padded at the end."""

@@ -6,6 +6,7 @@ from typing import NamedTuple, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from chomp.config.data import KEYED, PLAIN, FileSource
 from chomp.config.names import RETIRED, fields, known_paths, nearest_path
 from chomp.config.rules import RULE_BROKEN
 
@@ -47,10 +48,13 @@ def findings(error: ValidationError) -> list[Finding]:
 
 
 def _finding(detail: ErrorDetails) -> Finding:
-    path = ".".join(str(part) for part in detail["loc"])
+    # The form of an entry is no key.
+    path = ".".join(str(part) for part in detail["loc"] if part not in (PLAIN, KEYED))
     kind = detail["type"]
     if kind == RULE_BROKEN:
         return Finding(f"{path}: {detail['msg']}", path)
+    if kind == "extra_forbidden" and KEYED in detail["loc"]:
+        return Finding(f"unknown key '{path}'; an entry has: {', '.join(FileSource.model_fields)}")
     if kind == "extra_forbidden":
         return _unknown(path)
     if kind == "invalid_key":
@@ -127,6 +131,8 @@ def _requirement(detail: ErrorDetails) -> str:
             return "must be a section, a mapping of keys to values"
         case "literal_error":
             return f"must be {limits['expected']}"
+        case "missing":
+            return "must be given"
         case "too_short" | "string_too_short":
             return "must not be empty"
         case _:

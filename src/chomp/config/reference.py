@@ -114,6 +114,8 @@ def _type_text(schema: Schema) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     match schema["type"]:
+        case "array" if "type" not in schema["items"]:
+            return "list of texts, or of mappings"
         case "array":
             return "list of texts"
         case "string":

@@ -126,6 +126,18 @@ def tokens_are_named(config: "Config") -> Iterator[Problem]:
         )
 
 
+@rule("data.backend", "data.hf_split", "data.hf_eval_split")
+def splits_are_two(config: "Config") -> Iterator[Problem]:
+    """With `data.backend: hf`, `data.hf_eval_split` is another split than `data.hf_split`."""
+    data = config.data
+    if data.backend == "hf" and data.hf_eval_split == data.hf_split:
+        yield Problem(
+            "data.hf_eval_split",
+            f"must be another split than data.hf_split (got {data.hf_split!r}); null holds "
+            "documents of it out of training",
+        )
+
+
 @rule("data.tokenizer.kind", "data.tokenizer.hf_name_or_path")
 def hf_tokenizer_is_named(config: "Config") -> Iterator[Problem]:
     """`data.tokenizer.kind: hf` needs `data.tokenizer.hf_name_or_path`."""
@@ -239,6 +251,7 @@ RULES = (
     files_are_named,
     local_text_is_given,
     tokens_are_named,
+    splits_are_two,
     lanes_divide_the_batch,
     hf_tokenizer_is_named,
     bytes_fit_the_vocabulary,

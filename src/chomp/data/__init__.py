@@ -1,5 +1,6 @@
 """From text to batches: corpora, tokenizers, packing, evaluation sets."""
 
+from chomp.data.continuing import place_after_changes
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.feed import is_stuck
 from chomp.data.lanes import lanes_at_start, lanes_of, merge_states
@@ -22,5 +23,6 @@ __all__ = [
     "merge_states",
     "open_corpus",
     "open_data",
+    "place_after_changes",
     "read_retries",
 ]

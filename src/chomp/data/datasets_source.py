@@ -5,21 +5,32 @@ into quoted JSON. Parquet and JSON lines, local and on the hub, are read by `for
 row on; other kinds of dataset go through `load_dataset(streaming=True)`, one shard at a time.
 """
 
+import atexit
+import glob
 import io
 import os
-from collections.abc import Callable, Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from chomp.data.documents import BrokenFileError, Row
 from chomp.data.files import Corpus, local_files
 from chomp.data.fingerprint import Fingerprint
-from chomp.data.formats import LINES_SUFFIXES, read_lines, read_parquet, value_row
+from chomp.data.formats import LINES_SUFFIXES, read_file, value_row
 from chomp.data.http_file import HttpFile
 from chomp.data.hub import ask_hub, hub_errors
+from chomp.data.patterns import FoundFile
 from chomp.data.reading import Reading
 from chomp.data.retrying import BUFFER_BYTES, RetryingFile
+from chomp.data.rows import BrokenFileError, Row
+from chomp.data.saved_dataset import find_saved_split, is_saved_dataset
 from chomp.errors import DataError
+
+
+class NoSplitError(DataError):
+    """A dataset has no such split."""
+
 
 READABLE = (*LINES_SUFFIXES, ".parquet")
 
@@ -42,10 +53,7 @@ class RemoteShard:
         """Yield its rows from `start` on."""
         raw = RetryingFile(self._open(), self.name, self.transient, self.reading)
         with io.BufferedReader(raw, BUFFER_BYTES) as file:
-            if self.name.endswith(LINES_SUFFIXES):
-                yield from read_lines(file, self.name, start, self.reading.text_key)
-            else:
-                yield from read_parquet(file, self.name, start, self.reading.text_key)
+            yield from read_file(file, self.name, start, self.reading.text_key)
 
     def _open(self) -> Callable[[], Any]:
         """Return what opens the file, each time that reading it has failed."""
@@ -94,7 +102,23 @@ class StreamShard(NamedTuple):
                 else:
                     yield row, Row(columns=tuple(example))
         except (DatasetsError, pa.ArrowException, UnicodeDecodeError) as error:
+            if (failed := _failed_read(error, self.transient)) is not None:
+                raise failed from error
             raise BrokenFileError(f"{self.name}: broken at row {row}: {error}") from error
+
+
+def _failed_read(
+    error: BaseException, transient: tuple[type[BaseException], ...]
+) -> BaseException | None:
+    """Return the error of reading that another one tells of: then no content is broken."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause
+        if transient and isinstance(cause, transient) and type(cause) is not OSError:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def open_dataset(key: str, path: str, name: str | None, split: str, reading: Reading) -> Corpus:
@@ -111,27 +135,66 @@ def open_dataset(key: str, path: str, name: str | None, split: str, reading: Rea
     """
     path = os.path.expanduser(path)
     local = os.path.isdir(path)
+    if local and is_saved_dataset(path):
+        return _open_saved(key, path, split, reading)
     if not local and (os.path.isabs(path) or path.startswith(".")):
         raise DataError(f"data.hf_dataset: there is no folder {path!r}")
-    builder = _builder(path, name, None if local else reading)
+    named = _without_magic(path) if local else path
+    builder = _builder(named, name, None if local else reading)
     files = builder.config.data_files or {}
     identity: Fingerprint = {"dataset": os.path.basename(os.path.normpath(path)) if local else path}
     identity |= {"name": builder.config.name, "split": split}
     transient = () if local else hub_errors()
     if split in files and _readable(builder, files[split]):
-        paths = [str(file) for file in files[split]]
+        paths = [_instead(str(file), named, path) for file in files[split]]
         if all(os.path.exists(file) for file in paths):
-            corpus = local_files(paths, reading.text_key)
-            return Corpus(corpus.shards, identity | corpus.fingerprint)
+            corpus = local_files([FoundFile(file, reading.text_key) for file in paths])
+            return corpus._replace(fingerprint=identity | corpus.fingerprint)
         revision = ", ".join(sorted({"@".join(map(str, m)) for m in files[split].origin_metadata}))
         shards = [RemoteShard(file, reading, transient or hub_errors()) for file in paths]
         return Corpus(shards, identity | {"files": len(paths), "revision": revision})
     splits = list(files) or list(builder.info.splits or {})
     if splits and split not in splits:
-        raise DataError(
-            f"{key}: {path!r} has no split {split!r}; there are: {', '.join(map(str, splits))}"
-        )
-    return _streamed(path, name, split, reading, identity, transient)
+        raise _no_split(key, path, split, splits)
+    return _streamed(named, name, split, reading, identity, transient)
+
+
+def _open_saved(key: str, path: str, split: str, reading: Reading) -> Corpus:
+    found = find_saved_split(path, split)
+    if split not in found.splits:
+        raise _no_split(key, path, split, found.splits)
+    corpus = local_files([FoundFile(file, reading.text_key) for file in found.files])
+    identity = {"dataset": os.path.basename(os.path.normpath(path)), "split": split}
+    return corpus._replace(fingerprint=identity | corpus.fingerprint)
+
+
+def _no_split(key: str, path: str, split: str, splits: Iterable[object]) -> NoSplitError:
+    return NoSplitError(
+        f"{key}: {path!r} has no split {split!r}; there are: {', '.join(map(str, splits))}"
+    )
+
+
+def _without_magic(folder: str) -> str:
+    """Return a path to a folder's files without [ ], * and ?: the library takes it for a pattern.
+
+    It would follow a link to the folder first, so the files are linked, one by one.
+    """
+    if not glob.has_magic(os.path.realpath(folder)):
+        return folder
+    mirror = tempfile.mkdtemp(prefix="chomp-")
+    atexit.register(shutil.rmtree, mirror, ignore_errors=True)
+    for inner, _, names in os.walk(folder):
+        place = os.path.join(mirror, os.path.relpath(inner, folder))
+        os.makedirs(place, exist_ok=True)
+        for name in names:
+            os.symlink(os.path.abspath(os.path.join(inner, name)), os.path.join(place, name))
+    return os.path.realpath(mirror)
+
+
+def _instead(path: str, mirror: str, folder: str) -> str:
+    """Return a path below a folder, where it was found in a mirror of that."""
+    inside = mirror != folder and path.startswith(mirror + os.sep)
+    return os.path.join(folder, path[len(mirror) + 1 :]) if inside else path
 
 
 def _builder(path: str, name: str | None, remote: Reading | None) -> Any:

@@ -7,8 +7,11 @@ from typing import Any, NamedTuple, Protocol
 import grain.python as grain
 import numpy as np
 
+from chomp.data.continuing import misfit
 from chomp.data.lane import WHOLE, Lane
 from chomp.data.reading import Reading, retry_or_raise
+from chomp.data.rows import BrokenFileError, Row
+from chomp.data.skipped import Skipped
 from chomp.errors import DataError
 from chomp.types import ROW_BITS
 
@@ -16,18 +19,6 @@ log = logging.getLogger(__name__)
 
 ROWS_WITHOUT_KEY = 1000
 """So many rows in which `data.text_key` doesn't occur at all are a wrong key, not bad documents."""
-
-
-class Row(NamedTuple):
-    """What a shard holds at one place: a text, nothing, or something broken."""
-
-    text: str | None = None
-    repaired: bool = False
-    """Invalid UTF-8 was replaced."""
-    fault: str = ""
-    """Why this isn't a document: names file and line or row."""
-    columns: tuple[str, ...] = ()
-    """The keys there are, where `data.text_key` isn't one of them."""
 
 
 class Document(NamedTuple):
@@ -40,10 +31,6 @@ class Document(NamedTuple):
     skipped: int = 0
     """Documents left out since the last good one."""
     epoch: int = 0
-
-
-class BrokenFileError(Exception):
-    """A shard can't be read on from here; the message names it and the place."""
 
 
 class Shard(Protocol):
@@ -128,9 +115,12 @@ class DocumentIterator(grain.DatasetIterator[Document]):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken."""
         self._epoch, self._place, self._row = state["epoch"], state["shard"], state["row"]
+        if self._place > len(self._own):
+            raise misfit(f"file or shard {self._place + 1} of {len(self._own)}")
         self._order = self._epoch_order()
         self._rows: Iterator[tuple[int, Row]] | None = None
         self._skipped = 0
+        self._left_out = Skipped(self._reading.warn)
         self._found = (self._epoch, self._place, self._row) != (0, 0, 0)
         self._without_key = 0
         self._columns: dict[str, None] = {}
@@ -145,6 +135,7 @@ class DocumentIterator(grain.DatasetIterator[Document]):
             if number % self._rows_of.of != self._rows_of.number:
                 self._row = number + 1
                 continue
+            self._left_out.read()
             if not row.text:
                 self._skip(row)
             self._row = number + 1
@@ -200,28 +191,34 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         if row.fault:
             log.warning("left out: %s", row.fault)
         self._skipped += 1
+        shard = self._shard()
+        self._left_out.add(shard.name, *_reason(row, self._text_key(shard)))
         if row.columns:
             self._without_key += 1
             self._columns.update(dict.fromkeys(row.columns))
             if not self._found and self._without_key >= ROWS_WITHOUT_KEY:
-                raise DataError(self._nothing_found())
+                raise DataError(self._nothing_found(self._text_key(shard)))
 
     def _end_shard(self) -> None:
+        key = self._text_key(self._shard())
         self._rows = None
         self._place += 1
         self._row = 0
         if self._place < len(self._own):
             return
         if not self._found:
-            raise DataError(self._nothing_found())
+            raise DataError(self._nothing_found(key))
+        self._left_out.end_epoch()
         if self._repeat:
             self._epoch += 1
             self._place = 0
             self._order = self._epoch_order()
             self._found = False
 
-    def _nothing_found(self) -> str:
-        key = self._reading.text_key
+    def _text_key(self, shard: Shard) -> str:
+        return getattr(shard, "text_key", self._reading.text_key)
+
+    def _nothing_found(self, key: str) -> str:
         if self._columns:
             there = ", ".join(list(self._columns)[:20])
             return f"data.text_key: no row has {key!r}; the keys there are: {there}"
@@ -230,4 +227,17 @@ class DocumentIterator(grain.DatasetIterator[Document]):
                 f"data.lanes: lane {self._lane.number} of {self._lane.of} finds no text among "
                 f"its documents (the corpus has {len(self._shards)} files or shards); use fewer"
             )
-        return f"the corpus holds no text: {self._skipped} documents, all empty or left out"
+        count = self._skipped
+        return f"{self._reading.corpus} holds no text: {count} documents, all empty or left out"
+
+
+def _reason(row: Row, text_key: str) -> tuple[str, str]:
+    """Return why a row is left out, without its place, and what may differ between such rows."""
+    if row.columns:
+        return (
+            f"no {text_key!r} (give the file its text_key)",
+            f", but {', '.join(row.columns[:8])}",
+        )
+    if row.fault:
+        return row.fault.partition(": ")[2].partition(":")[0] or row.fault, ""
+    return "without text", ""

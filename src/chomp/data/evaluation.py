@@ -66,6 +66,10 @@ class EvaluationSet:
         for at in range(0, len(self._rows), self._layout.batch):
             yield make_batch(self._rows[at + rows.start : at + rows.stop], layout)
 
+    def prepare(self) -> None:
+        """Read and encode the documents. Raises DataError if they give nothing to predict."""
+        _ = self.targets, self.bytes
+
     @cached_property
     def documents(self) -> int:
         """Documents in the set, those too short to be scored included."""
@@ -94,8 +98,21 @@ class EvaluationSet:
 
     @cached_property
     def _bytes(self) -> int:
-        decode = self._tokenizer.decode
-        return sum(len(decode(document.tokens[1:].tolist()).encode()) for document in self._encoded)
+        total = sum(self._scored_bytes(document.tokens.tolist()) for document in self._encoded)
+        if total == 0:
+            raise DataError(
+                f"the evaluation set's {self.documents} documents have no text but their first "
+                "tokens: there are no bits per byte; give longer documents"
+            )
+        return total
+
+    def _scored_bytes(self, tokens: list[int]) -> int:
+        count, eos = self._tokenizer.byte_count, self._layout.eos_id
+        # A first token takes what else the text begins with: a difference counts that as well.
+        scored = count(tokens) - count(tokens[:1])
+        if self._layout.train_on_eos or eos not in tokens[1:]:
+            return scored
+        return scored - tokens[1:].count(eos) * count([eos])  # a byte, where it isn't a control
 
 
 def cut_overlapping(document: Encoded, time: int) -> list[Piece]:

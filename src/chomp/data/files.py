@@ -1,28 +1,26 @@
-"""Corpora of local files: globs, the text in the config, and the standard library."""
+"""Corpora of local files, of the text in the config, and the standard library."""
 
-import glob
 import os
 import platform
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from chomp.data.documents import BrokenFileError, Row, Shard
+from chomp.config.data import FileSource
+from chomp.data.continuing import check_place
+from chomp.data.documents import Shard
 from chomp.data.fingerprint import Fingerprint, digest_files, digest_texts
-from chomp.data.formats import (
-    LINES_SUFFIXES,
-    SUFFIXES,
-    TEXT_SUFFIXES,
-    read_lines,
-    read_parquet,
-    read_text,
-    value_row,
-)
-from chomp.data.local_file import LocalFile, find_local_file, kind_of
+from chomp.data.formats import LINES_SUFFIXES, TEXT_SUFFIXES, read_file, value_row
+from chomp.data.local_file import LocalFile, find_local_file, open_regular, unreadable
+from chomp.data.patterns import FoundFile, Inode, find_paths
+from chomp.data.rows import BrokenFileError, Row
+from chomp.data.unicode_text import MARK_BYTES, encoding_of
 from chomp.errors import DataError
 
 NOT_LIBRARY = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
+MARKED = (*TEXT_SUFFIXES, LINES_SUFFIXES[0])
+"""Files that may begin with a byte order mark."""
 
 
 class Corpus(NamedTuple):
@@ -30,6 +28,8 @@ class Corpus(NamedTuple):
 
     shards: Sequence[Shard]
     fingerprint: Fingerprint
+    notes: Sequence[str] = ()
+    """What the user should know about it."""
 
 
 class FileShard(NamedTuple):
@@ -37,6 +37,8 @@ class FileShard(NamedTuple):
 
     file: LocalFile
     text_key: str
+    separator: str | None = None
+    """Between the documents of a text file."""
 
     @property
     def name(self) -> str:
@@ -52,20 +54,13 @@ class FileShard(NamedTuple):
         """Yield its rows from `start` on. Raises DataError if the file changes meanwhile."""
         with self.file.open() as opened:
             try:
-                for found in self._read(opened, start):
+                for found in read_file(opened, self.name, start, self.text_key, self.separator):
                     self.file.check(opened)  # behind each read: nothing of a changed file gets out
                     yield found
             except BrokenFileError:
                 self.file.check(opened)
                 raise
             self.file.check(opened)
-
-    def _read(self, opened: BinaryIO, start: int) -> Iterator[tuple[int, Row]]:
-        if self.name.endswith(TEXT_SUFFIXES):
-            return read_text(opened, start)
-        if self.name.endswith(LINES_SUFFIXES):
-            return read_lines(opened, self.name, start, self.text_key)
-        return read_parquet(opened, self.name, start, self.text_key)
 
 
 class TextShard(NamedTuple):
@@ -77,43 +72,67 @@ class TextShard(NamedTuple):
 
     def rows(self, start: int) -> Iterator[tuple[int, Row]]:
         """Yield the texts from number `start` on."""
+        check_place(start, len(self.texts))
         for number in range(start, len(self.texts)):
             yield number, value_row(self.texts[number], f"{self.name}, text {number + 1}")
 
 
-def find_files(key: str, patterns: Sequence[str], text_key: str) -> Corpus:
-    """Find the files of glob patterns, each once, sorted.
+def find_files(
+    key: str,
+    sources: Sequence[str | FileSource],
+    text_key: str,
+    separator: str | None = None,
+    not_these: Collection[Inode] = (),
+) -> Corpus:
+    """Find the files of paths, folders and globs, each once, sorted.
 
-    Raises DataError if a pattern matches nothing or a file has an unknown extension.
+    Args:
+        key: of the config, for messages.
+        sources: what it names.
+        text_key: of sources that don't give their own.
+        separator: between the documents of a text file.
+        not_these: files of another use, which are left out.
+
+    Raises DataError if a source names no file, or one that can't be read.
     """
-    paths: set[str] = set()
-    for pattern in patterns:
-        matches = glob.glob(os.path.expanduser(pattern), recursive=True, include_hidden=False)
-        found = [path for path in matches if os.path.isfile(path)]
-        if not found and not glob.has_magic(pattern) and matches:
-            raise DataError(
-                f"{key}: {pattern!r} is {kind_of(matches[0])}; name files, one by one or with a "
-                f"glob such as {os.path.join(pattern, '**', '*.jsonl')!r}"
-            )
-        if not found:
-            raise DataError(f"{key}: no file matches {pattern!r} (in {os.getcwd()})")
-        paths.update(os.path.normpath(path) for path in found)
-    if not paths:
-        raise DataError(f"{key}: no files given; name at least one path or glob")
-    unknown = sorted(path for path in paths if not path.endswith(SUFFIXES))
-    if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise DataError(
-            f"{key}: unknown kind of file: {unknown[0]}{more}; known are {', '.join(SUFFIXES)}"
-        )
-    return local_files(sorted(paths), text_key)
+    found = find_paths(key, sources, text_key, not_these)
+    corpus = local_files(found.files, separator)
+    return corpus._replace(notes=[*found.notes, *corpus.notes])
 
 
-def local_files(paths: Sequence[str], text_key: str) -> Corpus:
+def local_files(files: Sequence[FoundFile], separator: str | None = None) -> Corpus:
     """Make a corpus of local files, in the order given. Raises DataError if one can't be read."""
     # Before they are digested: a change from here on is one to what the fingerprint says.
-    found = [find_local_file(path) for path in paths]
-    return Corpus([FileShard(file, text_key) for file in found], digest_files(paths))
+    found = [find_local_file(file.path) for file in files]
+    paths = [file.path for file in files]
+    fingerprint = digest_files(paths)
+    if len({file.text_key for file in files}) > 1:
+        fingerprint["text_keys"] = str(digest_texts([file.text_key for file in files])["digest"])
+    if separator is not None and any(path.endswith(TEXT_SUFFIXES) for path in paths):
+        fingerprint["document_separator"] = separator
+    shards = [
+        FileShard(local, file.text_key, separator) for local, file in zip(found, files, strict=True)
+    ]
+    marked = {path: mark for path in paths if path.endswith(MARKED) and (mark := _mark(path))}
+    # Earlier versions took the marks for text, but for those of JSON lines in UTF-8.
+    if news := [path for path in marked if marked[path] != "utf-8" or path.endswith(TEXT_SUFFIXES)]:
+        fingerprint["byte_order_marks"] = len(news)
+    others = [path for path in marked if marked[path] != "utf-8"]
+    notes = [
+        f"{path}: read as {marked[path][:6].upper()}, by its byte order mark" for path in others[:3]
+    ]
+    notes += [f"and {len(others) - 3} more files with such marks"] * (len(others) > 3)
+    return Corpus(shards, fingerprint, notes)
+
+
+def _mark(path: str) -> str:
+    """Return the encoding that a file's byte order mark names; empty without one."""
+    try:
+        with open_regular(path) as file:
+            encoding, size = encoding_of(file.read(MARK_BYTES))
+    except OSError as error:
+        raise unreadable(error) from error
+    return encoding if size else ""
 
 
 def standard_library() -> Corpus:
@@ -127,7 +146,7 @@ def standard_library() -> Corpus:
     paths.sort()
     if not paths:
         raise DataError(f"data.builtin: no .py files in {root}; use data.backend: files")
-    corpus = local_files(paths, "text")
+    corpus = local_files([FoundFile(path, "text") for path in paths])
     return Corpus(corpus.shards, {"python": platform.python_version(), **corpus.fingerprint})
 
 

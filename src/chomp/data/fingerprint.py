@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 
-from chomp.data.local_file import open_regular, unreadable
+from chomp.data.local_file import open_regular, plain_path, unreadable
 
 Fingerprint = dict[str, str | int]
 
@@ -35,14 +35,24 @@ def digest_files(paths: Sequence[str]) -> Fingerprint:
         digests = [_digest_file(path, whole=size <= FULL_DIGEST_BYTES) for path in paths]
     except OSError as error:
         raise unreadable(error) from error
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    names = [os.path.relpath(os.path.abspath(path), root) for path in paths]
+    places = [_place(path) for path in paths]
+    root = os.path.commonpath([os.path.dirname(place) for place in places])
+    names = [os.path.relpath(place, root) for place in places]
     lines = [f"{digest} {name}" for name, digest in zip(names, digests, strict=True)]
     total = hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16)
     print_: Fingerprint = {"files": len(paths), "bytes": size, "digest": total.hexdigest()}
     if len(paths) <= NAMED_FILES:
         print_ |= {f"file {name}": digest for name, digest in zip(names, digests, strict=True)}
     return print_
+
+
+def _place(path: str) -> str:
+    """Return an absolute path without `..`."""
+    plain = os.path.abspath(path)
+    if plain_path(path) == os.path.normpath(path):
+        return plain
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _digest_file(path: str, *, whole: bool) -> str:

@@ -1,36 +1,46 @@
-"""File formats: rows of text, JSON lines and Parquet files, streamed from any row on."""
+"""File formats: rows of text, JSON lines, Parquet and Arrow files, streamed from any row on."""
 
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from chomp.data.documents import BrokenFileError, Row
+from chomp.data.continuing import check_place
+from chomp.data.decompress import broken_compression, decompressed
+from chomp.data.rows import BrokenFileError, Row, Rows
+from chomp.data.text_files import read_text
+from chomp.data.unicode_text import looks_like_utf16, text_row, utf8_lines
 from chomp.errors import DataError
 
 TEXT_SUFFIXES = (".txt", ".md", ".py")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-SUFFIXES = (*TEXT_SUFFIXES, *LINES_SUFFIXES, ".parquet")
+ARROW_SUFFIX = ".arrow"
+SUFFIXES = (*TEXT_SUFFIXES, *LINES_SUFFIXES, ".parquet", ARROW_SUFFIX)
 PARQUET_ROWS = 256
 """Rows that are turned from Arrow to Python at once."""
 
-Rows = Iterator[tuple[int, Row]]
 
-
-def text_row(data: bytes) -> Row:
-    """Return the row of a UTF-8 text; invalid bytes are replaced."""
-    try:
-        return Row(data.decode())
-    except UnicodeDecodeError:
-        return Row(data.decode(errors="replace"), repaired=True)
+def read_file(
+    file: BinaryIO, name: str, start: int, text_key: str, separator: str | None = None
+) -> Rows:
+    """Yield a file's rows from number `start` on, as its name says that they are kept."""
+    if name.endswith(TEXT_SUFFIXES):
+        return read_text(file, name, start, separator)
+    if name.endswith(LINES_SUFFIXES):
+        return read_lines(file, name, start, text_key)
+    if name.endswith(ARROW_SUFFIX):
+        return read_arrow(file, name, start, text_key)
+    return read_parquet(file, name, start, text_key)
 
 
 def value_row(value: object, place: str) -> Row:
     """Return the row of a value from a column of texts; lone surrogates are replaced."""
     if value is None:
         return Row()
+    if isinstance(value, bytes):
+        try:
+            return Row(value.decode())
+        except UnicodeDecodeError:
+            return Row(fault=f"{place}: the column holds bytes that are not UTF-8 text")
     if not isinstance(value, str):
         return Row(fault=f"{place}: the text is not a string but {_short(value)}")
     try:
@@ -40,99 +50,65 @@ def value_row(value: object, place: str) -> Row:
     return Row(value)
 
 
-def read_text(file: BinaryIO, start: int) -> Rows:
-    """Yield a whole file as one row."""
-    if start == 0:
-        yield 0, text_row(file.read())
-
-
 def read_lines(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
     """Yield a row for each line that isn't blank, numbered as in the file (from 0)."""
-    number = 0
+    number = -1
     try:
-        for number, line in enumerate(_decompressed(file, name)):
+        text = decompressed(file, name)
+        lines = utf8_lines(text) if text is file else text
+        for number, line in enumerate(lines):
             if number >= start and (line := line.strip()):
                 if number == 0:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 yield number, _line_row(line, f"{name}, line {number + 1}", text_key)
-    except (EOFError, zlib.error, gzip.BadGzipFile, _zstd_errors(name)) as error:
-        place = f"after line {number + 1}" if number else "at the start"
+    except broken_compression() as error:
+        place = f"after line {number + 1}" if number > 0 else "at the start"
         raise BrokenFileError(f"{name}: broken compression {place}: {error}") from error
-
-
-def _decompressed(file: BinaryIO, name: str) -> BinaryIO:
-    if name.endswith(".gz"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 20)  # pyright: ignore
-    if name.endswith(".zst"):
-        return io.BufferedReader(ZstdFile(file), 1 << 20)
-    return file
-
-
-class ZstdFile(io.RawIOBase):
-    """The text of a zstd file, of several frames perhaps.
-
-    The library's own reader takes the end of a file that was cut off for the end of its text.
-    """
-
-    def __init__(self, file: BinaryIO):
-        super().__init__()
-        self._file = file
-        self._frame: Any = None
-        self._text = memoryview(b"")
-        self._rest = b""  # of what was read, behind the end of a frame
-
-    def readable(self) -> bool:
-        """Return that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Read at most as many bytes as `buffer` holds. Raises EOFError at a torn end."""
-        while not self._text:
-            data = self._rest or self._file.read(1 << 16)
-            if not data:
-                if self._frame is not None:
-                    raise EOFError("the file ended before its last frame did")
-                return 0
-            self._decompress(data)
-        view = memoryview(buffer).cast("B")
-        count = min(len(view), len(self._text))
-        view[:count] = self._text[:count]
-        self._text = self._text[count:]
-        return count
-
-    def _decompress(self, data: bytes) -> None:
-        import zstandard
-
-        if self._frame is None:
-            self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._text, self._rest = memoryview(self._frame.decompress(data)), b""
-        if self._frame.eof:
-            self._rest, self._frame = self._frame.unused_data, None
-
-
-def _zstd_errors(name: str) -> type[Exception]:
-    if not name.endswith(".zst"):
-        return EOFError
-    import zstandard
-
-    return zstandard.ZstdError
+    check_place(start, number + 1)
 
 
 def _line_row(line: bytes, place: str, text_key: str) -> Row:
     text = text_row(line)
     assert text.text is not None
     try:
-        record = json.loads(text.text)
+        record = _parse(text.text)
     except ValueError as error:
-        return Row(fault=f"{place}: broken JSON: {error}")
+        hint = _what_it_is(line) if place.endswith(", line 1") else ""
+        return Row(fault=f"{place}: broken JSON: {error}{hint}")
     except RecursionError:
         return Row(fault=f"{place}: broken JSON: nested too deeply")
     if not isinstance(record, dict):
-        return Row(fault=f"{place}: not a JSON object but {_short(record)}")
+        hint = _ARRAY if isinstance(record, list) and record and type(record[0]) is dict else ""
+        return Row(fault=f"{place}: not a JSON object but {_short(record)}{hint}")
     if text_key not in record:
         return Row(columns=tuple(record) or ("none",))
     row = value_row(record[text_key], place)
     return row._replace(repaired=True) if text.repaired and row.text else row
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # a number of thousands of digits, which Python doesn't read
+        return json.loads(text, parse_int=float)
+
+
+_ARRAY = (
+    " (the file is a JSON array, it seems, not JSON lines: an object on each line; jq -c '.[]' "
+    "makes lines of it)"
+)
+_LONG = " (the file is one JSON object over several lines, it seems, not JSON lines)"
+
+
+def _what_it_is(line: bytes) -> str:
+    """Say what a line that isn't JSON seems to be, if that can be guessed; else nothing."""
+    if looks_like_utf16(line):
+        return " (the file is UTF-16 without a byte order mark, it seems; write it as UTF-8)"
+    if line in (b"[", b"[{"):
+        return _ARRAY
+    return _LONG if line == b"{" else ""
 
 
 def read_parquet(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
@@ -146,12 +122,8 @@ def read_parquet(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
     row = start
     try:
         parquet = pq.ParquetFile(file)
-        columns = parquet.schema_arrow.names
-        if text_key not in columns:
-            raise DataError(
-                f"{name}: data.text_key: no column {text_key!r}; "
-                f"the columns there are: {', '.join(columns)}"
-            )
+        _check_column(name, parquet.schema_arrow.names, text_key)
+        check_place(start, parquet.metadata.num_rows)
         group, row = _row_group(parquet.metadata, start)
         for number in range(group, parquet.metadata.num_row_groups):
             for batch in parquet.iter_batches(PARQUET_ROWS, [number], [text_key]):
@@ -163,10 +135,62 @@ def read_parquet(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
     except pa.ArrowException as error:
         raise BrokenFileError(f"{name}: broken Parquet at row {row}: {error}") from error
     except OSError as error:
-        # Arrow reports damaged pages and thrift headers as OSError, without an errno.
-        if error.errno is not None or type(error) is not OSError:
-            raise
+        _check_is_content(error)
         raise BrokenFileError(f"{name}: broken Parquet at row {row}: {error}") from error
+
+
+def read_arrow(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
+    """Yield the rows of an Arrow file or stream, as `save_to_disk` of `datasets` writes them.
+
+    Raises as `read_parquet` does.
+    """
+    import pyarrow as pa
+
+    row = 0
+    try:
+        for batch in _arrow_batches(file):
+            _check_column(name, batch.schema.names, text_key)
+            skip = max(0, min(start - row, len(batch)))
+            row += skip
+            for at in range(skip, len(batch), PARQUET_ROWS):
+                column = batch.column(text_key).slice(at, PARQUET_ROWS)
+                for found in _column_rows(column, name, row):
+                    yield row, found
+                    row += 1
+    except pa.ArrowException as error:
+        raise BrokenFileError(f"{name}: broken Arrow at row {row}: {error}") from error
+    except OSError as error:
+        _check_is_content(error)
+        raise BrokenFileError(f"{name}: broken Arrow at row {row}: {error}") from error
+    check_place(start, row)
+
+
+def _arrow_batches(file: BinaryIO) -> Iterator[Any]:
+    import pyarrow as pa
+
+    magic = file.read(6)
+    file.seek(0)
+    if magic != b"ARROW1":
+        with pa.ipc.open_stream(file) as reader:
+            yield from reader
+        return
+    with pa.ipc.open_file(file) as reader:
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
+
+
+def _check_column(name: str, columns: list[str], text_key: str) -> None:
+    if text_key not in columns:
+        raise DataError(
+            f"{name}: data.text_key: no column {text_key!r}; "
+            f"the columns there are: {', '.join(columns)}"
+        )
+
+
+def _check_is_content(error: OSError) -> None:
+    """Raise an error of reading again: Arrow reports damaged content as OSError without errno."""
+    if error.errno is not None or type(error) is not OSError:
+        raise error
 
 
 def _row_group(metadata, start: int) -> tuple[int, int]:

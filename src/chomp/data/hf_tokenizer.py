@@ -3,21 +3,28 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tokenizers
 
 from chomp.config.data import TokenizerConfig
 from chomp.data.hub import explain_unreachable, hub_errors
-from chomp.data.tokenizer import SpecialIds, Tokenizer, control_ids, digest, write_snapshot
+from chomp.data.library_tokenizers import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    FastTokenizer,
+    SlowTokenizer,
+)
+from chomp.data.panics import is_panic
+from chomp.data.tokenizer import SpecialIds, Tokenizer
 from chomp.errors import DataError
 
 KEY = "data.tokenizer.hf_name_or_path"
-TOKENIZER_FILE = "tokenizer.json"
-SPECIAL_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+SPECIAL_FILES = (CONFIG_FILE, "special_tokens_map.json")
+SAMPLING = ("dropout", "alpha", "nbest_size")
+"""Settings of a model that make it encode a text in other ways each time."""
 WELL_KNOWN = {
     "pad": ("<pad>", "[PAD]", "<|pad|>", "<|padding|>"),
     "bos": ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>", "<|bos|>"),
@@ -25,90 +32,6 @@ WELL_KNOWN = {
 }
 """Names of control tokens, for a `tokenizer.json` that comes without a config."""
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
-
-
-class FastTokenizer:
-    """A tokenizer of the `tokenizers` library, on all cores.
-
-    Its own template, truncation and padding are not used, and text that spells a control token
-    (`</s>`) is encoded as text.
-    """
-
-    def __init__(
-        self, backend: tokenizers.Tokenizer, special: SpecialIds, *, add_bos: bool, add_eos: bool
-    ):
-        backend.no_truncation()
-        backend.no_padding()
-        backend.encode_special_tokens = True
-        self._backend = backend
-        self.pad_id, self.bos_id, self.eos_id = special
-        self._before = control_ids("bos", special.bos, add_bos)
-        self._after = control_ids("eos", special.eos, add_eos)
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        self.fingerprint = digest(backend.to_str(), f"{special} {self._before} {self._after}")
-
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """Encode documents."""
-        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [self._framed(encoding.ids) for encoding in encodings]
-
-    def _framed(self, ids: list[int]) -> np.ndarray:
-        if ids and (self._before or self._after):
-            ids = [*self._before, *ids, *self._after]
-        return np.array(ids, np.int32)
-
-    def encode_prompt(self, text: str) -> list[int]:
-        """Encode the start of a document."""
-        return [*self._before, *self._backend.encode(text, add_special_tokens=False).ids]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, without control tokens."""
-        return self._backend.decode(list(ids), skip_special_tokens=True)
-
-    def save(self, directory: Path) -> None:
-        """Write a snapshot."""
-        special = SpecialIds(self.pad_id, self.bos_id, self.eos_id)
-        write_snapshot(directory, {"kind": "hf", **special._asdict()})
-        # Not with its own `save`, whose error on a full disk is a bare Exception.
-        (directory / TOKENIZER_FILE).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
-
-
-class SlowTokenizer:
-    """A tokenizer that exists only in Python, used through transformers."""
-
-    def __init__(self, tokenizer: Any, special: SpecialIds, *, add_bos: bool, add_eos: bool):
-        self._tokenizer = tokenizer
-        self.pad_id, self.bos_id, self.eos_id = special
-        self._before = control_ids("bos", special.bos, add_bos)
-        self._after = control_ids("eos", special.eos, add_eos)
-        vocabulary: dict[str, int] = tokenizer.get_vocab()
-        self.vocab_size = max(vocabulary.values(), default=-1) + 1
-        content = json.dumps(sorted(vocabulary.items()))
-        name = type(tokenizer).__name__
-        self.fingerprint = digest(name, content, f"{special} {self._before} {self._after}")
-
-    def _ids(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """Encode documents, one by one."""
-        found = [self._ids(text) for text in texts]
-        framed = [[*self._before, *ids, *self._after] if ids else [] for ids in found]
-        return [np.array(ids, np.int32) for ids in framed]
-
-    def encode_prompt(self, text: str) -> list[int]:
-        """Encode the start of a document."""
-        return [*self._before, *self._ids(text)]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, without control tokens."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
-
-    def save(self, directory: Path) -> None:
-        """Write a snapshot."""
-        special = SpecialIds(self.pad_id, self.bos_id, self.eos_id)
-        write_snapshot(directory, {"kind": "hf", **special._asdict()})
-        self._tokenizer.save_pretrained(str(directory))
 
 
 def load_hf_tokenizer(
@@ -121,7 +44,7 @@ def load_hf_tokenizer(
         snapshot: a folder written by `save`, read instead.
         special: the snapshot's ids, or the model's, used without `auto_set_special_tokens`.
     """
-    add = {"add_bos": config.add_bos, "add_eos": config.add_eos}
+    bos, eos = config.add_bos, config.add_eos
     own = config.auto_set_special_tokens and snapshot is None
     source = str(snapshot or os.path.expanduser(config.hf_name_or_path or ""))
     if not source:
@@ -131,16 +54,19 @@ def load_hf_tokenizer(
     if folder is not None and file is None and not config.hf_trust_remote_code:
         file = folder / TOKENIZER_FILE
     if file is not None and file.is_file():
-        backend = read_tokenizer_file(file)
+        backend, notes = read_tokenizer_file(file)
+        if folder != file:
+            _add_tokens(backend, file.parent)
         found = special_ids(backend, file.parent, bare=folder == file) if own else special
-        return FastTokenizer(backend, found, **add)
+        return FastTokenizer(backend, found, add_bos=bos, add_eos=eos, notes=notes)
     tokenizer = _from_transformers(str(folder or source), config.hf_trust_remote_code)
     if own:
         special = SpecialIds(tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, tokenizers.Tokenizer):
-        return FastTokenizer(backend, special, **add)
-    return SlowTokenizer(tokenizer, special, **add)
+        backend, notes = _without_sampling(backend.to_str(), source)
+        return FastTokenizer(backend, special, add_bos=bos, add_eos=eos, notes=notes)
+    return SlowTokenizer(tokenizer, special, add_bos=bos, add_eos=eos)
 
 
 def _find(source: str) -> Path | None:
@@ -175,12 +101,56 @@ def _download(repository: str, name: str, local_only: bool) -> Path | None:
         raise DataError(f"{KEY}: {repository!r} can't be loaded: {error}") from error
 
 
-def read_tokenizer_file(path: Path) -> tokenizers.Tokenizer:
-    """Read a `tokenizer.json`. Raises DataError if it isn't one."""
+def read_tokenizer_file(path: Path) -> tuple[tokenizers.Tokenizer, list[str]]:
+    """Read a `tokenizer.json`; returns notes too. Raises DataError if it isn't one."""
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises no narrower class
+        text = path.read_text(encoding="utf-8")
+        return _without_sampling(text, str(path))
+    except (Exception, BaseException) as error:  # the library raises no narrower class, and panics
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         raise DataError(f"{KEY}: {path} is not a tokenizer.json: {error}") from error
+
+
+def _without_sampling(text: str, source: str) -> tuple[tokenizers.Tokenizer, list[str]]:
+    """Make a tokenizer of its JSON, one that encodes a text in one way only."""
+    content = json.loads(text)
+    model = content.get("model") if isinstance(content, dict) else None
+    found = [name for name in SAMPLING if isinstance(model, dict) and model.get(name)]
+    if not found or not isinstance(model, dict):
+        return tokenizers.Tokenizer.from_str(text), []
+    settings = ", ".join(f"{name} {model[name]}" for name in found)
+    content["model"] = model | dict.fromkeys(found)
+    note = (
+        f"{KEY}: {source} encodes the same text in other ways each time ({settings}); that is "
+        "switched off, as no run could be resumed exactly"
+    )
+    return tokenizers.Tokenizer.from_str(json.dumps(content)), [note]
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, folder: Path) -> None:
+    """Add the tokens that only the config beside a tokenizer has. Raises DataError."""
+    declared = _read_json(folder / CONFIG_FILE).get("added_tokens_decoder")
+    if not isinstance(declared, Mapping):
+        return
+    for key in sorted((key for key in declared if key.isdecimal()), key=int):
+        token = declared[key]
+        content = token.get("content") if isinstance(token, Mapping) else None
+        if not isinstance(content, str) or backend.token_to_id(content) is not None:
+            continue
+        flags = {
+            name: token[name] is True
+            for name in ("lstrip", "rstrip", "single_word", "normalized")
+            if name in token
+        }
+        special = token.get("special") is True
+        add = backend.add_special_tokens if special else backend.add_tokens
+        add([tokenizers.AddedToken(content, special=special, **flags)])
+        if (got := backend.token_to_id(content)) != int(key):
+            raise DataError(
+                f"{KEY}: {folder / CONFIG_FILE} gives {content!r} the id {key}, but the next free "
+                f"one of {TOKENIZER_FILE} is {got}; the two files don't fit"
+            )
 
 
 def special_ids(backend: tokenizers.Tokenizer, folder: Path, *, bare: bool) -> SpecialIds:
@@ -224,6 +194,8 @@ def _from_transformers(source: str, trust_remote_code: bool) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, ImportError, *hub_errors()) as error:
-        reason = " ".join(str(error).split())  # it comes in several lines
+    except BaseException as error:  # whatever the code of a tokenizer's class raises
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__  # it comes in several lines
         raise DataError(f"{KEY}: {source!r} can't be loaded: {reason}") from error

@@ -20,6 +20,9 @@ from chomp.data.packing import Packed
 from chomp.errors import DataError
 from chomp.types import Drawn
 
+BARREN_BATCHES = 100
+"""A corpus that gives no target in so many batches is refused."""
+
 
 class Share(NamedTuple):
     """The rows of each microbatch that a process lays out, and the lanes that these come from."""
@@ -88,6 +91,8 @@ class LaneBatchIterator(grain.DatasetIterator[Drawn]):
         super().__init__(list(lanes.values()))
         self._lanes, self._share = lanes, share
         self._layout = layout._replace(batch=len(share.rows))
+        self._start = self.get_state()
+        self._checked = False
 
     def get_state(self) -> dict[str, Any]:
         """Return the places of the lanes."""
@@ -105,8 +110,37 @@ class LaneBatchIterator(grain.DatasetIterator[Drawn]):
             )
         for lane, rows in self._lanes.items():
             rows.set_state(states[lane.number])
+        self._checked = state != self._start
 
     def __next__(self) -> Drawn:
+        drawn = self._draw()
+        if not self._checked and not drawn.stats.targets:
+            self._check_targets(drawn.stats.epoch)
+        self._checked = True
+        return drawn
+
+    def _check_targets(self, epoch: int) -> None:
+        """Look ahead of a first batch without targets for one. Raises DataError if none comes."""
+        after = self.get_state()
+        for _ in range(BARREN_BATCHES):
+            if epoch >= 2:  # shuffled rows of the first epoch may come after the second's first
+                break
+            try:
+                stats = self._draw().stats
+            except StopIteration:
+                break
+            if stats.targets:
+                self.set_state(after)
+                return
+            epoch = stats.epoch
+        raise DataError(
+            "the corpus gives no token to predict: what comes first in a document isn't predicted "
+            "from another one (data.mask_boundary_loss, data.isolate_documents), nor EOS with "
+            "data.train_on_eos: false, and there is nothing else; is data.tokenizer.max_doc_tokens "
+            "too small, or data.text_key another text's?"
+        )
+
+    def _draw(self) -> Drawn:
         share, accum = self._share, self._layout.accum
         size = share.rows_of_lane
         given = {

@@ -65,6 +65,17 @@ def open_regular(path: str) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def plain_path(path: str) -> str:
+    """Return the path without detours, where these lead nowhere else.
+
+    After a link `..` is the folder above its target, which the path's text doesn't show.
+    """
+    plain = os.path.normpath(path)
+    if ".." in path and os.path.realpath(plain) != os.path.realpath(path):
+        return path
+    return plain
+
+
 def kind_of(path: str) -> str:
     """Say what a path that isn't a regular file is."""
     mode = os.stat(path).st_mode

@@ -8,15 +8,23 @@ and copy every feature per token; concat-then-split has no way to say where a do
 """
 
 import bisect
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grain.python as grain
 import numpy as np
 
+from chomp.data.continuing import misfit
+
 MIN_ROWS = 64
 """A round of bin packing holds at least this many rows' worth of tokens: its last row is partly
 empty, and the share of one row in a round must be small also when documents are short."""
+ROUND_BYTES = 1 << 23
+"""A round with enough tokens ends after this much text, however few documents that is: encoding
+more would delay a start by more than a second or two."""
+BEFORE_ALL = -1
+"""The epoch before the first."""
 
 
 class Encoded(NamedTuple):
@@ -78,7 +86,7 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken."""
         self._parent.set_state(state["parent"])
-        self._restart(state["parent"], state["document"], state["token"])
+        self._restart(state["parent"], state.get("document", 0), state.get("token", 0))
 
     def __next__(self) -> Packed:
         row: Packed = []
@@ -86,6 +94,7 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
         while room:
             if self._block is None:
                 self._block = next(self._parent, [])
+                self._check_place(self._block)
             if self._document < len(self._block):
                 room -= self._take(self._block[self._document], room, row)
                 continue
@@ -97,6 +106,13 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
         if room == self._time:  # the end: at most counts are left
             raise StopIteration
         return row
+
+    def _check_place(self, block: Block) -> None:
+        if self._document > len(block):
+            raise misfit(f"document {self._document} of {len(block)} that were read together")
+        size = len(block[self._document].tokens) if self._document < len(block) else 0
+        if self._token and self._token >= size:
+            raise misfit(f"token {self._token} of a document of {size}")
 
     def _take(self, document: Encoded, room: int, row: Packed) -> int:
         tokens = document.tokens[self._token : self._token + room]
@@ -111,8 +127,9 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
 class BinRows(grain.IterDataset[Packed]):
     """Whole documents in rows, best fit; those longer than `time` are cut into pieces first.
 
-    Works in rounds: at least `buffer` documents and `MIN_ROWS` rows' worth of tokens are gathered,
-    packed and given out, in order of each row's first document or, with a `seed`, shuffled.
+    Works in rounds: documents are gathered, packed and given out, in order of each row's first
+    document or, with a `seed`, shuffled. A round has at least `MIN_ROWS` rows' worth of tokens,
+    and ends with `buffer` documents, with `ROUND_BYTES` of text, or when it has a whole epoch.
     """
 
     def __init__(
@@ -132,7 +149,12 @@ class BinRows(grain.IterDataset[Packed]):
 
 
 class BinIterator(grain.DatasetIterator[Packed]):
-    """State: the parent's before the round in hand, the round's number, the next row in it."""
+    """State: the parent's before the round in hand, the round's number, the next row in it, and
+    the epoch of the last document before the round.
+
+    States of earlier versions have no such epoch: their rounds end with `buffer` documents only,
+    and so do those that follow.
+    """
 
     def __init__(
         self,
@@ -147,46 +169,75 @@ class BinIterator(grain.DatasetIterator[Packed]):
         self._buffer = buffer
         self._max_pieces = max_pieces
         self._seed = seed
-        self._restart(self._parent.get_state(), 0, 0)
+        self._ahead: Block | None = None
+        self._restart(self._parent.get_state(), 0, 0, BEFORE_ALL)
 
-    def _restart(self, parent: dict[str, Any], number: int, row: int) -> None:
-        self._before, self._round, self._row = parent, number, row
+    def _restart(self, parent: dict[str, Any], number: int, row: int, epoch: int | None) -> None:
+        self._before, self._round, self._row, self._epoch = parent, number, row, epoch
         self._rows: list[Packed] | None = None
 
     def get_state(self) -> dict[str, Any]:
         """Return the round and the row in it that comes next."""
-        return {"parent": self._before, "round": self._round, "row": self._row}
+        epoch = {} if self._epoch is None else {"epoch": self._epoch}
+        return {"parent": self._before, "round": self._round, "row": self._row} | epoch
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken."""
         self._parent.set_state(state["parent"])
-        self._restart(state["parent"], state["round"], state["row"])
+        self._ahead = None
+        epoch = state.get("epoch", None if "row" in state else BEFORE_ALL)
+        self._restart(state["parent"], state.get("round", 0), state.get("row", 0), epoch)
 
     def __next__(self) -> Packed:
         if self._rows is None:
             self._rows = self._pack_round()
+            if self._row and self._row >= len(self._rows):
+                raise misfit(f"row {self._row} of {len(self._rows)} that were packed together")
         if not self._rows:
             raise StopIteration
         row = self._rows[self._row]
         self._row += 1
         if self._row == len(self._rows):
-            self._restart(self._parent.get_state(), self._round + 1, 0)
+            epoch = None if self._epoch is None else self._last_epoch
+            self._restart(self._end, self._round + 1, 0, epoch)
         return row
 
     def _pack_round(self) -> list[Packed]:
-        documents: list[Encoded] = []
-        tokens = 0
-        while len(documents) < self._buffer or tokens < MIN_ROWS * self._time:
-            block = next(self._parent, None)
-            if block is None:
-                break
-            documents += block
-            tokens += sum(len(document.tokens) for document in block)
+        documents = self._gather()
         rows = pack_best_fit(cut(documents, self._time), self._time, self._max_pieces)
         if self._seed is None:
             return rows
         order = np.random.default_rng([self._seed, self._round]).permutation(len(rows))
         return [rows[i] for i in order]
+
+    def _gather(self) -> list[Encoded]:
+        """Return a round's documents; leaves the parent's state after them, and their epoch."""
+        documents: list[Encoded] = []
+        tokens = size = 0
+        whole = math.inf  # the first epoch that begins in this round
+        while True:
+            enough = tokens >= MIN_ROWS * self._time
+            if enough and len(documents) >= self._buffer:
+                break
+            bounded = enough and self._epoch is not None
+            if bounded and (size >= ROUND_BYTES or documents[-1].epoch > whole):
+                break
+            before = self._end if self._ahead else self._parent.get_state()
+            block, self._ahead = self._ahead or next(self._parent, None), None
+            if block is None:
+                break
+            if bounded and block[0].epoch > whole:
+                self._ahead, self._end = block, before
+                break
+            if self._epoch is not None and not documents:
+                whole = max(block[0].epoch, self._epoch + 1)
+            documents += block
+            tokens += sum(len(document.tokens) for document in block)
+            size += sum(document.bytes for document in block)
+        if self._ahead is None:
+            self._end = self._parent.get_state()
+        self._last_epoch = documents[-1].epoch if documents else BEFORE_ALL
+        return documents
 
 
 def cut(documents: Sequence[Encoded], time: int) -> list[Piece]:

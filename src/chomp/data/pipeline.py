@@ -6,8 +6,10 @@ Up to packing each lane has a chain of its own. Prepared tokens come in where te
 encoded.
 """
 
+import logging
 import threading
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain.python as grain
@@ -25,6 +27,8 @@ from chomp.data.sources import open_prepared, open_texts
 from chomp.data.streams import Samples
 from chomp.data.tokenizer import Tokenizer
 from chomp.types import ROW_BITS, Drawn
+
+log = logging.getLogger(__name__)
 
 
 class Data:
@@ -45,12 +49,18 @@ class Data:
         fingerprint: Fingerprint,
         closing: threading.Event,
         layout: Layout,
+        evaluated: str = "",
+        notes: Sequence[str] = (),
     ):
         self.train = train
         self.samples = samples
         self.evaluation = evaluation
         self.corpus = corpus
         self.fingerprint = fingerprint
+        self.evaluated = evaluated
+        """What the evaluation documents are, in words; empty: there is no evaluation."""
+        self.notes = notes
+        """What the user should know about the corpus."""
         self._layout = layout
         # Threads and iterators must be gone before the interpreter takes itself apart.
         self._finalizer = weakref.finalize(self, _close, train, samples, closing)
@@ -97,6 +107,7 @@ def open_data(
     evaluate: bool = True,
     lanes: int | None = None,
     rows: range | None = None,
+    warn: Callable[[str], None] = log.warning,
 ) -> Data:
     """Open a config's corpus.
 
@@ -111,15 +122,17 @@ def open_data(
         evaluate: whether an evaluation set is needed: documents are held out only then.
         lanes: parts that the corpus is read in; None: as the config says for one process.
         rows: of each microbatch, those that this process lays out; None: all.
+        warn: takes a line for the user, from any thread.
 
-    Raises DataError if the corpus can't be opened or is too small, or the lanes don't fit.
+    Raises DataError if the corpus can't be opened, the evaluation documents can't be read or give
+    nothing to predict, or the lanes don't fit.
     """
     share = share_of(lanes or lanes_at_start(config, batch, processes=1), batch, rows)
     closing = threading.Event()
     if config.backend == "tokens":
         source = open_prepared(config, tokenizer, evaluate=evaluate)
     else:
-        source = open_texts(config, tokenizer, reading_of(config, closing), evaluate=evaluate)
+        source = open_texts(config, tokenizer, reading_of(config, closing, warn), evaluate=evaluate)
     layout = Layout(
         *(accum, batch, time, pad_id, eos_id),
         mask_boundaries=config.mask_boundary_loss or config.isolate_documents,
@@ -133,6 +146,8 @@ def open_data(
         max_pieces=config.packing_max_docs_per_bin,
         rows=share.rows,
     )
+    if evaluate:
+        evaluation.prepare()  # what is wrong with it must not end a run hours later
     packed = {
         lane: packed_rows(source.blocks(lane), config, time, lane.seed(config.seed))
         for lane in share.own
@@ -146,6 +161,8 @@ def open_data(
         {"backend": config.backend, **source.fingerprint},
         closing,
         layout._replace(batch=len(share.rows)),
+        source.evaluated if evaluate else "",
+        source.notes,
     )
 
 

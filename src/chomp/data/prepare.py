@@ -73,7 +73,7 @@ def prepare(
         DiskError: the folder can't be written to.
     """
     closing = threading.Event()
-    texts = find_texts(config, reading_of(config, closing))
+    texts = find_texts(config, reading_of(config, closing), evaluate=evaluate)
     plan = _plan(config, tokenizer, texts, evaluate=evaluate, shard_tokens=shard_tokens)
     on_disk(out, lambda: out.mkdir(parents=True, exist_ok=True))
     with locked(out):

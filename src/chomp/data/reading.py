@@ -3,6 +3,7 @@
 import itertools
 import logging
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from chomp.config.data import DataConfig
@@ -26,9 +27,24 @@ class Reading(NamedTuple):
     """Seconds without a byte after which a connection counts as broken."""
     closing: threading.Event
     """Set when nobody wants the documents any more: ends waiting for a retry."""
+    warn: Callable[[str], None] = log.warning
+    """Takes a line for the user."""
+
+    corpus: str = "the corpus"
+    """What messages call it."""
+
+    def silent(self) -> "Reading":
+        """Return the same without lines for the user."""
+        return self._replace(warn=_no_one)
 
 
-def reading_of(config: DataConfig, closing: threading.Event) -> Reading:
+def _no_one(line: str) -> None:
+    """Take a line that another stream of the same documents says."""
+
+
+def reading_of(
+    config: DataConfig, closing: threading.Event, warn: Callable[[str], None] = log.warning
+) -> Reading:
     """Return how the section `data` says to read."""
     return Reading(
         config.text_key,
@@ -37,6 +53,7 @@ def reading_of(config: DataConfig, closing: threading.Event) -> Reading:
         config.retry_delay_sec,
         config.timeout_sec,
         closing,
+        warn,
     )
 
 

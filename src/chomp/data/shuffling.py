@@ -9,6 +9,7 @@ from typing import Any
 import grain.python as grain
 import numpy as np
 
+from chomp.data.continuing import misfit
 from chomp.data.documents import Document
 
 
@@ -54,6 +55,8 @@ class WindowShuffleIterator(grain.DatasetIterator[Document]):
     def __next__(self) -> Document:
         if self._window is None:
             self._window, self._end = self._read_window()
+            if self._place and self._place >= len(self._window):
+                raise misfit(f"document {self._place} of a window of {len(self._window)}")
             del self._window[len(self._window) - self._place :]
         if not self._window:
             raise StopIteration

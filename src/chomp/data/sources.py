@@ -11,10 +11,12 @@ from chomp.data.documents import Document, DocumentStream
 from chomp.data.encoding import EncodedBlocks, encode
 from chomp.data.files import Corpus, find_files, given_texts, standard_library
 from chomp.data.fingerprint import Fingerprint
+from chomp.data.held_out import Chosen, cut_in_two
 from chomp.data.lane import Lane
 from chomp.data.packing import Block, Encoded
+from chomp.data.patterns import Inode, find_paths
 from chomp.data.reading import Reading
-from chomp.data.streams import Chosen, Split
+from chomp.data.streams import Split
 from chomp.data.token_corpus import (
     TokenCorpus,
     as_corpus,
@@ -44,6 +46,10 @@ class Source(NamedTuple):
     """The same as texts, in another order."""
     evaluation: Callable[[], Sequence[Encoded]]
     """Reads those evaluated on."""
+    evaluated: str = ""
+    """What these are, in words."""
+    notes: Sequence[str] = ()
+    """What the user should know about all of it."""
 
 
 class Texts(NamedTuple):
@@ -51,16 +57,19 @@ class Texts(NamedTuple):
 
     corpus: Corpus
     own: Corpus | None
-    """The evaluation documents' own corpus, if the config names one."""
+    """The evaluation documents' own corpus, if there is one."""
     split: Split
     chosen: Chosen
     """The evaluation documents."""
+    evaluated: str
+    """What these are, in words; empty: they are held out of the corpus."""
+    notes: Sequence[str]
 
     def held_out(self, *, evaluate: bool) -> frozenset[int]:
-        """Return the keys of the documents to leave out. Raises DataError if none would be left."""
+        """Return the keys of the documents to leave out of training."""
         if self.own is not None or not evaluate:
             return frozenset()
-        return self.chosen.keys_to_hold_out()
+        return self.chosen.keys()
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -72,38 +81,53 @@ class Texts(NamedTuple):
         }
 
 
-def find_texts(config: DataConfig, reading: Reading) -> Texts:
+def find_texts(config: DataConfig, reading: Reading, *, evaluate: bool = True) -> Texts:
     """Find a config's texts. Raises DataError if they can't be opened."""
-    corpus = open_corpus(config, reading)
+    own, evaluated, notes = open_evaluation_corpus(config, reading, evaluate=evaluate)
+    corpus = open_corpus(config, reading, own)
+    notes = [*notes, *corpus.notes, *(own.notes if own else ())]
     seed = config.seed % SEEDS
-    split = Split(corpus, reading, config.shuffle, config.shuffle_buffer_size)
-    own = open_evaluation_corpus(config, reading)
 
-    def stream() -> grain.IterDataset[Document]:
-        if own is None:
-            return split.stream(seed, split.window, repeat=False)
-        return DocumentStream(own.shards, reading, repeat=False, seed=None)
+    def texts_of(corpus: Corpus, own: Corpus | None, asked: int | None) -> Texts:
+        split = Split(corpus, reading, config.shuffle, config.shuffle_buffer_size)
 
-    return Texts(corpus, own, split, Chosen(stream, config.max_eval_samples))
+        def stream() -> grain.IterDataset[Document]:
+            if own is None:
+                return split.stream(seed, split.window, repeat=False)
+            named = reading.silent()._replace(corpus="the evaluation documents' corpus")
+            return DocumentStream(own.shards, named, repeat=False, seed=None)
+
+        chosen = Chosen(stream, asked, held_out=own is None)
+        return Texts(corpus, own, split, chosen, evaluated, notes)
+
+    texts = texts_of(corpus, own, config.max_eval_samples)
+    if not evaluate or own is not None:
+        return texts
+    notes += [texts.chosen.note] * bool(texts.chosen.note)
+    if (only := texts.chosen.only) is None:
+        return texts
+    halves = cut_in_two(list(corpus.shards), only)
+    evaluated = f"the last {halves.characters:,} characters of the only document"
+    last = Corpus(halves.last, {"part": evaluated})
+    return texts_of(corpus._replace(shards=halves.first), last, None)
 
 
 def open_texts(
     config: DataConfig, tokenizer: Tokenizer, reading: Reading, *, evaluate: bool
 ) -> Source:
     """Open a config's texts, to be encoded as they are read."""
-    texts = find_texts(config, reading)
+    texts = find_texts(config, reading, evaluate=evaluate)
     held_out = texts.held_out(evaluate=evaluate)
     split, seed = texts.split, config.seed % SEEDS
     most = config.tokenizer.max_doc_tokens
 
     def blocks(lane: Lane) -> grain.IterDataset[Block]:
-        return EncodedBlocks(
-            split.stream(seed, split.window, repeat=config.repeat, held_out=held_out, lane=lane),
-            tokenizer,
-            most,
-            # A round of bins would end otherwise than in a mended file.
-            short_before_error=config.packing_mode == "sequential",
+        stream = split.stream(
+            *(seed, split.window), repeat=config.repeat, held_out=held_out, lane=lane, tell=True
         )
+        # A round of bins would end otherwise than in a mended file.
+        ordered = config.packing_mode == "sequential"
+        return EncodedBlocks(stream, tokenizer, most, short_before_error=ordered)
 
     samples = split.stream(
         (seed + SAMPLE_SEED) % SEEDS,
@@ -117,6 +141,8 @@ def open_texts(
         blocks,
         samples,
         lambda: encode(texts.chosen.documents(), tokenizer, most),
+        texts.evaluated or "held out of training",
+        texts.notes,
     )
 
 
@@ -151,10 +177,11 @@ def open_prepared(config: DataConfig, tokenizer: Tokenizer, *, evaluate: bool) -
             corpus.train, tokenizer, seed=(seed + SAMPLE_SEED) % SEEDS if config.shuffle else None
         ),
         lambda: [corpus.evaluation.document(number) for number in range(count)],
+        "kept apart when the tokens were prepared",
     )
 
 
-def _evaluation_documents(corpus: TokenCorpus, most: int) -> int:
+def _evaluation_documents(corpus: TokenCorpus, most: int | None) -> int:
     """Return how many documents to evaluate on. Raises DataError if not enough are kept apart."""
     kept = corpus.manifest.plan["evaluation"]
     if kept is None:
@@ -162,36 +189,72 @@ def _evaluation_documents(corpus: TokenCorpus, most: int) -> int:
             f"data.tokens_dir: {corpus.folder} keeps no documents apart for evaluation: it was "
             "prepared with train.eval_every: 0; set that here too, or prepare it again"
         )
-    if most > kept["max_eval_samples"]:
+    there = kept["max_eval_samples"] or len(corpus.evaluation)
+    if most is not None and most > there:
         raise DataError(
-            f"data.max_eval_samples: {corpus.folder} was prepared with "
-            f"{kept['max_eval_samples']} (got {most}); set it to that or less, or prepare it again"
+            f"data.max_eval_samples: {corpus.folder} was prepared with {there} (got {most}); set "
+            "it to that or less, or prepare it again"
         )
-    return min(most, len(corpus.evaluation))
+    return min(most or there, len(corpus.evaluation))
 
 
-def open_corpus(config: DataConfig, reading: Reading) -> Corpus:
-    """Open the training documents' corpus."""
+def open_corpus(config: DataConfig, reading: Reading, own: Corpus | None = None) -> Corpus:
+    """Open the training documents' corpus.
+
+    Args:
+        config: the section `data`.
+        reading: how files are read.
+        own: the evaluation documents' own corpus, which is never trained on.
+
+    Raises DataError if it can't be opened.
+    """
     match config.backend:
         case "builtin":
             return standard_library()
         case "local_text":
             return given_texts(config.local_text or ())
         case "files":
-            return find_files("data.files", config.files, config.text_key)
+            # Whether there is evaluation or not: it is the same corpus.
+            taken: frozenset[Inode] = frozenset()
+            if config.eval_files:
+                taken = find_paths("data.eval_files", config.eval_files, config.text_key).inodes
+            return find_files(
+                "data.files", config.files, config.text_key, config.document_separator, taken
+            )
         case "tokens":
             return as_corpus(open_token_corpus(Path(config.tokens_dir or "")))
         case "hf":
-            return _open_split(config, "data.hf_split", config.hf_split, reading)
+            corpus = _open_split(config, "data.hf_split", config.hf_split, reading)
+            names = {shard.name for shard in own.shards} if own else set()
+            if shared := [shard.name for shard in corpus.shards if shard.name in names]:
+                raise DataError(
+                    f"data.hf_eval_split: {config.hf_eval_split!r} has files that are trained on "
+                    f"too, such as {shared[0]}; name another split, or null to hold documents out"
+                )
+            return corpus
 
 
-def open_evaluation_corpus(config: DataConfig, reading: Reading) -> Corpus | None:
-    """Open the corpus that is only for evaluation, if the config names one."""
+def open_evaluation_corpus(
+    config: DataConfig, reading: Reading, *, evaluate: bool
+) -> tuple[Corpus | None, str, list[str]]:
+    """Open the corpus that is only for evaluation, if there is one.
+
+    Returns it, what it is in words, and what the user should know.
+    """
     if config.backend == "files" and config.eval_files:
-        return find_files("data.eval_files", config.eval_files, config.text_key)
-    if config.backend == "hf" and config.hf_eval_split is not None:
-        return _open_split(config, "data.hf_eval_split", config.hf_eval_split, reading)
-    return None
+        corpus = find_files(
+            "data.eval_files", config.eval_files, config.text_key, config.document_separator
+        )
+        return corpus, "of data.eval_files", []
+    if config.backend != "hf" or config.hf_eval_split is None or not evaluate:
+        return None, "", []
+    from chomp.data.datasets_source import NoSplitError
+
+    try:
+        corpus = _open_split(config, "data.hf_eval_split", config.hf_eval_split, reading)
+    except NoSplitError as error:
+        return None, "", [f"{error}; evaluating on documents held out of training instead"]
+    return corpus, f"of the split {config.hf_eval_split!r}", []
 
 
 def _open_split(config: DataConfig, key: str, split: str, reading: Reading) -> Corpus:

@@ -1,7 +1,5 @@
 """Streams of documents: the shuffled training split, samples of it, and what is held out."""
 
-from collections.abc import Callable
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import grain.python as grain
@@ -12,7 +10,6 @@ from chomp.data.holding_out import HoldOut
 from chomp.data.lane import WHOLE, Lane
 from chomp.data.reading import Reading
 from chomp.data.shuffling import WindowShuffle
-from chomp.errors import DataError
 
 
 class Samples:
@@ -74,12 +71,16 @@ class Split(NamedTuple):
         repeat: bool,
         held_out: frozenset[int] = frozenset(),
         lane: Lane = WHOLE,
+        tell: bool = False,
     ) -> grain.IterDataset[Document]:
-        """Return a lane's documents without those held out, shuffled if the config says so."""
+        """Return a lane's documents without those held out, shuffled if the config says so.
+
+        With `tell` the user is told if many are skipped.
+        """
         seed = lane.seed(seed)
         documents: grain.IterDataset[Document] = DocumentStream(
             self.corpus.shards,
-            self.reading,
+            self.reading if tell else self.reading.silent(),
             repeat=repeat,
             seed=seed if self.shuffle else None,
             lane=lane,
@@ -89,38 +90,3 @@ class Split(NamedTuple):
         if not self.shuffle:
             return documents
         return WindowShuffle(documents, size=window, seed=seed)
-
-
-class Chosen:
-    """The first `count` documents of a stream, read when they are first needed."""
-
-    def __init__(self, stream: Callable[[], grain.IterDataset[Document]], count: int):
-        self._stream = stream
-        self._count = count
-
-    @cached_property
-    def _read(self) -> tuple[list[Document], bool]:
-        documents: list[Document] = []
-        iterator = self._stream().__iter__()
-        for document in iterator:
-            if document.text and len(documents) == self._count:
-                return documents, True
-            if document.text:
-                documents.append(document._replace(skipped=0))
-        return documents, False
-
-    def documents(self) -> list[Document]:
-        """Return them."""
-        return self._read[0]
-
-    def keys_to_hold_out(self) -> frozenset[int]:
-        """Return their keys. Raises DataError if no other document is left."""
-        documents, more = self._read
-        if not more:
-            raise DataError(
-                f"data.max_eval_samples: {self._count} documents are to be held out for "
-                f"evaluation, but the corpus has only {len(documents)}: nothing would be left to "
-                f"train on; set it below {len(documents)}, give evaluation data of its own "
-                "(data.eval_files or data.hf_eval_split), or set train.eval_every: 0"
-            )
-        return frozenset(document.key for document in documents)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chomp.config.data import DataConfig, TokenizerConfig
-from chomp.data.documents import Row, Shard
+from chomp.data.documents import Shard
 from chomp.data.files import Corpus
 from chomp.data.fingerprint import FULL_DIGEST_BYTES, Fingerprint
 from chomp.data.packing import Encoded
+from chomp.data.rows import Row
 from chomp.data.token_files import (
     MANIFEST,
     PROGRESS,

@@ -35,6 +35,8 @@ class Tokenizer(Protocol):
     eos_id: int | None
     fingerprint: str
     """Equal for tokenizers that give equal ids."""
+    notes: Sequence[str]
+    """What the user should know about it."""
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """Encode documents, with BOS and EOS if the config adds them; int32, [tokens] each."""
@@ -46,6 +48,13 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, without control tokens; invalid UTF-8 is replaced."""
+        ...
+
+    def byte_count(self, ids: Sequence[int]) -> int:
+        """Count the UTF-8 bytes of the text that the beginning of a document stands for.
+
+        Of a character that is cut those count whose tokens are there.
+        """
         ...
 
     def save(self, directory: Path) -> None:
@@ -63,6 +72,7 @@ class ByteTokenizer:
         self.vocab_size = offset + 256
         self._before = control_ids("bos", self.bos_id, add_bos)
         self._after = control_ids("eos", self.eos_id, add_eos)
+        self.notes: Sequence[str] = ()
         self.fingerprint = digest(f"byte {offset} {below} {self._before} {self._after}")
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
@@ -86,6 +96,11 @@ class ByteTokenizer:
         """Return the text of ids; ids that are no bytes are left out."""
         data = np.asarray(ids, np.int64) - self.offset
         return data[(data >= 0) & (data < 256)].astype(np.uint8).tobytes().decode(errors="replace")
+
+    def byte_count(self, ids: Sequence[int]) -> int:
+        """Count the bytes among ids."""
+        data = np.asarray(ids, np.int64) - self.offset
+        return int(np.count_nonzero((data >= 0) & (data < 256)))
 
     def save(self, directory: Path) -> None:
         """Write a snapshot."""

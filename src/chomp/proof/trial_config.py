@@ -41,7 +41,8 @@ def trial_values(config: Config, *, steps: int, small: bool) -> dict[str, Any]:
     optim["warmup_steps"] = min(optim["warmup_steps"], steps - 1)
     train |= {"steps": steps, "log_every": 1, "profile": False}
     train |= {name: max(2, steps // 3) for name in ("eval_every", "generate_every") if train[name]}
-    data["max_eval_samples"] = min(data["max_eval_samples"], EVALUATION_DOCUMENTS)
+    asked = data["max_eval_samples"] or EVALUATION_DOCUMENTS
+    data["max_eval_samples"] = min(asked, EVALUATION_DOCUMENTS)
     values["checkpoint"] |= {"enabled": True, "root_dir": None, "save_every": save_every(steps)}
     values["checkpoint"]["save_every_minutes"] = None
     values["logging"] |= {"metrics_file": "metrics.jsonl", "ledger_every": 1, "run_dir": None}

@@ -156,6 +156,7 @@ class Log:
             "docs_seen": now.docs_seen,
             "docs_truncated": now.docs_truncated,
             "docs_skipped": now.docs_skipped,
+            "docs_skipped_share": now.docs_skipped / max(1, now.docs_seen + now.docs_skipped),
             "docs_repaired": now.docs_repaired,
             "read_retries": self._read_retries(),
             "updates_rejected": int(rejected),

@@ -1,0 +1,106 @@
+"""Where the data goes on when it isn't what it was when its place was saved."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from chomp.errors import DataError
+
+State = dict[str, Any]
+
+CORPUS_KEYS = {
+    "data.backend",
+    "data.files",
+    "data.hf_dataset",
+    "data.hf_name",
+    "data.hf_split",
+    "data.local_text",
+    "data.builtin",
+    "data.tokens_dir",
+}
+"""Keys that name a corpus. One of them alone may be a new name of the same."""
+DOCUMENT_KEYS = {"data.text_key", "data.document_separator", "data.shuffle", "data.seed"}
+"""Keys that decide which documents come in which order."""
+WINDOW_KEYS = {
+    "data.shuffle_buffer_size",
+    "data.max_eval_samples",
+    "data.eval_files",
+    "data.hf_eval_split",
+    "train.eval_every",
+}
+"""Keys that decide which documents a window of shuffling holds."""
+ROW_KEYS = {
+    "data.tokens",
+    "data.tokenizer.max_doc_tokens",
+    "data.packing_mode",
+    "data.packing_buffer_docs",
+    "data.packing_max_docs_per_bin",
+}
+"""Keys that decide how documents fill rows."""
+CONTENT = "data.content."
+EVALUATION = CONTENT + "evaluation "
+
+
+def misfit(what: str) -> DataError:
+    """Return the error for a saved place that the documents don't have."""
+    return DataError(
+        f"the saved place in the data isn't in it: {what}; put the data back as it was, or start "
+        "it from its beginning with --allow-change data"
+    )
+
+
+def check_place(start: int, rows: int) -> None:
+    """Check that a saved place isn't beyond a file's end. Raises DataError."""
+    if start > rows:
+        raise misfit(f"row {start} of a file or shard of {rows} rows")
+
+
+def place_after_changes(
+    state: State, start: State, changed: Collection[str], allowed: Collection[str], *, bins: bool
+) -> tuple[State, str]:
+    """Return the place to go on from, and what to say about it (nothing: it is the saved one).
+
+    A changed content is taken for the same corpus, mended, if only `data.content` may change;
+    else for another one, which is read from its beginning.
+
+    Args:
+        state: as it was saved.
+        start: of the data as it is now, at its beginning.
+        changed: dotted keys of settings and fingerprints that differ.
+        allowed: what the user allows to change.
+        bins: whether rows are packed by best fit.
+    """
+    content = [key for key in changed if key.startswith(CONTENT) and not key.startswith(EVALUATION)]
+    named = CORPUS_KEYS & set(changed)
+    if content and (named or "data" in allowed):
+        return start, "other data than at the checkpoint: it is read from its beginning"
+    if found := DOCUMENT_KEYS & set(changed):
+        return start, f"other documents or order ({_list(found)}): read from the beginning"
+    if found := WINDOW_KEYS & set(changed):
+        return _each_lane(state, _at_window), (
+            f"other documents together ({_list(found)}): those of the window that the checkpoint "
+            "was in come again"
+        )
+    rows = ROW_KEYS | ({"train.seq_len"} if bins else set())
+    if found := rows & set(changed):
+        return _each_lane(state, _at_documents), (
+            f"other rows ({_list(found)}): the documents that were being packed come again"
+        )
+    return state, ""
+
+
+def _list(keys: Collection[str]) -> str:
+    return ", ".join(sorted(keys))
+
+
+def _each_lane(state: State, change: Callable[[State], State]) -> State:
+    lanes = [lane and change(lane) for lane in state["train"]["lanes"]]
+    return {**state, "train": {**state["train"], "lanes": lanes}}
+
+
+def _at_documents(lane: State) -> State:
+    return {"parent": lane["parent"]}
+
+
+def _at_window(lane: State) -> State:
+    parent = lane["parent"]
+    return {"parent": {**parent, "place": 0} if "place" in parent else parent}
