@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 import pytest
 import yaml
 
-from chomp.checkpoint.archive import Choice
+from chomp.checkpoint.archive import Archive, Choice
 from chomp.checkpoint.store import Checkpoints
 from chomp.config import config_from_mapping
 from chomp.parts import set_up
@@ -182,7 +182,7 @@ def unmeasured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def saved_steps(run: Path) -> list[int]:
-    return sorted(int(path.name) for path in (run / "checkpoints").iterdir())
+    return Archive(run / "checkpoints").steps()
 
 
 def saved_items(run: Path, step: int) -> dict[str, Any]:
@@ -396,9 +396,12 @@ class TestRunFolder:
         config = config_file()
         assert chomp("train", config, "--run-dir", tmp_path / "one", *shared).code == 0
         before = files_of(tmp_path / "shared")
-        done = chomp("train", config, "--run-dir", tmp_path / "two", *shared)
-        assert done.code == 2
-        assert "already holds checkpoints" in done.err
+        assert chomp("train", config, "--run-dir", tmp_path / "two").code == 0
+        for more in (["--run-dir", tmp_path / "new"], ["--run-dir", tmp_path / "two"]):
+            resume = ["--resume", "latest"] if more[1].exists() else []
+            done = chomp("train", config, *more, *shared, *resume)
+            assert done.code == 2
+            assert f"belongs to the run in {tmp_path / 'one'}" in done.err
         assert files_of(tmp_path / "shared") == before
 
     def test_there_must_be_a_run_to_resume(self, train: Any, config_file: Any, tmp_path: Path):
@@ -485,7 +488,7 @@ class TestResume:
         assert unmeasured(read_rows(run)) == unmeasured(rows)
         assert_same_bits(saved_items(run, 6)["train"], last["train"])
         assert saved_steps(run) == [2, 4, 6]
-        assert {path.name for path in (run / "checkpoints-set-aside-1").iterdir()} == {"4", "6"}
+        assert {path.name for path in (run / "checkpoints" / "set-aside-1").iterdir()} == {"4", "6"}
         done = train(config, "--resume", "5")
         assert done.code == 2
         assert "2, 4, 6" in done.err
@@ -512,7 +515,7 @@ class TestResume:
         assert "step 6 is damaged: train/d/" in done.out
         assert "falling back to step 4" in done.out
         assert "3 steps are trained again" in done.out
-        aside = run / "checkpoints-set-aside-1"
+        aside = run / "checkpoints" / "set-aside-1"
         assert files_of(aside) == {k: v for k, v in before.items() if not k.startswith("4/")}
         assert unmeasured(read_rows(run)) == unmeasured(rows)
         for part in ("params", "train"):

@@ -99,7 +99,8 @@ def _train(
         config, original = load_config(folder.resolved_config, overrides), folder.read_original()
     else:
         config = load_config(config_path, overrides)
-        folder = RunFolder(run_dir or Path(config.logging.run_dir or new_run_path()))
+        given = run_dir or config.logging.run_dir
+        folder = RunFolder(Path(given)) if given else RunFolder(new_run_path(), numbered=True)
         original = config_path.read_text(encoding="utf-8")
     start_environment()
     from chomp import run

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.append_file import AppendFile
+from chomp.json_text import parse_json
 from chomp.types import ROW_BITS, BatchStats
 
 
@@ -47,7 +48,7 @@ class Ledger:
         for line in _lines(path):
             newest = line.text if line.kind == "data" else newest
         self._file = AppendFile(path, warn)
-        if newest is None or json.loads(newest)["data"] != data:
+        if newest is None or parse_json(newest)["data"] != data:
             self._append({"step": step, "data": data})
 
     def record(self, step: int, batch: int, stats: BatchStats) -> None:
@@ -103,9 +104,9 @@ def find_entry(path: Path, step: int | None) -> Found:
 
 
 def _entry(text: bytes, corpus: bytes | None) -> Entry:
-    values = json.loads(text)
+    values = parse_json(text)
     documents = [(int(shard), row) for shard, rows in values["docs"].items() for row in rows]
-    data = json.loads(corpus)["data"] if corpus else {}
+    data = parse_json(corpus)["data"] if corpus else {}
     return Entry(**values | {"docs": documents, "data": data})
 
 

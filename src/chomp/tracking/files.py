@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chomp.append_file import AppendFile
 from chomp.errors import ConfigError, ResumeError
+from chomp.json_text import parse_json
 from chomp.tracking.tracker import Row, Silent
 
 
@@ -91,7 +92,7 @@ def keep_rows_up_to(step: int, path: Path) -> None:
         replacement.unlink(missing_ok=True)
         raise ResumeError(
             f"{path}: rows behind step {step} can't be taken out ({error.strerror}); "
-            "make room on the disk and resume again"
+            f"{remedy(error)} and resume again"
         ) from error
 
 
@@ -114,7 +115,7 @@ def _check_usable(key: str, path: Path) -> None:
 
 def _is_row_up_to(step: int, line: bytes) -> bool:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:  # no JSON, or no UTF-8
         return False
     # The row of a crash tells of an ended run, not of a step.
