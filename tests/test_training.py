@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -849,6 +850,51 @@ class TestFullDisk:
         full.unlink()
         assert chomp(*start, "--resume", "latest", "-o", "train.steps=6").code == 0
         assert [row["step"] for row in read_rows(run)] == [1, 2, 3, 4, 5, 6]
+
+    def test_lines_without_room_come_back_from_the_checkpoint_after_a_kill(
+        self, chomp: Any, config_file: Any, tmp_path: Path, small_disk: Path, read_rows: Any
+    ):
+        """The run folder's disk is full, that of the checkpoints isn't."""
+        places = {"root_dir": str(tmp_path / "checkpoints"), "save_every": 150}
+        config = config_file(train={"steps": 300}, checkpoint=places)
+        run, full = small_disk / "run", small_disk / "other"
+        assert (
+            chomp(
+                "train",
+                config,
+                "--run-dir",
+                tmp_path / "roomy",
+                "-o",
+                f"checkpoint.root_dir={tmp_path / 'own'}",
+            ).code
+            == 0
+        )
+
+        def fill() -> None:
+            while not (run / "metrics.jsonl").exists():
+                time.sleep(0.01)
+            full.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+
+        filling = threading.Thread(target=fill)
+        filling.start()
+        done = chomp("train", config, "--run-dir", run)
+        filling.join()
+        # Its end couldn't write the lines either: as if it had been killed.
+        assert "a resume brings them back" in done.out
+        short = len(read_rows(run / "ledger.jsonl"))
+        assert short < 300
+        # The copy from which a resume goes on exactly, whichever of its checkpoints it is.
+        full.unlink()
+        done = chomp("train", config, "--run-dir", run, "--resume", "latest")
+        assert done.code == 0, done.err
+        assert "line(s) that had no room are brought back" in done.out
+        for name in ("metrics.jsonl", "ledger.jsonl"):
+            there, other = (read_rows(folder / name) for folder in (run, tmp_path / "roomy"))
+            assert unmeasured(there) == unmeasured(other), name
+        lines = (run / "ledger.jsonl").read_text().splitlines(keepends=True)
+        (run / "ledger.jsonl").write_text("".join(lines[:2] + lines[9:]))
+        done = chomp("train", config, "--run-dir", run, "--resume", "latest")
+        assert f"{run / 'ledger.jsonl'}: 7 of its 301 lines up to step 300 are lost" in done.out
 
     @pytest.mark.slow
     def test_disks_that_are_full_at_many_moments_change_nothing_in_the_end(self, small_disk: Path):

@@ -146,19 +146,9 @@ def _take(place: Place, me: Owner, *, new: bool) -> None:
     """Mark a place outside of the run folder as this run's, if it is."""
     owner = _owner(place)
     if owner is None:
-        if _has_content(place.real) and (new or (place.rows and not _has_rows(place.real))):
-            what = "checkpoints, of another run" if place.is_folder else "what isn't this run's"
-            raise ResumeError(f"{place.key}: {place.real} already holds {what}; give another place")
-    elif owner.run != me.run and owner.folder != me.folder:
-        raise ResumeError(
-            f"{place.key}: {place.real} belongs to the run in {owner.folder}; give another place "
-            f"(if that run is this one, and its run.json is lost, delete {place.mark})"
-        )
-    elif owner.folder != me.folder and _run_in(Path(owner.folder)) == owner.run:
-        raise ResumeError(
-            f"{place.key}: {place.real} belongs to the run in {owner.folder}, of which this folder "
-            "is a copy; give another place, with a copy of what is in that one"
-        )
+        _check_unmarked(place, Path(me.folder), new=new)
+    else:
+        _check_owner(place, owner, me)
     if owner != me:
         try:
             place.real.parent.mkdir(parents=True, exist_ok=True)
@@ -168,6 +158,29 @@ def _take(place: Place, me: Owner, *, new: bool) -> None:
                 f"{place.mark} can't be written ({error.strerror}); set {place.key} to another "
                 "place, or make this one writable"
             ) from error
+
+
+def _check_unmarked(place: Place, home: Path, *, new: bool) -> None:
+    if other := _run_around(place.real, home):
+        raise ResumeError(
+            f"{place.key}: {place.real} belongs to the run in {other}; give another place"
+        )
+    if _has_content(place.real) and (new or (place.rows and not _has_rows(place.real))):
+        what = "checkpoints, of another run" if place.is_folder else "what isn't this run's"
+        raise ResumeError(f"{place.key}: {place.real} already holds {what}; give another place")
+
+
+def _check_owner(place: Place, owner: Owner, me: Owner) -> None:
+    if owner.run != me.run and owner.folder != me.folder:
+        raise ResumeError(
+            f"{place.key}: {place.real} belongs to the run in {owner.folder}; give another place "
+            f"(if that run is this one, and its run.json is lost, delete {place.mark})"
+        )
+    if owner.folder != me.folder and _run_in(Path(owner.folder)) == owner.run:
+        raise ResumeError(
+            f"{place.key}: {place.real} belongs to the run in {owner.folder}, of which this folder "
+            "is a copy; give another place, with a copy of what is in that one"
+        )
 
 
 def _owner(place: Place) -> Owner | None:
@@ -195,6 +208,12 @@ def _run_in(folder: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return values.get("run") if isinstance(values, dict) else None
+
+
+def _run_around(path: Path, home: Path) -> Path | None:
+    """Return the folder of another run that a path lies in."""
+    others = (folder for folder in path.parents if not home.is_relative_to(folder))
+    return next((folder for folder in others if (folder / RUN_FILES[0]).is_file()), None)
 
 
 def _has_content(path: Path) -> bool:

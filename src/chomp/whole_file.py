@@ -50,6 +50,15 @@ def new_file(path: Path) -> BinaryIO:
     )
 
 
+def open_plain(path: str, flags: int) -> int:
+    """Open a file, as the `opener` of `open`: not through a link, and no pipe without a reader.
+
+    Raises:
+        OSError: it is such a one, or can't be opened.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+
+
 def remedy(error: OSError) -> str:
     """Return what the user can do about a file that couldn't be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
