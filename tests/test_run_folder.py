@@ -1,12 +1,19 @@
 import datetime
+import errno
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chomp.cohort import Cohort
 from chomp.errors import DiskError, ResumeError
+from chomp.history.heartbeat import Heartbeat
 from chomp.run_folder import RunFolder, new_run_path
+from chomp.together import take_folder
 
 
 def test_claims_a_new_folder_and_an_empty_one(tmp_path: Path):
@@ -65,12 +72,69 @@ def test_names_inside_are_relative_unless_absolute(tmp_path: Path):
     assert folder.inside("/elsewhere/x") == Path("/elsewhere/x")
 
 
-def test_dated_names_do_not_collide(tmp_path: Path):
+def test_new_folders_of_one_second_do_not_meet(tmp_path: Path):
     now = datetime.datetime(2030, 1, 2, 3, 4, 5)
-    names = []
-    for _ in range(3):
-        path = new_run_path(tmp_path, now)
-        path.mkdir()
-        names.append(path.name)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(
+                lambda _: RunFolder(new_run_path(tmp_path, now), numbered=True).claim().path.name,
+                range(40),
+            )
+        )
     stem = "2030-01-02_03-04-05"
-    assert names == [stem, f"{stem}_1", f"{stem}_2"]
+    assert sorted(found) == sorted([stem, *(f"{stem}_{number}" for number in range(1, 40))])
+
+
+def test_a_new_run_overwrites_nothing_that_is_not_chomp_s(tmp_path: Path):
+    names = "tokenizer samples.jsonl ledger.jsonl wandb_id run.json heartbeat config_resolved.json"
+    for number, name in enumerate(names.split()):
+        folder = RunFolder(tmp_path / str(number)).claim()
+        (folder.path / name).write_text("mine")
+        for _ in range(2):
+            with pytest.raises(ResumeError, match=f"{name} is there already"), ExitStack() as stack:
+                take_folder(folder, None, Cohort(), stack)
+        assert (folder.path / name).read_text() == "mine"
+
+
+def test_links_are_not_followed(tmp_path: Path):
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    folder = RunFolder(tmp_path / "run").claim()
+    for name in (".lock", "config_resolved.json.tmp", "config_original.yaml.tmp", "heartbeat"):
+        (folder.path / name).symlink_to(mine)
+    with pytest.raises(ResumeError, match="can't be written to"):
+        folder.lock()
+    folder.write_configs("a: 1", {})
+    assert Heartbeat(folder.heartbeat).problem
+    keeps = tmp_path / "keeps"
+    keeps.mkdir()
+    for name in ("tokenizer", "tokenizer.tmp"):
+        (folder.path / name).symlink_to(keeps)
+    folder.keep_tokenizer(lambda draft: draft.mkdir())
+    assert (mine.read_text(), list(keeps.iterdir())) == ("mine", [])
+
+
+def test_pipes_do_not_hang_it(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run").claim()
+    os.mkfifo(folder.path / ".lock")
+    with pytest.raises(ResumeError, match="not a regular file"):
+        folder.lock()
+
+
+def test_a_removed_lock_lets_no_second_one_in(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run").claim()
+    with folder.lock():
+        (folder.path / ".lock").unlink()
+        with pytest.raises(ResumeError, match="another process"):
+            folder.lock()
+
+
+@pytest.mark.parametrize("code", ["ENOSYS", "ENOLCK", "EOPNOTSUPP", "EBADF"])
+def test_without_locks_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str):
+    def flock(file: int, operation: int) -> None:
+        raise OSError(getattr(errno, code), "no")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    folder = RunFolder(tmp_path / "run").claim()
+    with folder.lock() as lock:
+        assert not lock.held

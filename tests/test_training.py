@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ import orbax.checkpoint as ocp
 import pytest
 import yaml
 
-from chomp.checkpoint.archive import Choice
+from chomp.checkpoint.archive import Archive, Choice
 from chomp.checkpoint.store import Checkpoints
 from chomp.config import config_from_mapping
 from chomp.parts import set_up
@@ -182,7 +183,7 @@ def unmeasured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def saved_steps(run: Path) -> list[int]:
-    return sorted(int(path.name) for path in (run / "checkpoints").iterdir())
+    return Archive(run / "checkpoints").steps()
 
 
 def saved_items(run: Path, step: int) -> dict[str, Any]:
@@ -399,9 +400,12 @@ class TestRunFolder:
         config = config_file()
         assert chomp("train", config, "--run-dir", tmp_path / "one", *shared).code == 0
         before = files_of(tmp_path / "shared")
-        done = chomp("train", config, "--run-dir", tmp_path / "two", *shared)
-        assert done.code == 2
-        assert "already holds checkpoints" in done.err
+        assert chomp("train", config, "--run-dir", tmp_path / "two").code == 0
+        for more in (["--run-dir", tmp_path / "new"], ["--run-dir", tmp_path / "two"]):
+            resume = ["--resume", "latest"] if more[1].exists() else []
+            done = chomp("train", config, *more, *shared, *resume)
+            assert done.code == 2
+            assert f"belongs to the run in {tmp_path / 'one'}" in done.err
         assert files_of(tmp_path / "shared") == before
 
     def test_there_must_be_a_run_to_resume(self, train: Any, config_file: Any, tmp_path: Path):
@@ -488,7 +492,7 @@ class TestResume:
         assert unmeasured(read_rows(run)) == unmeasured(rows)
         assert_same_bits(saved_items(run, 6)["train"], last["train"])
         assert saved_steps(run) == [2, 4, 6]
-        assert {path.name for path in (run / "checkpoints-set-aside-1").iterdir()} == {"4", "6"}
+        assert {path.name for path in (run / "checkpoints" / "set-aside-1").iterdir()} == {"4", "6"}
         done = train(config, "--resume", "5")
         assert done.code == 2
         assert "2, 4, 6" in done.err
@@ -515,7 +519,7 @@ class TestResume:
         assert "step 6 is damaged: train/d/" in done.out
         assert "falling back to step 4" in done.out
         assert "3 steps are trained again" in done.out
-        aside = run / "checkpoints-set-aside-1"
+        aside = run / "checkpoints" / "set-aside-1"
         assert files_of(aside) == {k: v for k, v in before.items() if not k.startswith("4/")}
         assert unmeasured(read_rows(run)) == unmeasured(rows)
         for part in ("params", "train"):
@@ -849,6 +853,51 @@ class TestFullDisk:
         full.unlink()
         assert chomp(*start, "--resume", "latest", "-o", "train.steps=6").code == 0
         assert [row["step"] for row in read_rows(run)] == [1, 2, 3, 4, 5, 6]
+
+    def test_lines_without_room_come_back_from_the_checkpoint_after_a_kill(
+        self, chomp: Any, config_file: Any, tmp_path: Path, small_disk: Path, read_rows: Any
+    ):
+        """The run folder's disk is full, that of the checkpoints isn't."""
+        places = {"root_dir": str(tmp_path / "checkpoints"), "save_every": 150}
+        config = config_file(train={"steps": 300}, checkpoint=places)
+        run, full = small_disk / "run", small_disk / "other"
+        assert (
+            chomp(
+                "train",
+                config,
+                "--run-dir",
+                tmp_path / "roomy",
+                "-o",
+                f"checkpoint.root_dir={tmp_path / 'own'}",
+            ).code
+            == 0
+        )
+
+        def fill() -> None:
+            while not (run / "metrics.jsonl").exists():
+                time.sleep(0.01)
+            full.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+
+        filling = threading.Thread(target=fill)
+        filling.start()
+        done = chomp("train", config, "--run-dir", run)
+        filling.join()
+        # Its end couldn't write the lines either: as if it had been killed.
+        assert "a resume brings them back" in done.out
+        short = len(read_rows(run / "ledger.jsonl"))
+        assert short < 300
+        # The copy from which a resume goes on exactly, whichever of its checkpoints it is.
+        full.unlink()
+        done = chomp("train", config, "--run-dir", run, "--resume", "latest")
+        assert done.code == 0, done.err
+        assert "line(s) that had no room are brought back" in done.out
+        for name in ("metrics.jsonl", "ledger.jsonl"):
+            there, other = (read_rows(folder / name) for folder in (run, tmp_path / "roomy"))
+            assert unmeasured(there) == unmeasured(other), name
+        lines = (run / "ledger.jsonl").read_text().splitlines(keepends=True)
+        (run / "ledger.jsonl").write_text("".join(lines[:2] + lines[9:]))
+        done = chomp("train", config, "--run-dir", run, "--resume", "latest")
+        assert f"{run / 'ledger.jsonl'}: 7 of its 301 lines up to step 300 are lost" in done.out
 
     @pytest.mark.slow
     def test_disks_that_are_full_at_many_moments_change_nothing_in_the_end(self, small_disk: Path):

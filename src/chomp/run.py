@@ -15,7 +15,7 @@ from chomp.checkpoint.store import Checkpoints, SavedRun
 from chomp.cohort import Cohort
 from chomp.config import Config, config_warnings
 from chomp.data import is_stuck, lanes_of, place_after_changes
-from chomp.errors import Interrupted, ResumeError
+from chomp.errors import ChompError, Interrupted, ResumeError
 from chomp.history.heartbeat import Heartbeat
 from chomp.history.history import History
 from chomp.history.lineage import Lineage
@@ -30,6 +30,7 @@ from chomp.identity import (
 )
 from chomp.parallel import Place
 from chomp.parts import Setup, derived_values, set_up
+from chomp.places import take_places
 from chomp.programs import compile_step
 from chomp.report import dry_run_lines, parameter_table, start_lines
 from chomp.run_folder import RunFolder
@@ -80,17 +81,37 @@ def train(request: Request) -> int:
             cohort = meet(request.place, config, signals, resources)
             options = {"--resume": request.resume, "--allow-change": list(request.allow_change)}
             cohort.agree(settings(config) | options)
-            folder = take_folder(request.folder, request.resume, cohort, resources)
-            request = dataclasses.replace(request, folder=folder)
+            taken = take_folder(request.folder, request.resume, cohort, resources)
+            request = dataclasses.replace(request, folder=taken.folder)
         except Interrupted:
             return signals.exit_code
+        folder = taken.folder
         console = console_of(config, cohort)
         tell = console.message if cohort.is_leader else line_of(cohort.index)
         log_path = log_path_of(config, folder, cohort)
+        history = _open_history(request, log_path, tell, cohort)
+        run = history.lineage.record.run
+
+        def take() -> list[str]:
+            new, lock = not folder.holds_run(), taken.lock
+            clean = lock is not None and not lock.was_there
+            try:
+                found = take_places(folder.path, run, config, resources, new=new, clean=clean)
+            except ChompError:
+                if new and lock:
+                    lock.leave_no_trace()
+                raise
+            if new:
+                _keep_until_refused(request, resources)
+            return found
+
+        for warning in [*taken.warnings, *cohort.from_leader("places", take)]:
+            console.message(f"warning: {warning}")
         log_to_file(log_path, config.logging.level, tell)
-        history = resources.enter_context(_open_history(request, log_path, tell, cohort))
+        resources.enter_context(history)
         cohort.hooks.before_end = history.lost
-        checkpoints = _open_checkpoints(request, resources, history.heartbeat, cohort)
+        run = cohort.from_leader("name of the run", lambda: run)
+        checkpoints = _open_checkpoints(request, resources, history.heartbeat, cohort, run)
         snapshot = request.folder.tokenizer if request.resume else None
         try:
             choose = functools.partial(_choose, request, checkpoints, console, history.lineage)
@@ -159,6 +180,21 @@ def _write_start(
     folder.write_configs(request.original, resolved)
     if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
         console.message(f"newer checkpoints set aside in {aside}")
+
+
+def _keep_until_refused(request: Request, resources: ExitStack) -> None:
+    """Write the configuration at once: a run that is killed as it starts can be started again.
+
+    If the start is refused, the folder is free again for a new run.
+    """
+    folder = request.folder
+    folder.write_configs(request.original, request.config.model_dump(mode="json"))
+
+    def free(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            folder.free_if_not_begun()
+
+    resources.push(free)
 
 
 def work_goes_on() -> bool:
@@ -241,13 +277,14 @@ def _open_history(
 
 
 def _open_checkpoints(
-    request: Request, resources: ExitStack, heartbeat: Heartbeat, cohort: Cohort
+    request: Request, resources: ExitStack, heartbeat: Heartbeat, cohort: Cohort, run: str
 ) -> Checkpoints | None:
     settings = request.config.checkpoint
     if not settings.enabled:
         return None
     checkpoints = Checkpoints(
         request.folder.inside(settings.root_dir or "checkpoints"),
+        owner=run,
         max_to_keep=settings.max_to_keep,
         keep_every=settings.keep_every,
         async_save=settings.async_save,

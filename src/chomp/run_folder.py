@@ -1,30 +1,37 @@
 """The folder of a run and the files in it."""
 
 import datetime
-import fcntl
+import itertools
 import json
 import os
 import re
-import secrets
 import shutil
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from chomp.errors import DiskError, ResumeError
-from chomp.whole_file import replace_text
+from chomp.folder_lock import LOCK, FolderLock
+from chomp.json_text import parse_json
+from chomp.path_limits import LONGEST, check_path, shortened, why
+from chomp.whole_file import remedy, replace_text
 
-LOCK = ".lock"
 SHARED_TRIES, SHARED_DELAY = 50, 0.2
 
 
 class RunFolder:
-    """Names the files of a run."""
+    """Names the files of a run.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: of the folder.
+        numbered: whether a new run takes the next free path, `PATH_1` and so on, where this one is
+            taken.
+    """
+
+    def __init__(self, path: Path, *, numbered: bool = False):
+        self.path, self._numbered = path, numbered
         self.original_config = path / "config_original.yaml"
         self.resolved_config = path / "config_resolved.json"
         self.tokenizer = path / "tokenizer"
@@ -42,53 +49,75 @@ class RunFolder:
         """Whether a run was started here."""
         return os.path.exists(self.original_config)  # False, no error, for a path that can't be
 
-    def claim(self) -> None:
-        """Make the folder for a new run.
+    def claim(self) -> "RunFolder":
+        """Make the folder for a new run, and return it.
 
         Raises:
             ResumeError: a run is there already, or something that is not a folder.
         """
-        if self.holds_run():
-            raise ResumeError(
-                f"{self.path} already holds a run; add --resume latest to go on with it, "
-                "or give another --run-dir"
-            )
+        self._refuse_run()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+            check_path(self.path / LONGEST)  # else found after training
+            if not self._numbered:
+                self.path.mkdir(parents=True, exist_ok=True)
+                return self
+            for number in itertools.count():
+                path = self.path.with_name(f"{self.path.name}_{number}") if number else self.path
+                try:
+                    path.mkdir(parents=True)  # of several that try, one makes it
+                except FileExistsError:
+                    continue
+                return RunFolder(path)
+        except (OSError, ValueError) as error:
             raise ResumeError(
-                f"{self.path} can't be made a run folder ({error.strerror}); give another --run-dir"
+                f"{shortened(self.path)} can't be made a run folder ({why(error)}); give another "
+                "--run-dir"
             ) from error
+        raise AssertionError  # the numbers don't end
 
-    def lock(self) -> TextIO:
-        """Keep other processes out until the file returned is closed, or this process is gone.
+    def lock(self) -> FolderLock:
+        """Keep other processes out until the lock is closed, or this process is gone.
 
         Raises:
             ResumeError: another process is in the folder, or it can't be written to.
         """
         try:
-            file = (self.path / LOCK).open("w")
+            return FolderLock(self.path)
+        except BlockingIOError as error:
+            raise ResumeError(
+                f"another process is training in {self.path}; wait for its end, or stop it"
+            ) from error
         except OSError as error:
             raise ResumeError(
                 f"{self.path} can't be written to ({error.strerror}); give another --run-dir"
             ) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise ResumeError(
-                f"another process is training in {self.path}; wait for its end, or stop it"
-            ) from error
-        return file
 
-    def mark(self) -> str:
-        """Write into the locked folder what tells other processes that they see the same one."""
-        text = secrets.token_hex(8)
-        (self.path / LOCK).write_text(text)
-        return text
+    def check_free(self, lock: FolderLock) -> None:
+        """Check that a new run, which has the lock, overwrites nothing.
+
+        Raises:
+            ResumeError: a run is there by now, or files that aren't chomp's.
+        """
+        self._refuse_run()
+        if lock.was_there:  # of a start that was refused
+            return
+        names = (self.resolved_config, self.tokenizer, self.samples, self.ledger, self.wandb_id)
+        for path in (*names, self.record, self.heartbeat):
+            if os.path.lexists(path):
+                raise ResumeError(
+                    f"{path} is there already, and not of a run of chomp's: it would be "
+                    "overwritten; move it away, or give another --run-dir"
+                )
+
+    def _refuse_run(self) -> None:
+        if self.holds_run():
+            raise ResumeError(
+                f"{self.path} already holds a run; add --resume latest to go on with it, "
+                "or give another --run-dir"
+            )
 
     def check_shared(self, mark: str) -> None:
-        """Check that this process sees the folder that another one has marked.
+        """Check that this process sees the folder whose lock file has this text.
 
         Raises:
             ResumeError: it doesn't.
@@ -97,7 +126,7 @@ class RunFolder:
             try:
                 if (self.path / LOCK).read_text() == mark:
                     return
-            except OSError:
+            except (OSError, UnicodeDecodeError):
                 pass
             time.sleep(SHARED_DELAY)
         raise ResumeError(
@@ -106,14 +135,19 @@ class RunFolder:
             "--run-dir"
         )
 
-    def require_run(self) -> None:
+    def require_run(self, *, or_empty: bool = False) -> None:
         """Check that there is a run to resume, be it one that was killed while it started.
+
+        Args:
+            or_empty: accept an empty folder, which a start may leave that is killed at once.
 
         Raises:
             ResumeError: there is none.
         """
-        names = ("checkpoints", "train.log")
+        names = ("checkpoints", "train.log", LOCK)
         traces = [self.original_config, self.record, *map(self.inside, names)]
+        if or_empty and self.path.is_dir() and not any(self.path.iterdir()):
+            return
         if not self.holds_run() and (run := self._run_of_a_checkpoint()):
             raise ResumeError(
                 f"{self.path} holds checkpoints, and no run; give its run, {run}; a step of it is "
@@ -156,7 +190,7 @@ class RunFolder:
             ResumeError: the file is gone or holds no mapping.
         """
         try:
-            values = json.loads(self.resolved_config.read_text(encoding="utf-8"))
+            values = parse_json(self.resolved_config.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise self._spoilt(self.resolved_config, error) from error
         if not isinstance(values, dict):
@@ -178,12 +212,12 @@ class RunFolder:
         """
         draft = self.tokenizer.with_name("tokenizer.tmp")
         try:
-            shutil.rmtree(draft, ignore_errors=True)
+            _remove(draft)
             save(draft)
-            shutil.rmtree(self.tokenizer, ignore_errors=True)
+            _remove(self.tokenizer)
             draft.rename(self.tokenizer)
         except OSError as error:
-            shutil.rmtree(draft, ignore_errors=True)
+            _remove(draft)
             raise self._unwritable(self.tokenizer, error) from error
 
     def write_configs(self, original: str, resolved: dict[str, Any]) -> None:
@@ -199,19 +233,37 @@ class RunFolder:
             except OSError as error:
                 raise self._unwritable(path, error) from error
 
+    def free_if_not_begun(self) -> None:
+        """Let the folder be free for a new run again if the start got no further than its configs.
+
+        What is derived from the values is only known once all parts are built.
+        """
+        try:
+            begun = "derived" in parse_json(self.resolved_config.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            begun = False
+        if not begun:
+            self.original_config.unlink(missing_ok=True)
+
     def _unwritable(self, path: Path, error: OSError) -> DiskError:
         return DiskError(
-            f"{path} can't be written ({error.strerror}); make room on the disk, or give another "
+            f"{path} can't be written ({error.strerror}); {remedy(error)}, or give another "
             "--run-dir"
         )
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a link and not what it leads to, as far as that works."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def new_run_path(
     root: Path = Path("runs"), now: datetime.datetime | None = None, name: str = ""
 ) -> Path:
-    """Return a dated path under `root` that doesn't exist yet, with the config's name."""
+    """Return a dated path under `root` with the config's name, for a numbered folder."""
     now = datetime.datetime.now() if now is None else now
     word = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60]
-    stem = "_".join([now.strftime("%Y-%m-%d_%H-%M-%S"), *[word] * bool(word)])
-    candidates = [root / stem, *(root / f"{stem}_{i}" for i in range(1, 1000))]
-    return next(path for path in candidates if not path.exists())
+    return root / "_".join([now.strftime("%Y-%m-%d_%H-%M-%S"), *[word] * bool(word)])

@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from chomp.checkpoint.archive import Choice, damage_lines
 from chomp.checkpoint.store import Checkpoints, SavedRun
 from chomp.cohort import Cohort
 from chomp.data import merge_states
-from chomp.errors import ChompError, DivergedError, Interrupted
+from chomp.errors import ChompError, DivergedError, Interrupted, ResumeError
 from chomp.history.goodput import goodput_line
 from chomp.history.heartbeat import Phase
 from chomp.history.history import History
@@ -29,12 +30,14 @@ from chomp.runtime import cpu_threads, numeric_environment
 from chomp.signals import Signals
 from chomp.steering import Steering
 from chomp.tracking import (
+    BroughtBack,
     JsonLines,
     LastValues,
     PlainConsole,
     Sink,
     Tracker,
     WandbSink,
+    bring_back,
     keep_rows_up_to,
 )
 from chomp.training import (
@@ -53,6 +56,7 @@ from chomp.training import (
     run_loop,
 )
 from chomp.types import BatchStats, Progress, StepMetrics, TrainState
+from chomp.whole_file import remedy
 
 
 class Session:
@@ -94,6 +98,8 @@ class Session:
         if saved and not set(saved.meta["skipped"]) <= set(lineage.skipped_batches):
             lineage.skip(saved.meta["skipped"])
         self.compiled: Compiled | None = None
+        self._lines: JsonLines | None = None
+        self._ledger: Ledger | None = None
         self._finished = 0
 
     def go(self) -> int:
@@ -167,7 +173,7 @@ class Session:
                 compiled,
                 save=save,
                 profile=self._profile(progress, resources),
-                record=self._open_ledger(progress, resources),
+                record=self._open_ledger(progress, saved, resources),
             )
             actions.insert(0, Action("heartbeat", self._beat, 1))
             tracker.progress(progress.step)
@@ -275,12 +281,18 @@ class Session:
         if not self.cohort.is_leader:
             return Tracker([self.last], step)
         unfinished = saved.meta["unfinished"] if saved else {"actions": [], "row": {}}
-        metrics = folder.inside(settings.metrics_file)
+        metrics = folder.inside(settings.metrics_file).resolve()  # whose it is, is known
         # What the saved step still has to write was written before, if it was resumed before.
         keep_rows_up_to(step - bool(unfinished["row"]), metrics)
         keep_rows_up_to(step - ("sample" in unfinished["actions"]), folder.samples)
         keep_rows_up_to(step, folder.ledger)
-        lines = JsonLines(metrics, folder.samples, self.console.message)
+        rows = self._bring_back("metrics", metrics, saved)
+        samples = self._bring_back("samples", folder.samples, saved)
+        lines = JsonLines(
+            metrics, folder.samples, self.console.message, (rows.there, samples.there)
+        )
+        lines.bring_back(rows.lines, samples.lines)
+        self._lines = lines
         sinks: list[Sink] = [self.console, self.last, lines]
         if settings.wandb.enabled:
             sinks.append(
@@ -294,6 +306,31 @@ class Session:
                 )
             )
         return Tracker(sinks, step)
+
+    def _bring_back(self, name: str, path: Path, saved: SavedRun | None) -> BroughtBack:
+        """Find what a file lacks of what it had at the checkpoint, and say what is lost.
+
+        Raises:
+            ResumeError: the file can't be read or cut.
+        """
+        kept = saved.meta.get("lines", {}).get(name) if saved else None
+        try:
+            found = bring_back(path, kept)
+        except OSError as error:
+            raise ResumeError(
+                f"{path} can't be used ({error.strerror}); {remedy(error)} and resume again"
+            ) from error
+        step = saved.progress.step if saved else 0
+        if found.lines:
+            self.console.message(
+                f"{path}: {len(found.lines)} line(s) that had no room are brought back"
+            )
+        if found.lost and kept:
+            self.console.message(
+                f"warning: {path}: {found.lost} of its {kept['lines']} lines up to step {step} are "
+                "lost: they were never brought to the disk, or taken out"
+            )
+        return found
 
     def _summarize(self, tracker: Tracker, result: LoopResult, first: Progress) -> None:
         progress, steps = result.progress, self.config.train.steps
@@ -315,16 +352,20 @@ class Session:
             tracker.message(line)
 
     def _open_ledger(
-        self, progress: Progress, resources: ExitStack
+        self, progress: Progress, saved: SavedRun | None, resources: ExitStack
     ) -> Callable[[int, int, BatchStats], None] | None:
         if not (self.config.logging.ledger_every and self.cohort.is_leader):
             return None
+        found = self._bring_back("ledger", self.folder.ledger, saved)
         ledger = Ledger(
             self.folder.ledger,
             self.setup.data.fingerprint,
             progress.step,
             self.console.message,
+            found.there,
+            found.lines,
         )
+        self._ledger = ledger
         resources.callback(ledger.close)
         return ledger.record
 
@@ -353,11 +394,19 @@ class Session:
             "skipped": self.history.lineage.skipped_batches,
             "window": moment.window,
             "unfinished": {"actions": moment.pending, "row": moment.row},
+            "lines": self._tails(),
         }
         states = self.setup.data.get_state()
         data_state = self.cohort.exchange("data state", states, decide=merge_states)
         self.checkpoints.save(moment.state, moment.progress, data_state, meta)
         self._show_problems(self.checkpoints)
+
+    def _tails(self) -> dict[str, Any]:
+        """Return what the run's files lack as long as their disk is full."""
+        tails = self._lines.tails() if self._lines else {}
+        if self._ledger:
+            tails |= {"ledger": self._ledger.tail()}
+        return {name: tail.as_values() for name, tail in tails.items()}
 
     def _show_problems(self, checkpoints: Checkpoints) -> None:
         for problem in checkpoints.problems():

@@ -1,13 +1,21 @@
 """The start of a run in all its processes: they meet, and one of them takes folder and console."""
 
+import os
+import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from chomp.cohort import Cohort
 from chomp.config import Config
+from chomp.errors import ResumeError
+from chomp.folder_lock import FolderLock
+from chomp.history.heartbeat import read_heartbeat
+from chomp.history.liveness import is_running
+from chomp.history.record import read_record
 from chomp.identity import ENVIRONMENT, flat, package_versions
 from chomp.parallel import Place, join
 from chomp.run_folder import RunFolder
@@ -39,30 +47,76 @@ def settings(config: Config) -> dict[str, Any]:
     return flat(config.model_dump(mode="json") | {ENVIRONMENT: numeric_environment()}) | versions
 
 
+class Taken(NamedTuple):
+    """The run folder, as all processes name it."""
+
+    folder: RunFolder
+    lock: FolderLock | None
+    """Only the leader's."""
+    warnings: list[str]
+
+
 def take_folder(
     folder: RunFolder, resume: str | None, cohort: Cohort, resources: ExitStack
-) -> RunFolder:
-    """Have the leader make or find the run folder and lock it; return it as all name it.
+) -> Taken:
+    """Have the leader make or find the run folder and lock it.
 
     Raises:
         ResumeError: it can't be had, or isn't the same for all.
     """
+    mine: list[RunFolder] = []
+    locks: list[FolderLock] = []
 
-    def take() -> list[str]:
+    def take() -> list[Any]:
         if resume:
-            folder.require_run()
-        else:
-            folder.claim()
-        resources.enter_context(folder.lock())
-        return [] if cohort.size == 1 else [str(folder.path.absolute()), folder.mark()]
+            folder.require_run(or_empty=True)
+        mine.append(folder if resume else folder.claim())
+        lock = resources.enter_context(mine[0].lock())
+        if not resume:
+            try:
+                mine[0].check_free(lock)
+            except ResumeError:
+                lock.leave_no_trace()
+                raise
+        if not (lock.held and lock.was_there):
+            refuse_running(mine[0])
+        path = mine[0].path
+        warnings = [] if lock.held else [f"{path}: {NO_LOCK}"]
+        locks.append(lock)
+        alone = cohort.size == 1
+        return [*([str(path), ""] if alone else [str(path.absolute()), lock.mark()]), warnings]
 
-    taken = cohort.from_leader("run folder", take)
-    if cohort.is_leader:
-        return folder
-    path, mark = taken
-    shared = RunFolder(Path(path))
-    shared.check_shared(mark)
-    return shared
+    path, mark, warnings = cohort.from_leader("run folder", take)
+    if not cohort.is_leader:
+        mine.append(RunFolder(Path(path)))
+        mine[0].check_shared(mark)
+    return Taken(mine[0], next(iter(locks), None), warnings)
+
+
+NO_LOCK = (
+    "its file system has no locks, so that nothing keeps a second process out but its heartbeat: "
+    "start none"
+)
+
+
+def refuse_running(folder: RunFolder) -> None:
+    """Look at the heartbeat where the lock says nothing: it can't be had, or was removed.
+
+    Raises:
+        ResumeError: another process is training.
+    """
+    beat = read_heartbeat(folder.heartbeat)
+    try:
+        record = read_record(folder.record)
+    except ValueError:
+        record = None
+    host = record.starts[-1].host if record and record.starts else None
+    ended = beat is None or (beat.pid, host) == (os.getpid(), socket.gethostname())
+    if beat and not ended and is_running(beat, host, time.time()):
+        raise ResumeError(
+            f"another process is training in {folder.path}: number {beat.pid} on "
+            f"{host or 'this host'}, by its heartbeat; wait for its end, or stop it"
+        )
 
 
 def console_of(config: Config, cohort: Cohort, steps: int | None = None) -> PlainConsole:

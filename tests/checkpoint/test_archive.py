@@ -112,15 +112,15 @@ def test_the_newest_good_one_before_a_step(archive: Archive):
     assert archive.newest_good(29) == Choice(10, [(20, "run.json is missing")])
 
 
-def test_later_checkpoints_are_set_aside_not_lost(archive: Archive, tmp_path: Path):
+def test_later_checkpoints_are_set_aside_not_lost(archive: Archive):
     assert archive.set_aside_after(30) is None
     aside = archive.set_aside_after(10)
-    assert aside == tmp_path / "checkpoints-set-aside-1"
+    assert aside == archive.folder / "set-aside-1"
     assert sorted(path.name for path in aside.iterdir()) == ["20", "30"]
     assert archive.steps() == [10]
     assert Archive(aside).choose("latest") == Choice(30, [])
     shutil.copytree(aside / "20", archive.path(20))
-    assert archive.set_aside_after(10) == tmp_path / "checkpoints-set-aside-2"
+    assert archive.set_aside_after(10) == archive.folder / "set-aside-2"
 
 
 def test_damaged_ones_are_no_reason_to_delete_good_ones(archive: Archive):
@@ -152,3 +152,57 @@ def test_what_is_half_deleted_does_not_count(archive: Archive, monkeypatch: pyte
     assert len(list(archive.folder.iterdir())) == 3
     archive.remove_leftovers()
     assert len(list(archive.folder.iterdir())) == 2
+
+
+def test_a_kill_while_they_are_set_aside_leaves_those_before(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+):
+    move = Path.rename
+
+    def killed(path: Path, to: Path) -> Path:
+        if path.name == "20":
+            raise KeyboardInterrupt
+        return move(path, to)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        archive.set_aside_after(0)
+    assert archive.steps() == [10, 20]
+
+
+def test_what_is_not_chomp_s_stays_as_it_is(archive: Archive, tmp_path: Path):
+    """In a folder that is the user's own as well."""
+    mine = ("unfinished-thesis/1.txt", "unfinished-7/7/params/1.txt", "2024/a.png", "99", "set-a/1")
+    for name in mine:
+        (archive.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (archive.folder / name).write_text("mine")
+    (archive.folder / "unfinished-link").symlink_to(tmp_path)
+    assert archive.steps() == [10, 20, 30]
+    assert archive.choose("latest") == Choice(30, [])
+    archive.remove_leftovers()
+    archive.prune(2, 0)
+    archive.set_aside_after(20)
+    archive.set_aside_after(0)
+    assert all((archive.folder / name).read_text() == "mine" for name in mine)
+    assert (archive.folder / "unfinished-link").is_symlink()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_links_to_an_archive(archive: Archive, tmp_path: Path, relative: bool):
+    for step in (10, 20):
+        archive.path(step).rename(tmp_path / f"old-{step}")
+        target = f"../old-{step}" if relative else tmp_path / f"old-{step}"
+        archive.path(step).symlink_to(target)
+    assert archive.good_steps() == [10, 20, 30]
+    archive.prune(1, 0)
+    archive.remove_leftovers()
+    assert archive.good_steps() == [10, 20, 30]
+    aside = archive.set_aside_after(10)
+    assert aside and Archive(aside).good_steps() == [20, 30]
+    assert (archive.steps(), sorted(path.name for path in (tmp_path / "old-20").iterdir())[0]) == (
+        [10],
+        "manifest.json",
+    )
+    archive.path(10).unlink()
+    archive.path(10).symlink_to(tmp_path / "gone")
+    assert archive.newest_good() == Choice(None, [(10, "manifest.json is missing")])

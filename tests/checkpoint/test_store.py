@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from chomp.checkpoint.arrays import by_path, read_numpy, write_items
+from chomp.checkpoint.manifest import write_manifest
 from chomp.checkpoint.store import Checkpoints
 from chomp.errors import ResumeError
 from chomp.types import Progress
@@ -95,15 +99,17 @@ def test_some_are_kept_for_good(opened: Open, state):
 
 
 def test_leftovers_of_a_killed_save_go_when_the_next_run_prepares(opened: Open, state, tmp_path):
-    checkpoints = opened()
+    checkpoints = opened(owner="me")
     checkpoints.save(state, Progress(1), {}, META)
-    leftover = checkpoints.folder / "unfinished-2" / "2" / "params.orbax-checkpoint-tmp"
+    leftover = checkpoints.folder / "unfinished-me-2" / "2" / "params.orbax-checkpoint-tmp"
     leftover.mkdir(parents=True)
     reader = opened()
     assert reader.choose("latest").step == 1
     reader.restore_state(1, state)
     assert leftover.exists()
-    opened().prepare(state)
+    opened(owner="you").prepare(state)
+    assert leftover.exists()
+    opened(owner="me").prepare(state)
     assert [path.name for path in checkpoints.folder.iterdir()] == ["1"]
 
 
@@ -117,3 +123,76 @@ def test_the_record_is_plain_json(opened: Open, state):
     record = json.loads((opened().path(3) / "run.json").read_text())
     assert (record["progress"]["tokens_seen"], record["data"]["at"]) == (17, 5)
     assert record["meta"] == META
+
+
+ODD_NAMES = (
+    "sweep [lr 3e-4]",
+    "".join(chr(code) for code in range(32, 127) if chr(code) not in "/"),
+    "größe 試",
+    os.fsdecode(b"caf\xe9\n"),
+    "gs:",
+    "~",
+)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_folders_of_any_name(opened: Open, state, shapes, tmp_path: Path, name: str):
+    checkpoints = opened(tmp_path / name / "checkpoints")
+    checkpoints.save(state, Progress(3), {}, META)
+    assert (checkpoints.problems(), checkpoints.good_steps()) == ([], [3])
+    checkpoints.check_shapes(3, shapes.params)
+    assert_same_bits(checkpoints.restore_state(3, shapes), state)
+    assert read_numpy(checkpoints.path(3), "params").keys() == by_path(state.params).keys()
+
+
+def test_good_means_readable_and_else_a_save_does_not_count(
+    opened: Open, state, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever Orbax leaves out silently."""
+    checkpoints = opened()
+    checkpoints.save(state, Progress(1), {}, META)
+
+    def without(name: str, keep: int):
+        def write(folder: Path, items: dict[str, Any]) -> None:
+            fewer = dict(list(items[name].items())[:keep])
+            write_items(folder, items | {name: fewer})
+
+        return write
+
+    for name in ("params", "train"):
+        for keep in (0, 1, len(by_path(state.params)) - 1):
+            with monkeypatch.context() as patch:
+                patch.setattr("chomp.checkpoint.store.write_items", without(name, keep))
+                checkpoints.save(state, Progress(2), {}, META)
+            [problem] = checkpoints.problems()
+            assert "checkpoint of step 2 not saved" in problem
+    with monkeypatch.context() as patch:
+        patch.setattr("orbax.checkpoint.StandardCheckpointHandler.finalize", lambda *_: None)
+        patch.setattr("chomp.checkpoint.arrays._merge", lambda place: None)
+        checkpoints.save(state, Progress(2), {}, META)
+    [problem] = checkpoints.problems()
+    assert "manifest.ocdbt wasn't written" in problem
+    assert checkpoints.last_good == 1
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["1"]
+
+
+def test_without_its_index_a_checkpoint_is_still_read(opened: Open, state, shapes):
+    """As earlier versions saved it where the path has brackets."""
+    checkpoints = opened()
+    checkpoints.save(state, Progress(3), {}, META)
+    place = checkpoints.path(3)
+    for item in ("params", "train"):
+        (place / item / "manifest.ocdbt").unlink()
+        shutil.rmtree(place / item / "d")
+    (place / "manifest.json").unlink()
+    write_manifest(place, 3, 0)
+    before = sorted(path.name for path in place.rglob("*"))
+    assert checkpoints.good_steps() == [3]
+    checkpoints.check_shapes(3, shapes.params)
+    assert_same_bits(checkpoints.restore_state(3, shapes), state)
+    assert sorted(path.name for path in place.rglob("*")) == before
+    (place / "train" / "ocdbt.process_0" / "manifest.ocdbt").unlink()
+    (place / "manifest.json").unlink()
+    write_manifest(place, 3, 0)
+    assert "train/ocdbt.process_0/manifest.ocdbt" in str(checkpoints.problem(3))
+    assert checkpoints.complete(3) is None

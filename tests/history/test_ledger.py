@@ -1,10 +1,15 @@
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from chomp.history.ledger import Ledger, find_entry
+from chomp.errors import DataError
+from chomp.history.ledger import Ledger
+from chomp.history.ledger_search import find_entry
 from chomp.tracking import keep_rows_up_to
 from chomp.types import BatchStats
 
@@ -110,3 +115,49 @@ def test_a_line_being_written_is_not_read_yet(write: Any, path: Path):
     assert find_entry(path, None).last == 1
     write(2, 3)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]
+
+
+@given(
+    steps=st.lists(st.integers(1, 12), unique=True, min_size=1).map(sorted),
+    corpora=st.lists(st.integers(0, 12), max_size=5),
+    chunk=st.sampled_from([16, 100, 1 << 16]),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_step_is_found_with_its_corpus(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[int], corpora: list[int], chunk: int
+):
+    path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
+    corpus = 0
+    expected = {}
+    for index, step in enumerate(steps):
+        corpus += index in corpora
+        ledger = Ledger(path, {"number": corpus}, step - 1, pytest.fail)
+        ledger.record(step, step, stats(*[(step, row) for row in range(step % 7)]))
+        ledger.close()
+        expected[step] = {"number": corpus}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chomp.history.ledger_search.CHUNK", chunk)
+        for step in range(14):
+            found = find_entry(path, step)
+            assert (found.first, found.last) == (steps[0], steps[-1])
+            assert (found.entry and found.entry.data) == expected.get(step)
+            assert (found.entry and found.entry.step) == (step if step in expected else None)
+
+
+def test_a_long_one_is_searched_at_once(path: Path):
+    head = '{"step":0,"data":{"digest":"x"}}\n'
+    line = '{"step":%d,"batch":%d,"hash":"00","tokens":1,"targets":1,"docs":{"0":[%d]}}\n'
+    path.write_text(head + "".join(line % (step, step, step) for step in range(1, 300_001)))
+    start = time.process_time()
+    for step in range(1, 300_000, 15_000):
+        entry = find_entry(path, step).entry
+        assert entry is not None
+        assert (entry.step, entry.docs) == (step, [(0, step)])
+    assert time.process_time() - start < 5  # of which most is for the corpus, far before
+
+
+@pytest.mark.parametrize("line", ["[" * 200_000, '{"docs":7}', '{"docs":{"x":[1]}}', "{}"])
+def test_a_broken_line_is_said(path: Path, line: str):
+    path.write_text('{"step":4,"batch":' + line + "}\n")
+    with pytest.raises(DataError, match=r"the line of step 4 is broken"):
+        find_entry(path, 4)

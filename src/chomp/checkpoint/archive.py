@@ -1,14 +1,20 @@
 """A folder of checkpoints: which of them are good, which to go on from, which to keep."""
 
+import itertools
+import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from chomp.checkpoint.manifest import Manifest, check_sizes, read_manifest, verify
+from chomp.checkpoint.contents import ITEMS, RECORD, what_is_missing
+from chomp.checkpoint.manifest import NAME, Manifest, check_sizes, read_manifest, verify
 from chomp.errors import DamagedError, ResumeError
 
-# In front of the names of folders that don't count: being written, or being deleted.
+# In front of the names of folders that don't count: being written, or being deleted. The name of
+# the run that made them comes next: what hasn't this name is somebody else's, and stays.
 UNFINISHED = "unfinished-"
+SET_ASIDE = "set-aside-"
 
 
 class Choice(NamedTuple):
@@ -25,10 +31,15 @@ class Archive:
 
     A folder gets this name in one rename once all is in it, and loses it in one before anything
     is deleted: what a killed process leaves behind has another name.
+
+    Args:
+        folder: of the checkpoints; may hold other things, which are left alone.
+        owner: name of the run that writes here, which no other run has; None: nobody's.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, owner: str | None = None):
         self.folder = folder
+        self._unfinished = f"{UNFINISHED}{owner or secrets.token_hex(8)}-"
 
     def path(self, step: int) -> Path:
         """Return the folder of a step."""
@@ -38,8 +49,7 @@ class Archive:
         """Return the steps that were saved, be they still good or not; oldest first."""
         if not self.folder.is_dir():
             return []
-        names = (path.name for path in self.folder.iterdir())
-        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+        return sorted(int(path.name) for path in self.folder.iterdir() if _is_step(path))
 
     def complete(self, step: int) -> Manifest | None:
         """Return the manifest of `step` if its files are all there in their sizes; reads none."""
@@ -48,14 +58,16 @@ class Archive:
             check_sizes(self.path(step), manifest)
         except DamagedError:
             return None
-        return manifest
+        return None if what_is_missing(manifest.files) else manifest
 
     def problem(self, step: int) -> str | None:
         """Read the whole checkpoint of `step`; return what is wrong with it, None if nothing is."""
         try:
-            verify(self.path(step))
+            manifest = verify(self.path(step))
         except DamagedError as error:
             return str(error)
+        if lacking := what_is_missing(manifest.files):
+            return f"{lacking} was never written: it can't be read"
         return None
 
     def good_steps(self) -> list[int]:
@@ -72,7 +84,7 @@ class Archive:
             if problem is None:
                 return Choice(step, rejected)
             # Else the run that it belongs to has just deleted it as too old.
-            if self.path(step).exists():
+            if os.path.lexists(self.path(step)):
                 rejected.append((step, problem))
         return Choice(None, rejected)
 
@@ -110,14 +122,15 @@ class Archive:
 
         A run resumed at an earlier step would otherwise leave them as the newest ones.
         """
-        later = [number for number in self.steps() if number > step]
+        later = [number for number in self.steps() if number > step and _holds(self.path(number))]
         if not later:
             return None
-        names = (self.folder.with_name(f"{self.folder.name}-set-aside-{i}") for i in range(1, 1000))
-        aside = next(path for path in names if not path.exists())
+        names = (self.folder / f"{SET_ASIDE}{number}" for number in itertools.count(1))
+        aside = next(path for path in names if not os.path.lexists(path))  # on the same disk
         aside.mkdir()
-        for number in later:
-            self.path(number).rename(aside / str(number))
+        # The newest first: killed in between, those that stay end with one that they began with.
+        for number in reversed(later):
+            _move(self.path(number), aside / str(number))
         return aside
 
     def prune(self, max_to_keep: int, keep_every: int) -> None:
@@ -131,22 +144,53 @@ class Archive:
             OSError: one can't be deleted.
         """
         for step in [step for step in self.steps() if self.complete(step)][:-max_to_keep]:
-            if not is_permanent(step, keep_every):
+            # A link is somebody's own work, such as moving old ones to an archive.
+            if not is_permanent(step, keep_every) and not self.path(step).is_symlink():
                 self._delete(step)
 
     def remove_leftovers(self) -> None:
-        """Delete what killed processes left unfinished.
+        """Delete what killed processes of this run left unfinished.
 
         Raises:
             OSError: something can't be deleted.
         """
-        for path in self.folder.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(path)
+        for path in self.folder.iterdir():
+            if path.name.startswith(self._unfinished):
+                path.unlink() if path.is_symlink() else shutil.rmtree(path)
+
+    def _draft(self, name: str) -> Path:
+        """Return the path of a folder that doesn't count."""
+        return self.folder / f"{self._unfinished}{name}"
 
     def _delete(self, step: int) -> None:
-        doomed = self.folder / f"{UNFINISHED}delete-{step}"
+        doomed = self._draft(f"delete-{step}")
         self.path(step).rename(doomed)
         shutil.rmtree(doomed)
+
+
+def _is_step(path: Path) -> bool:
+    """Whether this is a checkpoint, good or damaged, rather than somebody's folder of photos."""
+    if not (path.name.isdecimal() and str(int(path.name)) == path.name):
+        return False
+    if path.is_symlink():
+        return True
+    try:
+        return path.is_dir() and (_holds(path) or not any(path.iterdir()))
+    except OSError:  # deleted meanwhile, or closed: reading it will tell
+        return path.exists()
+
+
+def _holds(path: Path) -> bool:
+    """Whether anything of a checkpoint is in a folder."""
+    return path.is_symlink() or any((path / name).exists() for name in (NAME, RECORD, *ITEMS))
+
+
+def _move(path: Path, to: Path) -> None:
+    if path.is_symlink():  # a relative one would lead elsewhere from there
+        to.symlink_to(path.parent.absolute() / path.readlink())
+        path.unlink()
+    else:
+        path.rename(to)
 
 
 def damage_lines(choice: Choice) -> list[str]:

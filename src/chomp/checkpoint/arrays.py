@@ -1,17 +1,20 @@
 """The arrays of a checkpoint, through Orbax, each by its path in the tree that it belongs to."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from etils import epath
 
+from chomp.checkpoint.contents import INDEX, PARAMS, TRAIN
+from chomp.checkpoint.plain_path import plainly_named, temporary_folder
 from chomp.types import TrainState
 
-PARAMS, TRAIN = "params", "train"
 Flat = dict[str, Any]
 
 
@@ -56,9 +59,10 @@ def write_items(folder: Path, items: dict[str, Flat]) -> None:
     Raises:
         OSError, ValueError: the disk is full or can't be written to.
     """
-    for name, flat in items.items():
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(folder.absolute() / name, args=ocp.args.StandardSave(flat))
+    with plainly_named(folder) as place:
+        for name, flat in items.items():
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                checkpointer.save(place / name, args=ocp.args.StandardSave(flat))
 
 
 def make_folders(folder: Path, items: dict[str, Flat]) -> None:
@@ -76,9 +80,10 @@ def write_share(folder: Path, items: dict[str, Flat]) -> None:
     Raises:
         OSError, ValueError: the disk is full or can't be written to.
     """
-    for name, flat in items.items():
-        with closing(ocp.StandardCheckpointHandler()) as handler:
-            handler.save(epath.Path(folder.absolute() / name), args=ocp.args.StandardSave(flat))
+    with plainly_named(folder) as place:
+        for name, flat in items.items():
+            with closing(ocp.StandardCheckpointHandler()) as handler:
+                handler.save(epath.Path(place / name), args=ocp.args.StandardSave(flat))
 
 
 def finish(folder: Path, items: dict[str, Flat]) -> None:
@@ -87,9 +92,29 @@ def finish(folder: Path, items: dict[str, Flat]) -> None:
     Raises:
         OSError, ValueError: the disk is full or can't be written to.
     """
-    for name in items:
-        with closing(ocp.StandardCheckpointHandler()) as handler:
-            handler.finalize(epath.Path(folder.absolute() / name))
+    with plainly_named(folder) as place:
+        for name in items:
+            _merge(place / name)
+
+
+def check_index(folder: Path, items: dict[str, Flat]) -> None:
+    """Check that each item's index has all of its arrays: what it lacks can't be read.
+
+    Raises:
+        OSError: one isn't there; names it.
+    """
+    with plainly_named(folder) as place:
+        for name, flat in items.items():
+            if not (place / name / INDEX).is_file():
+                raise OSError(f"{name}/{INDEX} wasn't written: its arrays couldn't be read")
+            base = {"driver": "file", "path": f"{place / name}/"}
+            keys = ts.KvStore.open({"driver": "ocdbt", "base": base}).result().list().result()
+            # An array has a key for its metadata, and one for each chunk of its values.
+            stored = {key.rpartition(b"/")[0] for key in keys if not key.endswith(b"/.zarray")}
+            stored &= {key.rpartition(b"/")[0] for key in keys if key.endswith(b"/.zarray")}
+            for path, leaf in flat.items():
+                if leaf.size and path.encode() not in stored:
+                    raise OSError(f"{name}: {path} wasn't written")
 
 
 def read_item(folder: Path, name: str, like: Flat) -> Flat:
@@ -102,25 +127,53 @@ def read_item(folder: Path, name: str, like: Flat) -> Flat:
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first)
         for path, leaf in like.items()
     }
-    with closing(ocp.StandardCheckpointHandler()) as handler:
-        place = epath.Path(folder.absolute() / name)
-        return handler.restore(place, args=ocp.args.StandardRestore(like))
+    with _opened(folder, name) as place, closing(ocp.StandardCheckpointHandler()) as handler:
+        return handler.restore(epath.Path(place), args=ocp.args.StandardRestore(like))
 
 
 def read_numpy(folder: Path, name: str) -> dict[str, np.ndarray]:
     """Return the arrays of an item, whatever devices they were on."""
     as_numpy = dict.fromkeys(shapes(folder, name), ocp.RestoreArgs(restore_type=np.ndarray))
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        args = ocp.args.PyTreeRestore(restore_args=as_numpy)
-        return checkpointer.restore(folder.absolute() / name, args=args)
+    args = ocp.args.PyTreeRestore(restore_args=as_numpy)
+    handler = ocp.PyTreeCheckpointHandler()
+    with _opened(folder, name) as place, ocp.Checkpointer(handler) as checkpointer:
+        return checkpointer.restore(place, args=args)
 
 
 def shapes(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
     """Return the shapes of an item's arrays."""
-    # Of the arrays alone: what several processes wrote has no metadata beside them.
-    place: Any = folder.absolute() / name  # as good as the `etils` path that it wants
-    metadata = ocp.StandardCheckpointHandler().metadata(place)
+    with _opened(folder, name) as place:
+        # Of the arrays alone: what several processes wrote has no metadata beside them.
+        metadata = ocp.StandardCheckpointHandler().metadata(epath.Path(place))
     return {path: tuple(leaf.shape) for path, leaf in metadata.tree.items()}
+
+
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[Path]:
+    """Yield a path of an item with which Orbax can read it; nothing is written to `folder`.
+
+    Where the index is missing, as after saves by earlier versions into folders with brackets in
+    their path, it is merged anew, in a temporary folder of links to all that is there.
+    """
+    if (folder / name / INDEX).is_file():
+        with plainly_named(folder) as place:
+            yield place / name
+        return
+    with temporary_folder() as temporary:
+        for path in _inside((folder / name).absolute()):
+            (temporary / path.name).symlink_to(path)
+        _merge(temporary)
+        yield temporary
+
+
+def _merge(place: Path) -> None:
+    """Merge the indexes of an item's parts."""
+    with closing(ocp.StandardCheckpointHandler()) as handler:
+        handler.finalize(epath.Path(place))
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _rest(state: TrainState) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from chomp.errors import DamagedError
+from chomp.json_text import parse_json
 from chomp.whole_file import sync_folder
 
 NAME = "manifest.json"
@@ -65,16 +66,22 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise DamagedError(f"{NAME} can't be read ({error.strerror})") from error
     try:
-        content = json.loads(raw)
+        content = parse_json(raw)
     except ValueError as error:
         raise DamagedError(f"{NAME} is damaged (not JSON)") from error
     # Not only the digest: each byte must be the one that was written.
     if not isinstance(content, dict) or _encode(content) != raw:
         raise DamagedError(f"{NAME} is damaged (its digest doesn't fit)")
-    if str(content["step"]) != folder.name:
-        raise DamagedError(f"{NAME} is that of step {content['step']}")
-    files = {name: (size, digest) for name, (size, digest) in content["files"].items()}
-    return Manifest(content["step"], content["tokens"], files)
+    try:
+        files = {
+            str(name): (int(size), str(digest)) for name, (size, digest) in content["files"].items()
+        }
+        manifest = Manifest(int(content["step"]), int(content["tokens"]), files)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{NAME} is damaged (it isn't one of a checkpoint)") from error
+    if str(manifest.step) != folder.name:
+        raise DamagedError(f"{NAME} is that of step {manifest.step}")
+    return manifest
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from chomp.checkpoint.archive import UNFINISHED, Archive
+from chomp.checkpoint.archive import Archive
 from chomp.checkpoint.arrays import (
-    PARAMS,
-    TRAIN,
     Flat,
     by_path,
+    check_index,
     copy_to_host,
     finish,
     join,
@@ -28,14 +27,15 @@ from chomp.checkpoint.arrays import (
     write_items,
     write_share,
 )
+from chomp.checkpoint.contents import ITEMS, PARAMS, RECORD
 from chomp.checkpoint.disk import EXTRA, check_room, free_bytes, megabytes, reason
 from chomp.checkpoint.manifest import write_manifest
 from chomp.cohort import Cohort
-from chomp.errors import DiskError, ResumeError
+from chomp.errors import DamagedError, DiskError, ResumeError
+from chomp.json_text import parse_json
 from chomp.types import Progress, TrainState
 from chomp.whole_file import sync_folder
 
-RECORD = "run.json"
 # What a disk that is full, read-only or gone raises: Python, TensorStore, and the latter's
 # threads when others of them have already failed.
 DISK_ERRORS = (OSError, ValueError, RuntimeError)
@@ -57,7 +57,8 @@ class Checkpoints(Archive):
     save tries again.
 
     Args:
-        folder: of the checkpoints.
+        folder: of the checkpoints; may hold other things, which are left alone.
+        owner: name of the run that writes here, which no other run has; None: nobody's.
         max_to_keep: newest ones to keep; None: all.
         keep_every: steps divisible by it are kept for good; 0: none.
         async_save: write in the background.
@@ -70,13 +71,14 @@ class Checkpoints(Archive):
         self,
         folder: Path,
         *,
+        owner: str | None = None,
         max_to_keep: int | None = None,
         keep_every: int = 0,
         async_save: bool = False,
         watched: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext(),
         cohort: Cohort | None = None,
     ):
-        super().__init__(folder)
+        super().__init__(folder, owner)
         self._max_to_keep, self._keep_every = max_to_keep, keep_every
         self._async_save, self._watched, self._cohort = async_save, watched, cohort or Cohort()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -108,7 +110,7 @@ class Checkpoints(Archive):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._made = True
             self.remove_leftovers()
-            (self.folder / f"{UNFINISHED}test").mkdir()
+            self._draft("test").mkdir()
             self.remove_leftovers()
         except OSError as error:
             raise DiskError(
@@ -164,16 +166,22 @@ class Checkpoints(Archive):
 
     def restore_run(self, step: int) -> SavedRun:
         """Read what is small: counts, data position and the configuration of the saving run."""
-        record = json.loads((self.path(step) / RECORD).read_text(encoding="utf-8"))
+        path = self.path(step) / RECORD
+        try:
+            record = parse_json(path.read_text(encoding="utf-8"))
+            saved = SavedRun(Progress(**record["progress"]), record["data"], record["meta"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedError(
+                f"{path} can't be used ({error!r}); was it saved by another version? resume "
+                "another step, or with the version that saved it"
+            ) from error
         self._last_good = step
-        return SavedRun(Progress(**record["progress"]), record["data"], record["meta"])
+        return saved
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
         """Return the saved state, its arrays shaped and placed as in `like` (shapes suffice)."""
         items = split(like)
-        return join(
-            like, {name: read_item(self.path(step), name, items[name]) for name in (PARAMS, TRAIN)}
-        )
+        return join(like, {name: read_item(self.path(step), name, items[name]) for name in ITEMS})
 
     def restore_params(self, step: int, like: Any) -> Any:
         """Return the saved parameters alone, shaped as in `like`."""
@@ -236,9 +244,10 @@ class Checkpoints(Archive):
     def _write(self, progress: Progress, items: dict[str, Flat], record: str) -> None:
         """Write a checkpoint and delete old ones; runs in the thread of the writer."""
         step = progress.step
-        draft = self.folder / f"{UNFINISHED}{step}" / str(step)
+        draft = self._draft(str(step)) / str(step)
 
         def complete() -> None:
+            check_index(draft, items)
             (draft / RECORD).write_text(record, encoding="utf-8")
             write_manifest(draft, step, progress.tokens_seen)
             draft.rename(self.path(step))

@@ -118,7 +118,10 @@ def _train(
     else:
         config = read_config(config_path, overrides)
         given = run_dir or config.logging.run_dir
-        folder = RunFolder(Path(given or new_run_path(name=config_path.stem)))
+        if given:
+            folder = RunFolder(Path(given))
+        else:
+            folder = RunFolder(new_run_path(name=config_path.stem), numbered=True)
         original = config_path.read_text(encoding="utf-8")
     start_environment()
     from chomp import run

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from chomp.checkpoint.arrays import PARAMS, TRAIN, read_numpy
+from chomp.checkpoint.arrays import read_numpy
+from chomp.checkpoint.contents import ITEMS
 from chomp.checkpoint.store import Checkpoints
 from chomp.commands.checkpoints import open_run
 from chomp.errors import ResumeError
@@ -28,7 +29,7 @@ def difference(
         ResumeError: one of them isn't there or is damaged.
     """
     (one, step), (two, other) = (_open(left, left_step), _open(right, right_step))
-    for item in (PARAMS, TRAIN):
+    for item in ITEMS:
         yield from _arrays(read_numpy(one.path(step), item), read_numpy(two.path(other), item))
     before, after = one.restore_run(step), two.restore_run(other)
     for change in changes(before.progress._asdict(), after.progress._asdict()):

@@ -1,6 +1,6 @@
 """The checkpoints of a run: listed, verified, compared. Reads only."""
 
-import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +31,7 @@ def open_run(path: Path) -> tuple[Archive, Config]:
     folder.require_run()
     if not folder.resolved_config.exists():
         raise ResumeError(f"{path} has no checkpoints: its run ended while it started")
-    values = json.loads(folder.resolved_config.read_text(encoding="utf-8"))
-    values.pop("derived", None)
-    config = config_from_mapping(values)
+    config = config_from_mapping(folder.read_resolved())
     archive = Archive(folder.inside(config.checkpoint.root_dir or "checkpoints"))
     if not archive.steps():
         raise ResumeError(f"{path} has no checkpoints in {archive.folder}")
@@ -59,7 +57,7 @@ def table(path: Path) -> list[list[str]]:
             rows.append([*row, "complete"])
         except (DamagedError, FileNotFoundError) as error:
             # Else the run that it belongs to has just deleted it as too old.
-            if place.exists():
+            if os.path.lexists(place):
                 rows.append([f"{step:,}", "", "", "", stays, str(error)])
     return rows
 
@@ -82,7 +80,7 @@ def findings(path: Path, step: int | None) -> Iterator[Finding]:
         )
     for number in archive.steps() if step is None else [step]:
         problem = archive.problem(number)
-        if archive.path(number).exists():
+        if os.path.lexists(archive.path(number)):
             yield Finding(number, problem)
 
 

@@ -1,27 +1,23 @@
 """What a run folder says of its run; imports nothing slow, so that the answer is there at once."""
 
-import json
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
-
 from chomp.compile_cache import cache_folder, held
 from chomp.history.goodput import Goodput, measure
-from chomp.history.heartbeat import Beat, Phase, read_heartbeat
+from chomp.history.heartbeat import read_heartbeat
+from chomp.history.liveness import is_running
 from chomp.history.record import Record, Start, read_record, with_beat
+from chomp.json_text import parse_json
 from chomp.run_folder import RunFolder
 
 T = TypeVar("T")
 
 TAIL = 1 << 20
 """Bytes at the end of the metrics in which the newest evaluation is looked for."""
-FRESH = 10.0
-"""Seconds since the last sign of life after which a process on another host counts as gone."""
 
 ROW = ("loss", "step_time_s", "tokens_per_sec", "tokens_seen")
 EVALUATION = ("eval_loss", "eval_bits_per_byte")
@@ -84,7 +80,7 @@ def read_status(path: Path) -> Status:
     record = _record(folder.record, problems)
     beat, now = read_heartbeat(folder.heartbeat), time.time()
     starts = list(record.starts) if record else []
-    running = _is_running(beat, starts[-1].host if starts else None, now)
+    running = is_running(beat, starts[-1].host if starts else None, now)
     if starts:
         latest = beat._replace(alive=now) if beat and running else beat
         starts[-1] = with_beat(starts[-1], latest, running=running)
@@ -143,7 +139,7 @@ def _record(path: Path, problems: list[str]) -> Record | None:
 
 def _config(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -163,23 +159,6 @@ def _setting(config: dict[str, Any], key: str, kind: type[T]) -> T | None:
     return value if isinstance(value, kind) else None
 
 
-def _is_running(beat: Beat | None, host: str | None, now: float) -> bool:
-    """Whether the heartbeat's process is there.
-
-    The lock isn't tried: a run that starts in the same moment would find it taken.
-    """
-    if beat is None or beat.phase is Phase.ENDED:
-        return False
-    if host not in (None, socket.gethostname()):
-        return now - beat.alive < FRESH
-    try:
-        process = psutil.Process(beat.pid)
-        # A process that came after the last sign of life has only inherited the number.
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < beat.alive + 1
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _last_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield rows, the newest first; a line that isn't whole is left out."""
     try:
@@ -191,7 +170,7 @@ def _last_rows(path: Path) -> Iterator[dict[str, Any]]:
         return
     for line in reversed(lines):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):

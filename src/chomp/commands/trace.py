@@ -15,7 +15,7 @@ from chomp.data.reading import reading_of
 from chomp.data.rows import BrokenFileError
 from chomp.data.token_corpus import TokenRows
 from chomp.errors import DataError, ResumeError
-from chomp.history.ledger import Entry, find_entry
+from chomp.history.ledger_search import Entry, find_entry
 from chomp.identity import changes
 from chomp.run_folder import RunFolder
 from chomp.terminal import one_line

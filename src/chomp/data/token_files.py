@@ -19,6 +19,7 @@ from chomp.data.fingerprint import Fingerprint
 from chomp.data.local_file import open_regular, unreadable
 from chomp.data.packing import Encoded
 from chomp.errors import DataError, DiskError
+from chomp.json_text import parse_json
 from chomp.whole_file import replace_text, sync_folder
 
 FORMAT = 1
@@ -118,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a file of a prepared corpus. Raises DataError if that can't be done."""
     try:
         with open_regular(str(path)) as file:
-            values = json.loads(file.read())
+            values = parse_json(file.read())
         if values["format"] != FORMAT:
             raise DataError(
                 f"{path}: format {values['format']!r} is not known here (this chomp writes "

@@ -1,8 +1,9 @@
 """What a process is doing, in a small file that outlives it."""
 
+import ctypes
 import errno
-import mmap
 import os
+import stat
 import struct
 import threading
 import time
@@ -78,11 +79,12 @@ class Background(NamedTuple):
 
 
 class Heartbeat:
-    """Tells what this process is doing, in memory and in a mapped file that outlives SIGKILL.
+    """Tells what this process is doing, in memory and in a file that outlives SIGKILL.
 
     A record goes to the two slots of the file in turn, with a checksum: whenever the process is
-    killed or the file read, one of them is whole. The file is mapped rather than written to since
-    a system call gives the GIL away, which costs milliseconds when another thread computes.
+    killed or the file read, one of them is whole. Written with the GIL held: giving it away costs
+    milliseconds when another thread computes. Not mapped: a mapping of a file that somebody cuts
+    short ends the process.
 
     `enter`, `during` and `finished` are for the training thread.
 
@@ -98,7 +100,7 @@ class Heartbeat:
             started: `time.perf_counter()` when the command began.
         """
         self.problem: str | None = None
-        self._file: mmap.mmap | bytearray = bytearray(SIZE)
+        self._file: int | None = None
         self._lock = threading.Lock()
         self._counter = time.perf_counter()
         begun = self._counter if started is None else started
@@ -118,7 +120,7 @@ class Heartbeat:
         """Be kept in the file `path` from now on, as the start of this number."""
         with self._lock:
             try:
-                self._file = _mapped(path)
+                self._file = _opened(path)
             except OSError as error:
                 self.problem = f"{path} can't be made ({error.strerror})"
             self._start = start
@@ -195,9 +197,9 @@ class Heartbeat:
         """Be in the phase `ended`, and forget the file."""
         self.enter(Phase.ENDED)
         with self._lock:
-            mapped, self._file = self._file, bytearray(self._file[:])
-            if isinstance(mapped, mmap.mmap):
-                mapped.close()
+            file, self._file = self._file, None
+            if file is not None:
+                os.close(file)
 
     def _mark(self) -> None:
         counter = time.perf_counter()
@@ -221,9 +223,10 @@ class Heartbeat:
             *self._seconds,
             *_UNUSED,
         )
-        at = _SLOTS[self._turn % 2]
-        end = at + _RECORD.size + _CHECKSUM.size
-        self._file[at:end] = record + _CHECKSUM.pack(zlib.crc32(record))
+        if self._file is not None:
+            record += _CHECKSUM.pack(zlib.crc32(record))
+            # What can't be written now is told by the next record.
+            _pwrite(self._file, record, len(record), _SLOTS[self._turn % 2])
 
 
 def read_heartbeat(path: Path) -> Beat | None:
@@ -235,23 +238,34 @@ def read_heartbeat(path: Path) -> Beat | None:
     return _parsed(content)
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+# Python's own `os.pwrite` gives the GIL away.
+_pwrite = ctypes.PyDLL(None).pwrite
+_pwrite.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int64)
+_pwrite.restype = ctypes.c_ssize_t
+
+
+def _opened(path: Path) -> int:
+    """Open the file, which is made anew if it isn't a plain one; a link isn't followed."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o644)
     try:
-        # Real bytes: a page that a full disk can't hold would end the process with SIGBUS.
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        # Its room is taken now: a disk that fills later can't take it away.
         if os.pwrite(descriptor, bytes(SIZE), 0) != SIZE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return mmap.mmap(descriptor, SIZE)
-    finally:
+    except OSError:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
-def _parsed(content: bytes | bytearray | mmap.mmap) -> Beat | None:
+def _parsed(content: bytes) -> Beat | None:
     found = [beat for at in _SLOTS if (beat := _slot(content, at))]
     return max(found, key=lambda beat: beat.turn, default=None)
 
 
-def _slot(content: bytes | bytearray | mmap.mmap, at: int) -> Beat | None:
+def _slot(content: bytes, at: int) -> Beat | None:
     record = bytes(content[at : at + _RECORD.size])
     checksum = bytes(content[at + _RECORD.size : at + _RECORD.size + _CHECKSUM.size])
     if len(record) != _RECORD.size or checksum != _CHECKSUM.pack(zlib.crc32(record)):

@@ -8,28 +8,14 @@ line with `batch` is a step's; its `docs` are the numbers of rows by number of s
 """
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from chomp.append_file import AppendFile
+from chomp.append_file import AppendFile, Tail
+from chomp.history.ledger_search import newest_corpus
+from chomp.json_text import parse_json
 from chomp.types import ROW_BITS, BatchStats
-
-
-class Entry(NamedTuple):
-    """One step's line, with the corpus's fingerprint."""
-
-    step: int
-    batch: int
-    """Number of the batch, counted from 1 in the order drawn."""
-    hash: str
-    """`BatchStats.hash` in hexadecimal."""
-    tokens: int
-    targets: int
-    docs: list[tuple[int, int]]
-    """Shard and row of each; shards in the order drawn."""
-    data: Mapping[str, Any]
 
 
 class Ledger:
@@ -40,15 +26,30 @@ class Ledger:
         data: the corpus's fingerprint; kept where it isn't the newest there already.
         step: finished steps.
         warn: takes a line for the user if the file can't be written.
+        there: number of the file's lines.
+        brought_back: lines of before that aren't there.
     """
 
-    def __init__(self, path: Path, data: Mapping[str, Any], step: int, warn: Callable[[str], None]):
-        newest = None
-        for line in _lines(path):
-            newest = line.text if line.kind == "data" else newest
-        self._file = AppendFile(path, warn)
-        if newest is None or json.loads(newest)["data"] != data:
+    def __init__(
+        self,
+        path: Path,
+        data: Mapping[str, Any],
+        step: int,
+        warn: Callable[[str], None],
+        there: int = 0,
+        brought_back: Sequence[str] = (),
+    ):
+        newest = newest_corpus(path)
+        self._file = AppendFile(path, warn, there)
+        for text in brought_back:
+            self._file.write(text)
+            newest = text.encode() if '"data":' in text else newest
+        if newest is None or _data(newest) != data:
             self._append({"step": step, "data": data})
+
+    def tail(self) -> Tail:
+        """Return what isn't known to be on the disk."""
+        return self._file.tail()
 
     def record(self, step: int, batch: int, stats: BatchStats) -> None:
         """Append the line of a step that was trained on batch number `batch`."""
@@ -75,54 +76,8 @@ class Ledger:
         self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
 
 
-class Found(NamedTuple):
-    """What a ledger says about a step: None where it has no such step, or no step at all."""
-
-    entry: Entry | None
-    first: int | None
-    last: int | None
-
-
-def find_entry(path: Path, step: int | None) -> Found:
-    """Look for a step, or the newest with None, in a ledger that may still be written to.
-
-    A line of an earlier step takes back those before it that are behind that step: a run that went
-    back replaces them.
-    """
-    first = last = found = corpus = None
-    for line in _lines(path):
-        if line.kind == "data":
-            corpus = line.text
-            continue
-        first, last = line.step if first is None else first, line.step
-        if step is None or line.step == step:
-            found = line.text, corpus
-        elif line.step < step:
-            found = None
-    return Found(None if found is None else _entry(*found), first, last)
-
-
-def _entry(text: bytes, corpus: bytes | None) -> Entry:
-    values = json.loads(text)
-    documents = [(int(shard), row) for shard, rows in values["docs"].items() for row in rows]
-    data = json.loads(corpus)["data"] if corpus else {}
-    return Entry(**values | {"docs": documents, "data": data})
-
-
-class _Line(NamedTuple):
-    step: int
-    kind: str
-    text: bytes
-
-
-# Parsing a line whole takes 20 times as long, and a long run has millions.
-_LINE = re.compile(rb'\{"step":(\d+),"(batch|data)":.*\}\n')
-
-
-def _lines(path: Path) -> Iterator[_Line]:
-    """Yield the whole lines; the last one may be cut short."""
-    if path.exists():
-        with path.open("rb") as file:
-            for text in file:
-                if match := _LINE.fullmatch(text):
-                    yield _Line(int(match[1]), match[2].decode(), text)
+def _data(line: bytes) -> Any:
+    try:
+        return parse_json(line)["data"]
+    except (ValueError, KeyError, TypeError):
+        return None

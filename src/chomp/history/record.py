@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.history.heartbeat import Beat, Phase
+from chomp.json_text import parse_json
 
 FORMAT = 1
 
@@ -91,7 +92,7 @@ class Record:
         Raises:
             ValueError: it is not such a record; says what is wrong.
         """
-        values = json.loads(text)
+        values = parse_json(text)
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f"it is no record of format {FORMAT}")
         record = _made(Record, values)

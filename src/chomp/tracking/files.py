@@ -5,14 +5,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
 
-from chomp.append_file import AppendFile
+from chomp.append_file import AppendFile, Tail
 from chomp.errors import ConfigError, ResumeError
+from chomp.json_text import parse_json
 from chomp.terminal import printable
 from chomp.tracking.tracker import Row, Silent
+from chomp.whole_file import new_file, open_plain, remedy
 
 
 class JsonLines(Silent):
@@ -21,16 +23,22 @@ class JsonLines(Silent):
     `warn` takes a line for the user if the disk has no room for them; the run goes on.
     """
 
-    def __init__(self, metrics: Path, samples: Path, warn: Callable[[str], None]):
-        """Open both, to append.
+    def __init__(
+        self,
+        metrics: Path,
+        samples: Path,
+        warn: Callable[[str], None],
+        there: tuple[int, int] = (0, 0),
+    ):
+        """Open both, to append; `there` are the numbers of their lines.
 
         Raises:
             ConfigError: one can't be used, whatever the room on the disk.
         """
         for path in (metrics, samples):
             _check_usable("logging.metrics_file", path)
-        self._metrics = AppendFile(metrics, warn)
-        self._samples = AppendFile(samples, warn)
+        self._metrics = AppendFile(metrics, warn, there[0])
+        self._samples = AppendFile(samples, warn, there[1])
         self._row = Row()
 
     def log(self, row: Row) -> None:
@@ -45,6 +53,17 @@ class JsonLines(Silent):
     def sample(self, record: Row) -> None:
         """Append a sample."""
         self._samples.write(_line(record))
+
+    def bring_back(self, metrics: Sequence[str], samples: Sequence[str]) -> None:
+        """Append lines of before that aren't there."""
+        for line in metrics:
+            self._metrics.write(line)
+        for line in samples:
+            self._samples.write(line)
+
+    def tails(self) -> dict[str, Tail]:
+        """Return what isn't known to be on the disk, by file."""
+        return {"metrics": self._metrics.tail(), "samples": self._samples.tail()}
 
     def close(self) -> None:
         """Close both files."""
@@ -73,7 +92,7 @@ def keep_rows_up_to(step: int, path: Path) -> None:
     replaced, whole = [], True
     try:
         # In bytes, line by line: a ledger may be large, and text has more ends of lines than JSON.
-        with path.open("rb") as file, replacement.open("wb") as kept:
+        with path.open("rb") as file, new_file(replacement) as kept:
             for line in file:
                 whole = line.endswith(b"\n")
                 line = line if whole else line + b"\n"
@@ -82,7 +101,7 @@ def keep_rows_up_to(step: int, path: Path) -> None:
                 else:
                     replaced.append(line)
         if replaced:
-            with path.with_suffix(".replaced.jsonl").open("ab") as file:
+            with open(path.with_suffix(".replaced.jsonl"), "ab", opener=open_plain) as file:
                 file.writelines(replaced)
         if replaced or not whole:
             os.replace(replacement, path)
@@ -92,7 +111,7 @@ def keep_rows_up_to(step: int, path: Path) -> None:
         replacement.unlink(missing_ok=True)
         raise ResumeError(
             f"{path}: rows behind step {step} can't be taken out ({error.strerror}); "
-            "make room on the disk and resume again"
+            f"{remedy(error)} and resume again"
         ) from error
 
 
@@ -104,6 +123,8 @@ def _check_usable(key: str, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_fifo():
+            raise OSError(errno.EINVAL, "it is a pipe", str(path))
         path.open("ab").close()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -115,7 +136,7 @@ def _check_usable(key: str, path: Path) -> None:
 
 def _is_row_up_to(step: int, line: bytes) -> bool:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:  # no JSON, or no UTF-8
         return False
     # The row of a crash tells of an ended run, not of a step.
@@ -153,12 +174,18 @@ def log_to_file(path: Path | None, level: str, warn: Callable[[str], None]) -> N
     """
     if path is not None:
         _check_usable("logging.log_file", path)
-    handler = logging.NullHandler() if path is None else _LogFile(AppendFile(path, warn))
+    handler = logging.NullHandler() if path is None else _LogFile(_append_to(path, warn))
     handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
     sys.unraisablehook = _log_unraisable
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("absl").handlers.clear()
+
+
+def _append_to(path: Path, warn: Callable[[str], None]) -> AppendFile:
+    if path.exists() and not path.is_file():  # /dev/stderr is a link
+        return AppendFile(path, warn, opener=None)
+    return AppendFile(path.resolve(), warn)
 
 
 def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
