@@ -16,6 +16,7 @@ from chomp.flop_rate import matmul_rate, peak_flops
         ("NVIDIA A100 80GB PCIe", 312),
         ("NVIDIA L4", 121),
         ("NVIDIA GeForce RTX 5090", 209.5),
+        ("NVIDIA RTX 5090", 209.5),
     ],
 )
 def test_known_devices_have_their_data_sheets_peak(device: str, tflops: float):

@@ -26,7 +26,7 @@ def here(tmp_path: Path, config_file: Any, monkeypatch: pytest.MonkeyPatch) -> P
         ("help", "chomp --help"),
         ("version", "chomp --version"),
         ("resume runs/x", "chomp train --run-dir RUN --resume latest"),
-        ("train folder", "it is a folder"),
+        ("train folder", "is a directory"),
         ("train .", "it holds config.yaml"),
         ("train runs/2026-02-02_b", "--run-dir runs/2026-02-02_b --resume latest"),
         ("train confg.yml", "did you mean config.yaml?"),

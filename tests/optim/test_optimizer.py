@@ -107,14 +107,16 @@ def test_adamw_is_optaxs_adamw_under_a_mask_of_matrices(params, grads, named, op
         np.testing.assert_allclose(value, results[1][path], rtol=1e-5, atol=1e-7, err_msg=path)
 
 
-def test_gradients_are_clipped_by_their_global_norm(params, grads, named, optimizer_for):
+@pytest.mark.parametrize("limit", [0.5, 0.0])
+def test_gradients_are_clipped_by_their_global_norm(params, grads, named, optimizer_for, limit):
     large = jax.tree.map(lambda g: g * 1e4, grads)
-    optimizer = optimizer_for(params, grad_clip_norm=0.5)
+    optimizer = optimizer_for(params, grad_clip_norm=limit)
+    norm = limit or float(optax.tree.norm(large))  # 0: not at all
     _, state = jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p))(large, params)
     first_moments = [leaf for path, leaf in named(state).items() if ".mu." in path]
     assert len(first_moments) == len(jax.tree.leaves(params))
     # After one step the first moment is (1 - b1) times the gradient that the optimizer saw.
-    assert float(optax.tree.norm(first_moments)) == pytest.approx(0.1 * 0.5, rel=1e-5)
+    assert float(optax.tree.norm(first_moments)) == pytest.approx(0.1 * norm, rel=1e-5)
 
 
 def test_consistent_rms_gives_every_shape_the_same_size(params, grads, named, optimizer_for):

@@ -31,6 +31,7 @@ def test_a_row_is_one_compact_line():
         "step   25/1000  loss 3.1416  grad 0.500  lr 3.00e-04  125 ms/step  81,920 tok/s  "
         "mfu 41.2%  packed 97.3%  1.50 GiB"
     )
+    assert "lr 3.00e-04  muon 3.00e-02  125" in summary_line(ROW | {"lr_muon": 3e-2}, 1000)
     evaluated = summary_line(ROW | {"eval_loss": 2.0, "eval_bits_per_byte": 1.25}, 1000)
     assert "eval 2.0000  1.2500 bits/byte" in evaluated
 

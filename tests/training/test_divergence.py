@@ -156,4 +156,4 @@ def test_a_resumed_run_goes_on_counting_what_it_skips_and_names_itself(
     done = chomp("train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=9")
     assert done.code == 1
     assert "5 in a row: train.divergence_limit is 5" in done.err
-    assert f"`chomp trace '{run}' --step 5`" in done.err
+    assert f"`chomp trace '{run}' --step 6`" in done.err

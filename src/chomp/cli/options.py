@@ -32,7 +32,7 @@ def read_config(path: Path, overrides: Sequence[str] = (), *, of_a_run: bool = F
     if path.is_dir() or not path.exists():
         from chomp.cli.hints import not_a_config
 
-        reason = "it is a folder" if path.is_dir() else "No such file or directory"
+        reason = "Is a directory" if path.is_dir() else "No such file or directory"
         meant = not_a_config(path)
         raise ConfigError([f"{path}: can't be read: {reason}{f'; {meant}' if meant else ''}"])
     if not (of_a_run or is_of_a_run(path)):

@@ -94,9 +94,9 @@ def _train(
     from chomp.identity import check_allowed
     from chomp.run_folder import RunFolder, new_run_path
 
-    if resume is not None and resume != "latest" and not resume.isdecimal():
+    if resume is not None and resume != "latest" and not resume.lstrip("-").isdecimal():
         fix = "leave --resume out for a new run" if resume in NONE else "write latest, or a step"
-        raise click.UsageError(f"--resume {resume}: {fix}")
+        raise click.UsageError(f"--resume {resume!r}: {fix}")
     if resume and run_dir is None:
         newest = newest_run()
         hint = f"; the newest one here: --run-dir {newest}" if newest else ""
