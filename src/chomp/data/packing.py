@@ -10,7 +10,7 @@ and copy every feature per token; concat-then-split has no way to say where a do
 import bisect
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import grain.python as grain
 import numpy as np
@@ -124,6 +124,26 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
         return len(tokens)
 
 
+class Blocks(Protocol):
+    """An iterator over blocks that knows where epochs end."""
+
+    def __next__(self) -> Block:
+        """Return the next block."""
+        ...
+
+    def next_epoch(self) -> float:
+        """Return the next document's epoch; infinity at the end. Encodes nothing."""
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the place after the last block."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken."""
+        ...
+
+
 class BinRows(grain.IterDataset[Packed]):
     """Whole documents in rows, best fit; those longer than `time` are cut into pieces first.
 
@@ -165,12 +185,12 @@ class BinIterator(grain.DatasetIterator[Packed]):
         seed: int | None,
     ):
         super().__init__(parent)
+        self._blocks = cast(Blocks, parent)
         self._time = time
         self._buffer = buffer
         self._max_pieces = max_pieces
         self._seed = seed
-        self._ahead: Block | None = None
-        self._restart(self._parent.get_state(), 0, 0, BEFORE_ALL)
+        self._restart(self._blocks.get_state(), 0, 0, BEFORE_ALL)
 
     def _restart(self, parent: dict[str, Any], number: int, row: int, epoch: int | None) -> None:
         self._before, self._round, self._row, self._epoch = parent, number, row, epoch
@@ -183,8 +203,7 @@ class BinIterator(grain.DatasetIterator[Packed]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken."""
-        self._parent.set_state(state["parent"])
-        self._ahead = None
+        self._blocks.set_state(state["parent"])
         epoch = state.get("epoch", None if "row" in state else BEFORE_ALL)
         self._restart(state["parent"], state.get("round", 0), state.get("row", 0), epoch)
 
@@ -199,7 +218,7 @@ class BinIterator(grain.DatasetIterator[Packed]):
         self._row += 1
         if self._row == len(self._rows):
             epoch = None if self._epoch is None else self._last_epoch
-            self._restart(self._end, self._round + 1, 0, epoch)
+            self._restart(self._blocks.get_state(), self._round + 1, 0, epoch)
         return row
 
     def _pack_round(self) -> list[Packed]:
@@ -211,7 +230,7 @@ class BinIterator(grain.DatasetIterator[Packed]):
         return [rows[i] for i in order]
 
     def _gather(self) -> list[Encoded]:
-        """Return a round's documents; leaves the parent's state after them, and their epoch."""
+        """Return a round's documents, and keep the epoch of the last one."""
         documents: list[Encoded] = []
         tokens = size = 0
         whole = math.inf  # the first epoch that begins in this round
@@ -222,20 +241,16 @@ class BinIterator(grain.DatasetIterator[Packed]):
             bounded = enough and self._epoch is not None
             if bounded and (size >= ROUND_BYTES or documents[-1].epoch > whole):
                 break
-            before = self._end if self._ahead else self._parent.get_state()
-            block, self._ahead = self._ahead or next(self._parent, None), None
-            if block is None:
+            if bounded and self._blocks.next_epoch() > whole:
                 break
-            if bounded and block[0].epoch > whole:
-                self._ahead, self._end = block, before
+            block = next(self._blocks, None)
+            if block is None:
                 break
             if self._epoch is not None and not documents:
                 whole = max(block[0].epoch, self._epoch + 1)
             documents += block
             tokens += sum(len(document.tokens) for document in block)
             size += sum(document.bytes for document in block)
-        if self._ahead is None:
-            self._end = self._parent.get_state()
         self._last_epoch = documents[-1].epoch if documents else BEFORE_ALL
         return documents
 

@@ -1,5 +1,6 @@
 """Streams of a prepared corpus: their state is one number, the documents given out so far."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,6 +99,13 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
         if not block:
             raise StopIteration
         return block
+
+    def next_epoch(self) -> float:
+        """Return the next document's epoch; infinity at the end."""
+        if not self._repeat and self._position >= self._end:
+            return math.inf
+        place = self._position * self._lane.of + self._lane.number
+        return place // (len(self._shards) + self._extra)
 
     def _numbers(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Yield epoch, place in it and document for each position."""
