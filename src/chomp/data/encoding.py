@@ -21,6 +21,8 @@ THREADS = 2
 arrays under Python's lock, and its last long document keeps one core: the next block fills in."""
 BLOCK_CHARACTERS = 4_000_000
 """A block ends after this much text: huge documents are encoded, and wait, one by one."""
+EPOCH_CHARACTERS = 2_000_000
+"""A block with this much text ends with its epoch: a large file would be encoded twice else."""
 MOST_AHEAD = 4
 """Blocks encoded ahead at most. One more each time the packer had to wait for one: a start, which
 has the cores busy compiling, encodes only what it needs."""
@@ -91,6 +93,9 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._short_before_error = short_before_error
+        self._closed = False
+        self.across_epochs = False
+        """Whether a block never ends with its epoch, as in earlier versions."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
         self._restart(parent.get_state())
 
@@ -128,14 +133,21 @@ class EncodingIterator(grain.DatasetIterator[Block]):
 
     def _read_block(self) -> None:
         """Read a block and have it encoded; an error waits until what came before it is gone."""
-        documents: list[Document] = [] if self._peeked is None else [self._peeked]
-        self._peeked = None
-        characters = sum(len(document.text) for document in documents)
+        documents: list[Document] = []
+        characters = 0
+        state: dict[str, Any] | None = None
         ended, self._end = self._end, INTERRUPTED
         try:
             while len(documents) < BLOCK_DOCUMENTS and characters < BLOCK_CHARACTERS:
-                documents.append(next(self._parent))
-                characters += len(documents[-1].text)
+                may_end = characters >= EPOCH_CHARACTERS and not self.across_epochs
+                before = self._parent.get_state() if may_end else None
+                document = self._peeked or next(self._parent)
+                self._peeked = None
+                if before is not None and document.epoch > documents[-1].epoch:
+                    self._peeked, state = document, before
+                    break
+                documents.append(document)
+                characters += len(document.text)
         except StopIteration as end:
             ended = end
         except DataError as end:
@@ -145,7 +157,8 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         self._end = ended
         if documents:
             future = self._threads.submit(encode, documents, self._tokenizer, self._max_tokens)
-            self._ahead.append((documents[0].epoch, future, self._parent.get_state()))
+            state = state or self._parent.get_state()
+            self._ahead.append((documents[0].epoch, future, state))
 
     def next_epoch(self) -> float:
         """Return the next document's epoch; infinity at the end. Raises what reading it raises."""
@@ -180,6 +193,9 @@ class EncodingIterator(grain.DatasetIterator[Block]):
 
     def close(self) -> None:
         """Stop the threads."""
+        if self._closed:  # Grain closes once more when the interpreter takes itself apart
+            return
+        self._closed = True
         self._drop()
         self._threads.shutdown(wait=False, cancel_futures=True)
         super().close()

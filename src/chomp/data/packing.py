@@ -93,7 +93,7 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
         room = self._time
         while room:
             if self._block is None:
-                self._block = next(self._parent, [])
+                self._block = self._block_in_hand()
                 self._check_place(self._block)
             if self._document < len(self._block):
                 room -= self._take(self._block[self._document], room, row)
@@ -107,9 +107,18 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
             raise StopIteration
         return row
 
-    def _check_place(self, block: Block) -> None:
+    def _block_in_hand(self) -> Block:
+        """Return the block that holds the next document; those of earlier versions were longer."""
+        block = next(self._parent, [])
+        while block and self._document >= len(block):
+            self._document -= len(block)
+            self._before = self._parent.get_state()
+            block = next(self._parent, [])
         if self._document > len(block):
-            raise misfit(f"document {self._document} of {len(block)} that were read together")
+            raise misfit(f"document {self._document} after those that were read before")
+        return block
+
+    def _check_place(self, block: Block) -> None:
         size = len(block[self._document].tokens) if self._document < len(block) else 0
         if self._token and self._token >= size:
             raise misfit(f"token {self._token} of a document of {size}")
@@ -126,6 +135,9 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
 
 class Blocks(Protocol):
     """An iterator over blocks that knows where epochs end."""
+
+    across_epochs: bool
+    """Whether a block never ends with its epoch, as in earlier versions."""
 
     def __next__(self) -> Block:
         """Return the next block."""
@@ -203,8 +215,9 @@ class BinIterator(grain.DatasetIterator[Packed]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken."""
-        self._blocks.set_state(state["parent"])
         epoch = state.get("epoch", None if "row" in state else BEFORE_ALL)
+        self._blocks.across_epochs = epoch is None
+        self._blocks.set_state(state["parent"])
         self._restart(state["parent"], state.get("round", 0), state.get("row", 0), epoch)
 
     def __next__(self) -> Packed:
