@@ -420,15 +420,17 @@ def beats_after(run: Run, seconds: float) -> tuple[Phase, int] | None:
 def test_an_action_that_finds_no_data_ends_the_run_saved(
     make_run: Callable[..., Run], corpus: Path, tmp_path: Path, read_rows: Rows, chomp: Any
 ):
-    documents = tmp_path / "evaluation.jsonl"
+    documents = tmp_path / "texts.jsonl"
     documents.write_bytes(corpus.read_bytes())
-    data = {"eval_files": [str(documents)], "max_eval_samples": 20}
-    run = make_run("dummy", **SECTIONS | {"data": data})
+    data = SECTIONS["data"] | {"files": [str(documents)]}
+    train = SECTIONS["train"] | {"eval_every": 0, "generate_max_tokens": 8}
+    run = make_run("megalodon", **SECTIONS | {"data": data, "train": train})
     run.start()
     run.wait_for(Phase.COMPILING)
+    # The batches come from the file that is open; a sample opens it anew.
     documents.rename(tmp_path / "away")
     assert str(documents) in run.end()
-    assert (run.codes, run.finished, run.unfinished) == ([2], [4], [["evaluate"]])
+    assert (run.codes, run.finished, run.unfinished) == ([2], [4], [["sample"]])
     assert run.archive.good_steps() == [4]
     (tmp_path / "away").rename(documents)
     run.start()

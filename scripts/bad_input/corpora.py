@@ -73,9 +73,9 @@ CORPORA = (
     ),
     Case("only blanks as `local_text`", says="only blanks", change={"data.local_text": [" ", ""]}),
     Case(
-        "too few documents for the evaluation",
-        says="max_eval_samples",
-        change={"data.max_eval_samples": 50, "train.eval_every": 2},
+        "too little text for the evaluation",
+        says="too short to evaluate on its last part",
+        change={"data.local_text": ["A short text."], "train.eval_every": 2},
     ),
     Case(
         "missing evaluation files",

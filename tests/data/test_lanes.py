@@ -312,7 +312,9 @@ def test_lanes_without_documents_are_refused(opened, corpus):
     with pytest.raises(DataError, match=r"data\.lanes: lane 3 of 4 finds no text"):
         first(local_text=["one", "two", "three"])
     with pytest.raises(DataError, match=r"data\.lanes: all documents of a lane are held out"):
-        first(local_text=list("abcdefgh"), shuffle=False, max_eval_samples=7, evaluate=True)
+        first(
+            local_text=[2 * c for c in "abcdefgh"], shuffle=False, max_eval_samples=7, evaluate=True
+        )
     with pytest.raises(DataError, match=r"data\.lanes: must divide train\.batch_size"):
         opened((1, 3, 64), local_text=["some text"], of_lanes=2)
     prepared = corpus("tokens")

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import grain.python as grain
 import numpy as np
@@ -20,6 +21,38 @@ from chomp.data.packing import (
 lengths = st.lists(st.integers(0, 70), min_size=1, max_size=60)
 
 
+class BlockIterator(grain.DatasetIterator):
+    """Blocks of a list."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.blocks, self.at = blocks, 0
+
+    def __next__(self):
+        if self.at == len(self.blocks):
+            raise StopIteration
+        self.at += 1
+        return self.blocks[self.at - 1]
+
+    def next_epoch(self):
+        return self.blocks[self.at][0].epoch if self.at < len(self.blocks) else math.inf
+
+    def get_state(self):
+        return {"at": self.at}
+
+    def set_state(self, state):
+        self.at = state["at"]
+
+
+class BlockList(grain.IterDataset):
+    def __init__(self, blocks):
+        super().__init__()
+        self.blocks = blocks
+
+    def __iter__(self):
+        return BlockIterator(self.blocks)
+
+
 def documents_of(sizes: list[int]) -> list[Encoded]:
     ends = itertools.accumulate(sizes)
     return [
@@ -30,8 +63,7 @@ def documents_of(sizes: list[int]) -> list[Encoded]:
 
 def blocks_of(sizes: list[int], block: int) -> grain.IterDataset:
     documents = documents_of(sizes)
-    groups = [documents[i : i + block] for i in range(0, len(documents), block)]
-    return grain.MapDataset.source(groups).to_iter_dataset()
+    return BlockList([documents[i : i + block] for i in range(0, len(documents), block)])
 
 
 def tokens_of(rows: list[Packed]) -> list[int]:
@@ -124,8 +156,7 @@ def test_few_rows_are_half_empty_also_when_documents_are_short():
 
 def epochs_of(sizes: list[int], epochs: int, block: int) -> grain.IterDataset:
     documents = [d._replace(epoch=e) for e in range(epochs) for d in documents_of(sizes)]
-    groups = [documents[i : i + block] for i in range(0, len(documents), block)]
-    return grain.MapDataset.source(groups).to_iter_dataset()
+    return BlockList([documents[i : i + block] for i in range(0, len(documents), block)])
 
 
 def rounds_of(iterator) -> list[list[tuple[int, int]]]:
@@ -176,7 +207,7 @@ def test_a_round_ends_after_some_text_and_one_of_an_earlier_version_with_its_doc
     many = [documents_of([100] * 200)]
     heavy = [[d._replace(bytes=ROUND_BYTES // 4)] for d in many[0]]
     whole_epochs = epochs_of([100], 200, 1)
-    for documents in grain.MapDataset.source(heavy).to_iter_dataset(), whole_epochs:
+    for documents in BlockList(heavy), whole_epochs:
         packed = BinRows(documents, time=1, buffer=50, max_pieces=None, seed=None)
         new, old = packed.__iter__(), packed.__iter__()
         state = new.get_state()

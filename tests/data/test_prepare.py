@@ -164,7 +164,7 @@ def test_a_broken_line_stops_it_and_skipping_goes_on(tmp_path, write_lines, para
     make(tmp_path / "out", **keys, on_error="skip")
     make(tmp_path / "straight", **keys, on_error="skip")
     assert content(tmp_path / "out") == content(tmp_path / "straight")
-    path.write_text("")
+    path.write_text(json.dumps({"text": "another text"}) + "\n" + json.dumps({"text": "and one"}))
     with pytest.raises(DataError, match=r"source.digest"):
         make(tmp_path / "straight", **keys)
 

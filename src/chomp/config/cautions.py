@@ -71,6 +71,7 @@ def _data_warnings(config: Config) -> list[str]:
     for name, backend in (
         ("files", "files"),
         ("eval_files", "files"),
+        ("document_separator", "files"),
         ("local_text", "local_text"),
         ("tokens_dir", "tokens"),
     ):

@@ -1,6 +1,7 @@
 """Encoding: documents to tokens, block by block, ahead of the packer."""
 
 import collections
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -20,9 +21,13 @@ THREADS = 2
 arrays under Python's lock, and its last long document keeps one core: the next block fills in."""
 BLOCK_CHARACTERS = 4_000_000
 """A block ends after this much text: huge documents are encoded, and wait, one by one."""
+EPOCH_CHARACTERS = 2_000_000
+"""A block with this much text ends with its epoch: a large file would be encoded twice else."""
 MOST_AHEAD = 4
 """Blocks encoded ahead at most. One more each time the packer had to wait for one: a start, which
 has the cores busy compiling, encodes only what it needs."""
+Ahead = tuple[int, Future[Block], dict[str, Any]]
+"""The first epoch of a block that is being encoded, the block, and the state after it."""
 EMPTY_BLOCKS = 100
 INTERRUPTED = RuntimeError("the stream was interrupted while it read; set its state to go on")
 NO_TOKENS = np.zeros(0, np.int32)
@@ -88,12 +93,16 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._short_before_error = short_before_error
+        self._closed = False
+        self.across_epochs = False
+        """Whether a block never ends with its epoch, as in earlier versions."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
         self._restart(parent.get_state())
 
     def _restart(self, state: dict[str, Any]) -> None:
         self._state = state
-        self._ahead: collections.deque[tuple[Future[Block], dict[str, Any]]] = collections.deque()
+        self._ahead: collections.deque[Ahead] = collections.deque()
+        self._peeked: Document | None = None
         self._depth = 1
         self._end: Exception | None = None
         self._empty = 0
@@ -114,7 +123,7 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         if not self._ahead:
             assert self._end is not None
             raise self._end
-        future, state = self._ahead.popleft()
+        _, future, state = self._ahead.popleft()
         if not future.done():
             self._depth = min(self._depth + 1, MOST_AHEAD)
         block = future.result()
@@ -126,11 +135,19 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         """Read a block and have it encoded; an error waits until what came before it is gone."""
         documents: list[Document] = []
         characters = 0
+        state: dict[str, Any] | None = None
         ended, self._end = self._end, INTERRUPTED
         try:
             while len(documents) < BLOCK_DOCUMENTS and characters < BLOCK_CHARACTERS:
-                documents.append(next(self._parent))
-                characters += len(documents[-1].text)
+                may_end = characters >= EPOCH_CHARACTERS and not self.across_epochs
+                before = self._parent.get_state() if may_end else None
+                document = self._peeked or next(self._parent)
+                self._peeked = None
+                if before is not None and document.epoch > documents[-1].epoch:
+                    self._peeked, state = document, before
+                    break
+                documents.append(document)
+                characters += len(document.text)
         except StopIteration as end:
             ended = end
         except DataError as end:
@@ -140,7 +157,23 @@ class EncodingIterator(grain.DatasetIterator[Block]):
         self._end = ended
         if documents:
             future = self._threads.submit(encode, documents, self._tokenizer, self._max_tokens)
-            self._ahead.append((future, self._parent.get_state()))
+            state = state or self._parent.get_state()
+            self._ahead.append((documents[0].epoch, future, state))
+
+    def next_epoch(self) -> float:
+        """Return the next document's epoch; infinity at the end. Raises what reading it raises."""
+        if self._ahead:
+            return self._ahead[0][0]
+        if self._end is None and self._peeked is None:
+            self._end = INTERRUPTED
+            try:
+                self._peeked = next(self._parent)
+                self._end = None
+            except (StopIteration, DataError) as end:
+                self._end = end
+        if isinstance(self._end, DataError):
+            raise self._end
+        return math.inf if self._peeked is None else self._peeked.epoch
 
     def _check(self, block: Block) -> None:
         if any(len(document.tokens) for document in block):
@@ -154,12 +187,15 @@ class EncodingIterator(grain.DatasetIterator[Block]):
             )
 
     def _drop(self) -> None:
-        for future, _ in self._ahead:
+        for _, future, _ in self._ahead:
             future.cancel()
         self._ahead.clear()
 
     def close(self) -> None:
         """Stop the threads."""
+        if self._closed:  # Grain closes once more when the interpreter takes itself apart
+            return
+        self._closed = True
         self._drop()
         self._threads.shutdown(wait=False, cancel_futures=True)
         super().close()

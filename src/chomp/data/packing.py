@@ -10,7 +10,7 @@ and copy every feature per token; concat-then-split has no way to say where a do
 import bisect
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import grain.python as grain
 import numpy as np
@@ -93,7 +93,7 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
         room = self._time
         while room:
             if self._block is None:
-                self._block = next(self._parent, [])
+                self._block = self._block_in_hand()
                 self._check_place(self._block)
             if self._document < len(self._block):
                 room -= self._take(self._block[self._document], room, row)
@@ -107,9 +107,18 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
             raise StopIteration
         return row
 
-    def _check_place(self, block: Block) -> None:
+    def _block_in_hand(self) -> Block:
+        """Return the block that holds the next document; those of earlier versions were longer."""
+        block = next(self._parent, [])
+        while block and self._document >= len(block):
+            self._document -= len(block)
+            self._before = self._parent.get_state()
+            block = next(self._parent, [])
         if self._document > len(block):
-            raise misfit(f"document {self._document} of {len(block)} that were read together")
+            raise misfit(f"document {self._document} after those that were read before")
+        return block
+
+    def _check_place(self, block: Block) -> None:
         size = len(block[self._document].tokens) if self._document < len(block) else 0
         if self._token and self._token >= size:
             raise misfit(f"token {self._token} of a document of {size}")
@@ -122,6 +131,29 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
             self._document += 1
             self._token = 0
         return len(tokens)
+
+
+class Blocks(Protocol):
+    """An iterator over blocks that knows where epochs end."""
+
+    across_epochs: bool
+    """Whether a block never ends with its epoch, as in earlier versions."""
+
+    def __next__(self) -> Block:
+        """Return the next block."""
+        ...
+
+    def next_epoch(self) -> float:
+        """Return the next document's epoch; infinity at the end. Encodes nothing."""
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the place after the last block."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken."""
+        ...
 
 
 class BinRows(grain.IterDataset[Packed]):
@@ -165,12 +197,12 @@ class BinIterator(grain.DatasetIterator[Packed]):
         seed: int | None,
     ):
         super().__init__(parent)
+        self._blocks = cast(Blocks, parent)
         self._time = time
         self._buffer = buffer
         self._max_pieces = max_pieces
         self._seed = seed
-        self._ahead: Block | None = None
-        self._restart(self._parent.get_state(), 0, 0, BEFORE_ALL)
+        self._restart(self._blocks.get_state(), 0, 0, BEFORE_ALL)
 
     def _restart(self, parent: dict[str, Any], number: int, row: int, epoch: int | None) -> None:
         self._before, self._round, self._row, self._epoch = parent, number, row, epoch
@@ -183,9 +215,9 @@ class BinIterator(grain.DatasetIterator[Packed]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken."""
-        self._parent.set_state(state["parent"])
-        self._ahead = None
         epoch = state.get("epoch", None if "row" in state else BEFORE_ALL)
+        self._blocks.across_epochs = epoch is None
+        self._blocks.set_state(state["parent"])
         self._restart(state["parent"], state.get("round", 0), state.get("row", 0), epoch)
 
     def __next__(self) -> Packed:
@@ -199,7 +231,7 @@ class BinIterator(grain.DatasetIterator[Packed]):
         self._row += 1
         if self._row == len(self._rows):
             epoch = None if self._epoch is None else self._last_epoch
-            self._restart(self._end, self._round + 1, 0, epoch)
+            self._restart(self._blocks.get_state(), self._round + 1, 0, epoch)
         return row
 
     def _pack_round(self) -> list[Packed]:
@@ -211,7 +243,7 @@ class BinIterator(grain.DatasetIterator[Packed]):
         return [rows[i] for i in order]
 
     def _gather(self) -> list[Encoded]:
-        """Return a round's documents; leaves the parent's state after them, and their epoch."""
+        """Return a round's documents, and keep the epoch of the last one."""
         documents: list[Encoded] = []
         tokens = size = 0
         whole = math.inf  # the first epoch that begins in this round
@@ -222,20 +254,16 @@ class BinIterator(grain.DatasetIterator[Packed]):
             bounded = enough and self._epoch is not None
             if bounded and (size >= ROUND_BYTES or documents[-1].epoch > whole):
                 break
-            before = self._end if self._ahead else self._parent.get_state()
-            block, self._ahead = self._ahead or next(self._parent, None), None
-            if block is None:
+            if bounded and self._blocks.next_epoch() > whole:
                 break
-            if bounded and block[0].epoch > whole:
-                self._ahead, self._end = block, before
+            block = next(self._blocks, None)
+            if block is None:
                 break
             if self._epoch is not None and not documents:
                 whole = max(block[0].epoch, self._epoch + 1)
             documents += block
             tokens += sum(len(document.tokens) for document in block)
             size += sum(document.bytes for document in block)
-        if self._ahead is None:
-            self._end = self._parent.get_state()
         self._last_epoch = documents[-1].epoch if documents else BEFORE_ALL
         return documents
 

@@ -1,5 +1,6 @@
 """Streams of a prepared corpus: their state is one number, the documents given out so far."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,7 +8,7 @@ import grain.python as grain
 import numpy as np
 
 from chomp.data.documents import Document
-from chomp.data.encoding import BLOCK_CHARACTERS, BLOCK_DOCUMENTS, NO_TOKENS
+from chomp.data.encoding import BLOCK_CHARACTERS, BLOCK_DOCUMENTS, EPOCH_CHARACTERS, NO_TOKENS
 from chomp.data.index_order import documents_at
 from chomp.data.lane import WHOLE, Lane
 from chomp.data.packing import Block, Encoded
@@ -62,6 +63,8 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
         super().__init__()
         self._shards, self._seed, self._repeat, self._lane = shards, seed, repeat, lane
         self._skipped_at_end = skipped_at_end
+        self.across_epochs = False
+        """Whether a block never ends with its epoch, as in earlier versions."""
         self._extra = int(alone and skipped_at_end > 0)
         self._position = self._before(self._extra)
         self._end = self._before(len(shards) + self._extra)
@@ -85,6 +88,9 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
         block: Block = []
         characters = 0
         for epoch, place, number in self._numbers(first, stop):
+            may_end = characters >= EPOCH_CHARACTERS and not self.across_epochs
+            if may_end and epoch > block[-1].epoch:
+                break
             block.append(self._element(epoch, place, number))
             characters += block[-1].characters
             if characters >= BLOCK_CHARACTERS:
@@ -98,6 +104,13 @@ class TokenBlockIterator(grain.DatasetIterator[Block]):
         if not block:
             raise StopIteration
         return block
+
+    def next_epoch(self) -> float:
+        """Return the next document's epoch; infinity at the end."""
+        if not self._repeat and self._position >= self._end:
+            return math.inf
+        place = self._position * self._lane.of + self._lane.number
+        return place // (len(self._shards) + self._extra)
 
     def _numbers(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Yield epoch, place in it and document for each position."""
