@@ -22,6 +22,10 @@ from click.testing import CliRunner
 from chomp.config import Config, config_from_mapping
 from chomp.runtime import prepare_environment
 
+# Most of the tests' time is LLVM's; without its optimizations programs of small models are compiled
+# in half of it. `XLA_FLAGS= pytest` has them, as a run does.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 # As the commands do, before anything imports JAX.
 prepare_environment()
 

@@ -38,8 +38,6 @@ FLOAT32 = (
     r"ops/accelerator/(timestep_norm|segment_sums|embedding)\.py",  # sums over segments
 )
 LAYER_PARTS = ("moving average", "norm", "attention", "projections", "feed-forward")
-COLLECTIVES = {("all-gather", "u16"), ("reduce-scatter", "f32"), ("all-reduce", "f32")}
-"""Of eight devices that share parameters, but for counters: bits of bfloat16, float32 sums."""
 H100 = accelerator("h100")
 SECTIONS: dict[str, dict[str, Any]] = {
     "model": {
@@ -106,14 +104,3 @@ def test_each_operation_has_its_part(step: Figures) -> None:
     parts = {row.name: row.seconds for row in step.parts}
     assert parts.get("other", 0) < 0.1 * step.seconds
     assert {*LAYER_PARTS, "loss", "embedding", "optimizer"} <= set(parts)
-
-
-def test_eight_devices_send_parameters_once_a_step(make_config: Callable[..., Config]) -> None:
-    model = SECTIONS["model"] | {"num_layers": 1}
-    config = make_config("megalodon", **(SECTIONS | {"model": model, "parallel": {"fsdp": 8}}))
-    _, traced = trace_step_for(config, H100, 8)
-    found = figures(compile_traced(traced, compiler_options(H100)), Cluster(H100, 8), 8)
-    large = [one for one in found.messages if one.payload > 1000]
-    assert {(one.kind, one.dtype) for one in large} <= COLLECTIVES
-    assert {one.kind for one in large} >= {"all-gather", "reduce-scatter"}
-    assert all(one.trips == () for one in large)

@@ -3,62 +3,24 @@
 XLA compiles for GPUs that aren't there, given what they are like; only its plugin has to be.
 """
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from jax.experimental import topologies
 from scaling_tables import least_bytes
 
 from chomp.config import Config
+from chomp.hlo.accelerators import accelerator
 from chomp.hlo.collectives import Collective, collectives
+from chomp.hlo.target import devices_of, has_gpu_compiler
 from chomp.parts import Learner, build_learner
 from chomp.programs import lower_step
 from chomp.runtime import gpu_compiler_options
 
 DEVICES, ACCUM, LAYERS = 8, 3, 8
-NEEDED = ("jax_plugins.xla_cuda13", "nvidia.cu13")
-"""The plugin; its assembler, and its library of device code."""
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  shared_memory_per_block: 49152
-  shared_memory_per_core: 233472
-  shared_memory_per_block_optin: 232448
-  threads_per_core_limit: 2048
-  core_count: 132
-  fpus_per_core: 128
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  thread_dim_limit_x: 1024
-  thread_dim_limit_y: 1024
-  thread_dim_limit_z: 64
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-  memory_bandwidth: 3352320000000
-  l2_cache_size: 52428800
-  clock_rate_ghz: 1.98
-  device_memory_size: 84942979072
-  cuda_compute_capability { major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES }
-  device_vendor: "NVIDIA Corporation"
-  device_address_bits: 64
-  name: "NVIDIA H100 80GB HBM3"
-  driver_version: "13.0.0"
-  runtime_version: "13.0.0"
-  compile_time_toolkit_version: "13.0.0"
-  dnn_version: "9.10.0"
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 10 patch: 0 }
-runtime_version { major: 13 minor: 0 patch: 0 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
-
-
+COLLECTIVES = {("all-gather", "u16"), ("reduce-scatter", "f32"), ("all-reduce", "f32")}
+"""Those of more than counters: bits of bfloat16, sums in float32."""
 MODEL = {
     "vocab_size": 512,
     "model_dim": 128,
@@ -78,25 +40,16 @@ CALLED = re.compile(r"(?:calls|body|to_apply)=%?([\w.-]+)")
 Lines = dict[str, list[str]]
 """Of a program by computation, in the order in which they start."""
 
-pytestmark = pytest.mark.gpu_program
-
-
-def is_there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # nor is the package that it would be in
-        return False
+pytestmark = [
+    pytest.mark.gpu_program,
+    pytest.mark.skipif(not has_gpu_compiler(), reason="the extra `plan` isn't installed"),
+]
 
 
 @pytest.fixture(scope="module")
 def gpus() -> list[Any]:
     """Eight H100s of one host, for programs alone."""
-    if not all(map(is_there, NEEDED)):
-        pytest.skip("needs jax-cuda13-pjrt, nvidia-cuda-nvcc and nvidia-nvvm")
-    topology = topologies.get_topology_desc(
-        "", platform="cuda", target_config=H100, topology=f"1x1x{DEVICES}"
-    )
-    return list(topology.devices)
+    return list(devices_of(accelerator("h100"), DEVICES))
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +124,9 @@ def test_a_step_sends_the_least(compiled: Callable[..., Any]):
     """Parameters in bfloat16, gradients in float32, each once."""
     config, learner, text = compiled("adamw", gather="step")
     found = collectives(text, DEVICES)
+    large = {(one.kind, one.dtype) for one in found if one.payload > 1000}
+    assert large <= COLLECTIVES
+    assert {kind for kind, _ in large} >= {"all-gather", "reduce-scatter"}
     assert not [one for one in found if one.trips]
     assert bytes_of(found) <= 1.05 * least_bytes(config, learner)
 
