@@ -74,13 +74,16 @@ def test_names_inside_are_relative_unless_absolute(tmp_path: Path):
 
 def test_new_folders_of_one_second_do_not_meet(tmp_path: Path):
     now = datetime.datetime(2030, 1, 2, 3, 4, 5)
+
+    def start(_: int) -> str:
+        folder = RunFolder(new_run_path(tmp_path, now), numbered=True).claim()
+        with folder.lock() as lock:
+            folder.check_free(lock)
+            folder.write_configs("train: {}", {})
+        return folder.path.name
+
     with ThreadPoolExecutor(8) as pool:
-        found = list(
-            pool.map(
-                lambda _: RunFolder(new_run_path(tmp_path, now), numbered=True).claim().path.name,
-                range(40),
-            )
-        )
+        found = list(pool.map(start, range(40)))
     stem = "2030-01-02_03-04-05"
     assert sorted(found) == sorted([stem, *(f"{stem}_{number}" for number in range(1, 40))])
 

@@ -55,7 +55,8 @@ class RunFolder:
         Raises:
             ResumeError: a run is there already, or something that is not a folder.
         """
-        self._refuse_run()
+        if not self._numbered:
+            self._refuse_run()
         try:
             check_path(self.path / LONGEST)  # else found after training
             if not self._numbered:

@@ -1,6 +1,9 @@
+import contextlib
 import functools
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +16,8 @@ from chomp.config import DataConfig, TokenizerConfig
 from chomp.config.parallel import ParallelConfig
 from chomp.data import load_tokenizer
 from chomp.data.prepare import prepare
-from chomp.data.token_files import KINDS
+from chomp.data.token_corpus import check_settings, open_token_corpus, read_manifest
+from chomp.data.token_files import KINDS, read_json, write_json
 from chomp.errors import DataError, DiskError
 from chomp.parallel import Placement, make_mesh
 from chomp.parts import place
@@ -223,12 +227,12 @@ def test_damage_is_named_when_the_corpus_is_opened(opened, copy):
     open_tokens(opened, copy)
     manifest = copy / "manifest.json"
     text = manifest.read_text()
-    for broken in (text[:-9], "[]", "{}", text.replace('"tokens":', '"t":')):
+    for broken in (text[:-9], "[]", "{}", text.replace('"tokens":', '"t":'), "[" * 200_000):
         manifest.write_text(broken)
         with pytest.raises(DataError, match=r"manifest.json: damaged"):
             open_tokens(opened, copy)
-    manifest.write_text(text.replace('"format": 1', '"format": 2'))
-    with pytest.raises(DataError, match="format 2 is not known here"):
+    manifest.write_text(text.replace('"format": 2', '"format": 3'))
+    with pytest.raises(DataError, match="format 3 is not known here"):
         open_tokens(opened, copy)
     manifest.unlink()
     with pytest.raises(DataError, match="not a prepared corpus"):
@@ -238,6 +242,60 @@ def test_damage_is_named_when_the_corpus_is_opened(opened, copy):
         open_tokens(opened, copy)
     with pytest.raises(DataError, match="nowhere: there is no such folder"):
         open_tokens(opened, copy / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "progress.json"])
+def test_every_byte_of_the_manifest_counts(copy, name):
+    path = copy / name
+    if name == "progress.json":
+        values = read_manifest(copy).as_values()
+        write_json(path, {"manifest": values, "evaluated": True, "state": None})
+    raw = path.read_bytes()
+    assert json.loads(raw)["format"] == 2
+    read_json(path)
+    changes = itertools.cycle((1, 2, 16, 128))
+    for index in range(0, len(raw), 1 if name == "manifest.json" else 5):
+        path.write_bytes(raw[:index] + bytes([raw[index] ^ next(changes)]) + raw[index + 1 :])
+        with pytest.raises(DataError, match=name):
+            read_json(path)
+    for at in (match.start() for match in re.finditer(rb"\d", raw)):
+        if raw[at : at + 1] != b"1":  # such as the format's number
+            path.write_bytes(raw[:at] + b"1" + raw[at + 1 :])
+            with pytest.raises(DataError, match=name):
+                read_json(path)
+
+
+def without_digest(path: Path) -> bytes:
+    """Write a manifest as earlier versions did."""
+    values = json.loads(path.read_text())
+    del values["digest"]
+    raw = (json.dumps(values | {"format": 1}, indent=1) + "\n").encode()
+    path.write_bytes(raw)
+    return raw
+
+
+def test_a_corpus_of_an_earlier_version(opened, copy):
+    now = open_tokens(opened, copy).fingerprint
+    path = copy / "manifest.json"
+    raw = without_digest(path)
+    assert open_tokens(opened, copy).fingerprint == now
+    tokenizer = load_tokenizer(TokenizerConfig())
+    changes = itertools.cycle((1, 2, 16, 128))
+    for index in range(0, len(raw), 2):  # without a digest not all is found; but no traceback
+        path.write_bytes(raw[:index] + bytes([raw[index] ^ next(changes)]) + raw[index + 1 :])
+        with contextlib.suppress(DataError):
+            check_settings(open_token_corpus(copy), DataConfig(), tokenizer)
+
+
+def test_a_shard_that_is_cut_short_while_it_is_read_is_a_line(opened, copy):
+    """Mapped, it would end the process by SIGBUS."""
+    data = open_tokens(opened, copy)
+    next(data.train)
+    for path in copy.glob("train-*.npy"):
+        os.truncate(path, 150)
+    with pytest.raises(DataError, match=r"train-\d+.*npy: .*prepare the corpus again"):
+        for _ in range(500):
+            next(data.train)
 
 
 def test_an_id_beyond_the_vocabulary_never_reaches_the_model(opened, copy, monkeypatch):

@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,30 @@ def test_a_file_that_can_t_be_written_is_a_warning_and_written_later(
     lineage.event(EventKind.STOP, signal="SIGTERM")
     assert on_disk(tmp_path).skipped_batches == [5]
     assert len(warnings) == 1
+
+
+def test_thousands_of_events_take_no_time_and_outlive_a_kill(tmp_path: Path, open_lineage: Any):
+    first = open_lineage()
+    start = time.monotonic()
+    for number in range(3000):
+        first.event(EventKind.DIVERGED, step=number)
+    assert time.monotonic() - start < 5
+    # Killed: another start finds them all, once, be the last line cut short.
+    later = tmp_path / "run.events.jsonl"
+    with later.open("ab") as file:
+        file.write(later.read_bytes().splitlines(keepends=True)[-1] + b'{"run": "' + b"[" * 90_000)
+    events = [event["step"] for event in on_disk(tmp_path).starts[0].events]
+    assert events == list(range(3000))
+    second = open_lineage()
+    assert not later.exists()
+    assert on_disk(tmp_path) == second.record
+    assert len(second.record.starts[0].events) == 3000
+
+
+def test_events_of_another_run_are_not_taken(tmp_path: Path, open_lineage: Any):
+    first = open_lineage()
+    for number in range(30):
+        first.event(EventKind.SAVE, step=number)
+    (tmp_path / "run.json").write_text("broken")
+    second = open_lineage()
+    assert second.record.starts[0].events == []

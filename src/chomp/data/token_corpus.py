@@ -1,6 +1,7 @@
-"""A prepared corpus, opened: any document's tokens at once, memory-mapped, by its number."""
+"""A prepared corpus, opened: any document's tokens at once, by its number."""
 
 import bisect
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chomp.config.data import DataConfig, TokenizerConfig
-from chomp.data.documents import Shard
+from chomp.data.array_file import ADVICE, ArrayFile
+from chomp.data.documents import Row, Shard
 from chomp.data.files import Corpus
 from chomp.data.fingerprint import FULL_DIGEST_BYTES, Fingerprint
 from chomp.data.packing import Encoded
@@ -35,7 +37,7 @@ FIRST_TOKENS = 1000
 
 
 class TokenShards:
-    """Documents numbered through several shards. A shard's files are mapped when first needed.
+    """Documents numbered through several shards, whose files are opened when they are needed.
 
     Args:
         folder: of the corpus.
@@ -46,59 +48,49 @@ class TokenShards:
     def __init__(self, folder: Path, shards: Sequence[ShardInfo], dtype: np.dtype):
         self._folder, self._shards, self._dtype = folder, shards, dtype
         self._ends = list(itertools.accumulate(shard.documents for shard in shards))
-        self._mapped: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(shards)
+        self._open = functools.lru_cache(OPEN_SHARDS)(self._opened)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def document(self, number: int, epoch: int = 0) -> Encoded:
-        """Return a document; its key is its number, its tokens are read when they are used."""
+        """Return a document; its key is its number.
+
+        Raises DataError if its shard is damaged.
+        """
         shard, row = self._find(number)
-        tokens, records = self._arrays(shard)
-        start, size, bytes_, characters, _, skipped, truncated, repaired = records[row].item()
+        tokens, records = self._open(shard)
+        record = records.read(row, 1)[0].item()
+        start, size, bytes_, characters, _, skipped, truncated, repaired = record
         return Encoded(
-            *(tokens[start : start + size], number, truncated, repaired, skipped, epoch),
+            *(tokens.read(start, size), number, truncated, repaired, skipped, epoch),
             *(characters, bytes_),
         )
 
     def source(self, number: int) -> int:
         """Return a document's key in the corpus that it was prepared from; -1 if it has none."""
         shard, row = self._find(number)
-        return int(self._arrays(shard)[1]["source"][row])
+        return int(self._open(shard)[1].read(row, 1)["source"][0])
 
     def sources(self) -> frozenset[int]:
         """Return the keys of all documents in the corpus that they were prepared from."""
-        every = (self._arrays(shard)[1]["source"].tolist() for shard in range(len(self._shards)))
-        return frozenset(itertools.chain.from_iterable(every))
+        every = (self._open(shard)[1].read_all() for shard in range(len(self._shards)))
+        return frozenset(itertools.chain.from_iterable(all_["source"].tolist() for all_ in every))
 
     def _find(self, number: int) -> tuple[int, int]:
         shard = bisect.bisect_right(self._ends, number)
         return shard, number - (self._ends[shard - 1] if shard else 0)
 
-    def _arrays(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
-        arrays = self._mapped[shard]
-        if arrays is None:
-            info = self._shards[shard]
-            arrays = (
-                self._map(info, "tokens", self._dtype, info.tokens),
-                self._map(info, "documents", RECORD, info.documents),
-            )
-            self._mapped[shard] = arrays
-        return arrays
-
-    def _map(self, info: ShardInfo, kind: str, dtype: np.dtype, size: int) -> np.ndarray:
-        path = self._folder / info.file(kind)
-        try:
-            # A plain array over the map: slices of a memmap take four times as long to make.
-            array = np.asarray(np.load(path, mmap_mode="r"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: can't be read: {error}; {_ADVICE}") from error
-        if array.dtype != dtype or array.shape != (size,):
-            raise DataError(f"{path}: damaged (not {size} of {dtype}); {_ADVICE}")
-        return array
+    def _opened(self, shard: int) -> tuple[ArrayFile, ArrayFile]:
+        info = self._shards[shard]
+        return (
+            ArrayFile(self._folder / info.file("tokens"), self._dtype, info.tokens),
+            ArrayFile(self._folder / info.file("documents"), RECORD, info.documents),
+        )
 
 
-_ADVICE = "put the file back, or prepare the corpus again"
+OPEN_SHARDS = 100
+"""Of which the two files stay open: systems allow 1,024 by default."""
 
 
 class TokenCorpus(NamedTuple):
@@ -135,10 +127,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(f"{folder}: not finished yet; give the same chomp data prepare again")
     if not path.exists():
         raise DataError(f"{folder}: not a prepared corpus (it has no {MANIFEST})")
-    try:
-        return manifest_from_values(read_json(path))
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error!r}); prepare the corpus again") from error
+    return manifest_from_values(read_json(path), path)
 
 
 def open_token_corpus(folder: Path) -> TokenCorpus:
@@ -166,7 +155,7 @@ def check_files(corpus: TokenCorpus) -> None:
         for line in damage(corpus.folder, shard, read=total <= FULL_DIGEST_BYTES)
     ]
     if found:
-        raise DataError("\n".join(["the prepared corpus is damaged:", *found[:10], _ADVICE]))
+        raise DataError("\n".join(["the prepared corpus is damaged:", *found[:10], ADVICE]))
 
 
 def check_settings(corpus: TokenCorpus, config: DataConfig, tokenizer: Tokenizer) -> None:

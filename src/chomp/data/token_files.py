@@ -5,7 +5,6 @@ its documents one after the other, and a record for each.
 """
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +13,20 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import xxhash
+from pydantic import TypeAdapter, ValidationError
 
+from chomp.config.data import TokenizerConfig
+from chomp.data.array_file import ADVICE, ArrayFile, header_of
 from chomp.data.fingerprint import Fingerprint
 from chomp.data.local_file import open_regular, unreadable
 from chomp.data.packing import Encoded
 from chomp.errors import DataError, DiskError
 from chomp.json_text import parse_json
-from chomp.whole_file import replace_text, sync_folder
+from chomp.whole_file import remedy, replace_text, replacing
 
-FORMAT = 1
+FORMAT = 2
+FORMAT_WITHOUT_DIGEST = 1
+"""Of earlier versions, which is read as well."""
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 TOKENIZER = "tokenizer"
@@ -104,32 +108,79 @@ class Manifest(NamedTuple):
         }
 
 
-def manifest_from_values(values: dict[str, Any]) -> Manifest:
-    """Return what `as_values` made values of. Raises KeyError or TypeError if it isn't that."""
-    shards, evaluation = (
-        [ShardInfo(**shard) for shard in values[key]] for key in ("shards", "evaluation")
-    )
-    return Manifest(
-        *(values["plan"], values["sources"], values["evaluation_sources"]),
-        *(shards, evaluation, values["skipped_at_end"], values["end_alone"]),
-    )
+_MANIFEST = TypeAdapter(Manifest)
+_PLAN: dict[str, type | tuple[type, ...]] = {
+    "source": dict,
+    "tokenizer": dict,
+    "frame": dict,
+    "shard_tokens": int,
+}
+
+
+FRAME = 3
+"""Settings that shape a document's tokens beside the tokenizer."""
+
+
+def manifest_from_values(values: dict[str, Any], path: Path) -> Manifest:
+    """Return what `as_values` made values of, read from `path`.
+
+    Raises DataError if it isn't that.
+    """
+    keys = {key: value for key, value in values.items() if key in Manifest._fields}
+    try:
+        manifest = _MANIFEST.validate_python(keys, strict=True)
+        for key, kind in _PLAN.items():
+            if not isinstance(manifest.plan[key], kind):
+                raise TypeError(f"plan.{key} is {manifest.plan[key]!r}")
+        for shard in manifest.all_shards:
+            if not set(KINDS) == set(shard.sizes) == set(shard.digests) or "/" in shard.name:
+                raise ValueError(f"shard {shard.name!r}")
+        tokenizer, frame = manifest.plan["tokenizer"], manifest.plan["frame"]
+        TokenizerConfig(kind=tokenizer["kind"], byte_offset=tokenizer["byte_offset"], **frame)
+        if not (isinstance(tokenizer["vocab_size"], int) and len(frame) == FRAME):
+            raise TypeError(f"plan.tokenizer is {tokenizer!r}, plan.frame {frame!r}")
+        if not {"evaluation", "text_key"} <= manifest.plan.keys() or "fingerprint" not in tokenizer:
+            raise KeyError("plan.evaluation, plan.text_key or plan.tokenizer.fingerprint")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({_first_line(error)}); {ADVICE}") from error
+    return manifest
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return repr(error)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of a prepared corpus. Raises DataError if that can't be done."""
+    """Read a file of a prepared corpus. Raises DataError if it isn't what was written."""
     try:
         with open_regular(str(path)) as file:
-            values = parse_json(file.read())
-        if values["format"] != FORMAT:
+            raw = file.read()
+        values = parse_json(raw)
+        if values["format"] not in (FORMAT, FORMAT_WITHOUT_DIGEST):
             raise DataError(
                 f"{path}: format {values['format']!r} is not known here (this chomp writes "
-                f"{FORMAT}); prepare the corpus again"
+                f"{FORMAT}); {ADVICE}"
             )
+        # Not only the digest: each byte must be the one that was written.
+        if (values["format"] == FORMAT) != ("digest" in values) or (
+            values["format"] == FORMAT and _encode(values) != raw
+        ):
+            raise DataError(f"{path}: damaged (its digest doesn't fit); {ADVICE}")
     except OSError as error:
         raise unreadable(error) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error!r}); prepare the corpus again") from error
+        raise DataError(f"{path}: damaged ({error!r}); {ADVICE}") from error
     return values
+
+
+def _encode(values: dict[str, Any]) -> bytes:
+    """Return the text of a file, with a digest over all else in it."""
+    values = {"format": FORMAT} | {k: v for k, v in values.items() if k not in ("format", "digest")}
+    digest = xxhash.xxh3_128_hexdigest(json.dumps(values).encode())
+    return (json.dumps({"digest": digest, **values}, indent=1) + "\n").encode()
 
 
 def token_type(vocab_size: int) -> np.dtype:
@@ -173,23 +224,12 @@ def write_shard(folder: Path, name: str, records: np.ndarray, tokens: np.ndarray
 
 
 def _write_array(path: Path, array: np.ndarray) -> tuple[int, str]:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    parts = [header.getvalue(), array.view(np.uint8).data]
-    temporary = path.with_name(path.name + ".tmp")
+    parts = [header_of(array), array.view(np.uint8).data]
 
     def write() -> None:
-        try:
-            with temporary.open("wb") as file:
-                for part in parts:  # np.save loses the reason when the disk is full
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        with replacing(path) as file:
+            for part in parts:  # np.save loses the reason when the disk is full
+                file.write(part)
 
     on_disk(path, write)
     digest = xxhash.xxh3_128()
@@ -200,8 +240,7 @@ def _write_array(path: Path, array: np.ndarray) -> tuple[int, str]:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Replace a file of JSON. Raises DiskError if it can't be written."""
-    text = json.dumps({"format": FORMAT} | values, indent=1) + "\n"
-    on_disk(path, lambda: replace_text(path, text))
+    on_disk(path, lambda: replace_text(path, _encode(values).decode()))
 
 
 def on_disk(path: Path, write: Callable[[], None]) -> None:
@@ -211,7 +250,7 @@ def on_disk(path: Path, write: Callable[[], None]) -> None:
     except OSError as error:
         raise DiskError(
             f"{path}: can't be written: {error.strerror or error}; the shards that are finished "
-            "stay: make room and give the same command again"
+            f"stay: {remedy(error)} and give the same command again"
         ) from error
 
 
@@ -246,13 +285,18 @@ def content_damage(folder: Path, shard: ShardInfo, vocab_size: int) -> list[str]
     """Read a shard whole; say what is wrong with it."""
     if found := list(damage(folder, shard, read=True)):
         return found
-    tokens, records = (np.load(folder / shard.file(kind), mmap_mode="r") for kind in KINDS)
+    dtypes, counts = (token_type(vocab_size), RECORD), (shard.tokens, shard.documents)
+    try:
+        tokens, records = (
+            ArrayFile(folder / shard.file(kind), dtype, count).read_all()
+            for kind, dtype, count in zip(KINDS, dtypes, counts, strict=True)
+        )
+    except DataError as error:
+        return [str(error)]
     lengths = records["tokens"]
     if not np.array_equal(records["start"], np.cumsum(lengths) - lengths):
         return [f"{folder / shard.file('documents')}: documents don't follow each other"]
-    if (len(tokens), len(records)) != (shard.tokens, shard.documents) or lengths.sum() != len(
-        tokens
-    ):
+    if lengths.sum() != len(tokens):
         return [f"{folder / shard.name}: not as many documents and tokens as the manifest says"]
     if len(tokens) and tokens.max() >= vocab_size:
         return [f"{folder / shard.file('tokens')}: ids that the tokenizer doesn't have"]

@@ -1,6 +1,6 @@
 """A folder that a corpus is being prepared in: whose it is, and what is finished of it."""
 
-import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +17,9 @@ from chomp.data.token_files import (
     write_json,
 )
 from chomp.errors import DataError
+from chomp.folder_lock import lock
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -24,7 +27,10 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep others from preparing in a folder. Raises DataError if one does."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock(descriptor):
+            log.warning(
+                "%s: its file system has no locks: start no second chomp data prepare there", folder
+            )
         yield
     except BlockingIOError as error:
         raise DataError(f"{folder}: another chomp data prepare is writing to it") from error
@@ -59,7 +65,7 @@ def read_begun(out: Path, plan: dict[str, Any], texts: Texts) -> Begun:
         return begun
     values = read_json(path)
     try:
-        manifest = manifest_from_values(values["manifest"])
+        manifest = manifest_from_values(values["manifest"], path)
         begun = Begun(manifest, values["evaluated"], values["state"])
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error!r}); delete {out} and start again") from error

@@ -13,16 +13,29 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from chomp.append_file import AppendFile
 from chomp.history.heartbeat import Beat, read_heartbeat
-from chomp.history.record import EventKind, Record, Start, read_record, replayed_steps, with_beat
+from chomp.history.record import (
+    EventKind,
+    Record,
+    Start,
+    later_event,
+    later_events,
+    read_record,
+    replayed_steps,
+    with_beat,
+)
 from chomp.whole_file import replace_text
 
+FEW = 20
+"""Events of a start for each of which the record is written whole; later ones are appended to a
+file beside it, as writing all again for each of thousands would take longer than the run."""
 Compare = Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[Any]]
 """Returns differences that have `key`, `old` and `new`."""
 
 
 class Lineage:
-    """Keeps `run.json`: each change is on disk when the method returns.
+    """Keeps `run.json`: each change is on disk when the method returns, but for many events.
 
     A file that can't be written is a warning, not an end: the next change writes everything.
     After `start`, the methods may be called from any thread.
@@ -43,6 +56,7 @@ class Lineage:
         """
         self._path, self._warn, self._keep = path, warn, keep
         self._lock = threading.Lock()
+        self._later: AppendFile | None = None
         self.record = self._read() or Record(secrets.token_hex(8))
         if self.record.starts:
             self._complete(read_heartbeat(heartbeat))
@@ -119,7 +133,10 @@ class Lineage:
         """Record something that happened just now."""
         with self._lock:
             self._note(kind, values)
-            self._write()
+            if len(self._current.events) <= FEW:
+                self._write()
+            elif self._keep:
+                self._append()
 
     def rewind(self, from_step: int, to_step: int, batches: Sequence[int]) -> None:
         """Record a return to an earlier step, and the batches that are skipped from now on."""
@@ -198,8 +215,16 @@ class Lineage:
             return
         try:
             replace_text(self._path, self.record.to_json())
+            self._later = None
+            later_events(self._path).unlink(missing_ok=True)
         except OSError as error:
             self._warn(
                 f"warning: {self._path} can't be written ({error.strerror}); the run goes on, and "
                 "the next event tries again"
             )
+
+    def _append(self) -> None:
+        """Write the newest event alone; the record has it at the end of the start."""
+        if self._later is None:
+            self._later = AppendFile(later_events(self._path), self._warn)
+        self._later.write(later_event(self.record.run, self._current))

@@ -110,11 +110,42 @@ def read_record(path: Path) -> Record | None:
         ValueError: it is broken, or can't be read.
     """
     try:
-        return Record.from_json(path.read_text(encoding="utf-8"))
+        record = Record.from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ValueError(str(error.strerror)) from error
+    _add_later_events(record, later_events(path))
+    return record
+
+
+def later_events(path: Path) -> Path:
+    """Return the path of the file with the events that the record in `path` doesn't have yet."""
+    return path.with_name("run.events.jsonl")
+
+
+def later_event(run: str, start: Start) -> str:
+    """Return the line for a start's newest event."""
+    values = {"run": run, "start": start.number, "event": len(start.events)} | start.events[-1]
+    return json.dumps(values, allow_nan=False) + "\n"
+
+
+def _add_later_events(record: Record, path: Path) -> None:
+    """Add the events that a killed start had no time to write to the record."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
+        return
+    starts = {start.number: start for start in record.starts}
+    for line in lines:
+        try:
+            values = parse_json(line)
+            run, number, event = (values.pop(key) for key in ("run", "start", "event"))
+        except (ValueError, KeyError, TypeError, AttributeError):  # cut short
+            continue
+        start = starts.get(number) if isinstance(number, int) else None
+        if start and run == record.run and event == len(start.events) + 1 and _is_event(values):
+            start.events.append(values)
 
 
 def _made(kind: type[Any], values: Any) -> Any:
