@@ -51,7 +51,7 @@ class LoggingConfig(Section):
     project: Name = "chomp"
     """Name of the project the run belongs to."""
     run_dir: Name | None = None
-    """The run folder; `--run-dir` goes first. `null`: a new one under `runs/`, with the date and the
+    """The run folder; `--run-dir` goes first. `null`: a new one under `runs/`, with date and
     config's name."""
     metrics_file: Name = "metrics.jsonl"
     """File of metrics in the run folder, one JSON object a line."""

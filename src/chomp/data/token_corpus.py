@@ -11,7 +11,7 @@ import numpy as np
 
 from chomp.config.data import DataConfig, TokenizerConfig
 from chomp.data.array_file import ADVICE, ArrayFile
-from chomp.data.documents import Row, Shard
+from chomp.data.documents import Shard
 from chomp.data.files import Corpus
 from chomp.data.fingerprint import FULL_DIGEST_BYTES, Fingerprint
 from chomp.data.packing import Encoded
