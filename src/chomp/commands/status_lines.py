@@ -47,7 +47,7 @@ def _present(status: Status, now: float) -> Iterator[str]:
     yield "checkpoint " + ("none" if status.checkpoint is None else f"step {status.checkpoint}")
     if cache := status.compile_cache:
         most = f" of at most {cache['gb']:g} GB" if cache["gb"] else ""
-        held = f"{cache['programs']:,} compiled programs, {cache['bytes'] / 1e9:.2f} GB{most}"
+        held = f"{cache['programs']:,} compiled programs, {cache['bytes'] / 1e6:,.1f} MB{most}"
         yield f"cache      {cache['folder']}: {held}"
     if status.skipped_batches:
         yield f"skipped    batches {', '.join(map(str, status.skipped_batches))}"

@@ -51,8 +51,8 @@ class LoggingConfig(Section):
     project: Name = "chomp"
     """Name of the project the run belongs to."""
     run_dir: Name | None = None
-    """The run folder; `--run-dir` goes first. `null`: a new one under `runs/`, with date and
-    config's name."""
+    """The run folder; `--run-dir` goes first. `null`: a new one under `runs/`, with date and name
+    of the config."""
     metrics_file: Name = "metrics.jsonl"
     """File of metrics in the run folder, one JSON object a line."""
     ledger_every: CountOrZero = 1
