@@ -7,6 +7,7 @@ from typing import Any
 from chomp.config import WandbConfig
 from chomp.errors import ConfigError
 from chomp.tracking.tracker import Row, Silent
+from chomp.whole_file import replace_text
 
 START_SECONDS = 30.0
 """Longest that the service may take to answer at the start; W&B's own limit is three times that."""
@@ -78,7 +79,7 @@ class WandbSink(Silent):
                     "and send the run later with wandb sync)"
                 ]
             ) from error
-        id_file.write_text(self._run.id + "\n")
+        replace_text(id_file, self._run.id + "\n")
         artifact = wandb.Artifact(f"config-{self._run.id}", type="config")
         artifact.add_file(str(original), name="config_original.yaml")
         self._run.log_artifact(artifact)
