@@ -89,7 +89,7 @@ def test_new_folders_of_one_second_do_not_meet(tmp_path: Path):
 
 
 def test_a_new_run_overwrites_nothing_that_is_not_chomp_s(tmp_path: Path):
-    names = "tokenizer samples.jsonl ledger.jsonl wandb_id run.json heartbeat config_resolved.json"
+    names = "tokenizer samples.jsonl ledger.jsonl wandb_id run.json heartbeat run.events.jsonl"
     for number, name in enumerate(names.split()):
         folder = RunFolder(tmp_path / str(number)).claim()
         (folder.path / name).write_text("mine")

@@ -329,6 +329,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+class KilledError(Exception):
+    pass
+
+
 class TestRunFolder:
     def test_holds_what_the_run_is(self, train: Any, config_file: Any, tmp_path: Path):
         config = config_file(train={"steps": 6, "eval_every": 3}, optim={"decay_steps": None})
@@ -407,6 +411,47 @@ class TestRunFolder:
             assert done.code == 2
             assert f"belongs to the run in {tmp_path / 'one'}" in done.err
         assert files_of(tmp_path / "shared") == before
+
+    @pytest.mark.parametrize(
+        ("killed_in", "config_again"),
+        [
+            ("lock", True),
+            ("lock", False),
+            ("take_places", True),
+            ("_open_checkpoints", False),
+            ("_prepare", False),
+            ("_write_start", True),
+        ],
+    )
+    def test_a_start_that_is_killed_anywhere_can_be_started_again(
+        self,
+        chomp: Any,
+        config_file: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        killed_in: str,
+        config_again: bool,
+    ):
+        """In one of these functions; what a start tidies up, it doesn't when it is killed."""
+        run, config = tmp_path / "run", config_file()
+
+        def killed(*_: Any, **__: Any) -> None:
+            raise KilledError
+
+        with monkeypatch.context() as patch:
+            where = "chomp.run_folder.RunFolder" if killed_in == "lock" else "chomp.run"
+            patch.setattr(f"{where}.{killed_in}", killed)
+            patch.setattr("chomp.run_folder.RunFolder.free_if_not_begun", lambda folder: None)
+            with pytest.raises(KilledError):
+                chomp("train", config, "--run-dir", run)
+        again = [config] if config_again else []
+        done = chomp("train", *again, "--run-dir", run, "--resume", "latest")
+        if killed_in in ("lock", "take_places") and not config_again:  # nothing knows the config
+            assert done.code == 2
+            assert "chomp train CONFIG" in done.err
+        else:
+            assert done.code == 0, done.err
+            assert saved_steps(run) == [4]
 
     def test_there_must_be_a_run_to_resume(self, train: Any, config_file: Any, tmp_path: Path):
         done = train(config_file(), "--resume", "latest")

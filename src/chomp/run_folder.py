@@ -103,7 +103,7 @@ class RunFolder:
         if lock.was_there:  # of a start that was refused
             return
         names = (self.resolved_config, self.tokenizer, self.samples, self.ledger, self.wandb_id)
-        for path in (*names, self.record, self.heartbeat):
+        for path in (*names, self.record, self.inside("run.events.jsonl"), self.heartbeat):
             if os.path.lexists(path):
                 raise ResumeError(
                     f"{path} is there already, and not of a run of chomp's: it would be "

@@ -219,3 +219,23 @@ def test_it_costs_microseconds(path: Path):
             heartbeat.enter(Phase.TRAINING, step)
         best = min(best, (time.perf_counter() - start) / 200)
     assert best < 10e-6
+
+
+def test_a_file_that_somebody_cuts_short_or_removes_ends_nothing(tmp_path: Path):
+    """Mapped, it would end the process by SIGBUS."""
+    path = tmp_path / "heartbeat"
+    heartbeat = Heartbeat(path)
+    for size in (0, 1, 100, 512, 700):
+        os.truncate(path, size)
+        heartbeat.enter(Phase.TRAINING, size)
+        heartbeat.finished(size)
+        beat = read_heartbeat(path)
+        assert beat is not None and (beat.phase, beat.finished) == (Phase.TRAINING, size)
+    path.unlink()
+    heartbeat.finished(9)
+    heartbeat.close()
+
+
+def test_pipes_are_no_heartbeats(tmp_path: Path):
+    os.mkfifo(tmp_path / "heartbeat")
+    assert "can't be made" in (Heartbeat(tmp_path / "heartbeat").problem or "")

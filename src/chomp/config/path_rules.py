@@ -16,6 +16,7 @@ RUN_FILES = (
     "samples.jsonl",
     "ledger.jsonl",
     "run.json",
+    "run.events.jsonl",
     "heartbeat",
     "tokenizer",
     "wandb_id",

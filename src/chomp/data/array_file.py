@@ -6,6 +6,7 @@ Not mapped: where somebody cuts a mapped file short, the next look at it ends th
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,33 @@ class ArrayFile:
     def read_all(self) -> np.ndarray:
         """Return all values."""
         return self.read(0, self._size)
+
+
+class Stretch:
+    """A part of an array file, whose values are read when an array is made of it.
+
+    Of most documents of a process the lengths are all that is needed: others lay them out.
+    """
+
+    __slots__ = ("_count", "_file", "_start")
+
+    def __init__(self, file: ArrayFile, start: int, count: int):
+        self._file, self._start, self._count = file, start, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, part: slice) -> "Stretch":
+        start, stop, _ = part.indices(self._count)
+        return Stretch(self._file, self._start + start, max(0, stop - start))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values = self._file.read(self._start, self._count)
+        return values if dtype is None else values.astype(dtype)
+
+    def tolist(self) -> list[int]:
+        """Return the values."""
+        return np.asarray(self).tolist()
 
 
 def header_of(array: np.ndarray) -> bytes:

@@ -5,12 +5,12 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from chomp.config.data import DataConfig, TokenizerConfig
-from chomp.data.array_file import ADVICE, ArrayFile
+from chomp.data.array_file import ADVICE, ArrayFile, Stretch
 from chomp.data.documents import Shard
 from chomp.data.files import Corpus
 from chomp.data.fingerprint import FULL_DIGEST_BYTES, Fingerprint
@@ -54,7 +54,7 @@ class TokenShards:
         return self._ends[-1] if self._ends else 0
 
     def document(self, number: int, epoch: int = 0) -> Encoded:
-        """Return a document; its key is its number.
+        """Return a document; its key is its number, its tokens are read when they are used.
 
         Raises DataError if its shard is damaged.
         """
@@ -63,7 +63,14 @@ class TokenShards:
         record = records.read(row, 1)[0].item()
         start, size, bytes_, characters, _, skipped, truncated, repaired = record
         return Encoded(
-            *(tokens.read(start, size), number, truncated, repaired, skipped, epoch),
+            *(
+                cast(np.ndarray, Stretch(tokens, start, size)),
+                number,
+                truncated,
+                repaired,
+                skipped,
+                epoch,
+            ),
             *(characters, bytes_),
         )
 

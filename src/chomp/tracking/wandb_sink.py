@@ -9,6 +9,7 @@ from typing import Any
 from chomp.config import WandbConfig
 from chomp.errors import ConfigError
 from chomp.tracking.tracker import Row, Silent
+from chomp.whole_file import replace_text
 
 START_SECONDS = 30.0
 """Longest that the service may take to answer at the start; W&B's own limit is three times that."""
@@ -92,7 +93,7 @@ class WandbSink(Silent):
                     "and send the run later with wandb sync)"
                 ]
             ) from error
-        id_file.write_text(self._run.id + "\n", encoding="utf-8")
+        replace_text(id_file, self._run.id + "\n")
         artifact = wandb.Artifact(f"config-{self._run.id}", type="config")
         artifact.add_file(str(original), name="config_original.yaml")
         self._run.log_artifact(artifact)
