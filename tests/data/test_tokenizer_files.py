@@ -139,3 +139,17 @@ def test_a_tokenizer_of_bytes_that_exists_only_in_python(tmp_path):
         *(1, 10, 11, 12, 13),
         len(text.encode()),
     ]
+
+
+@pytest.mark.parametrize("kind", ["byte", "hf"])
+def test_any_json_of_a_snapshot_may_be_nested_without_end(tmp_path, bpe_file, kind):
+    config = config_of(bpe_file) if kind == "hf" else TokenizerConfig()
+    snapshot = tmp_path / "snapshot"
+    load_tokenizer(config).save(snapshot)
+    for path in snapshot.glob("*.json"):
+        before = path.read_bytes()
+        path.write_bytes(b"[" * 200_000)
+        with pytest.raises(DataError, match=path.name):
+            load_tokenizer(config, snapshot)
+        path.write_bytes(before)
+    load_tokenizer(config, snapshot)

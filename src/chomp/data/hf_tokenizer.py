@@ -20,6 +20,7 @@ from chomp.data.library_tokenizers import (
 from chomp.data.panics import is_panic
 from chomp.data.tokenizer import SpecialIds, Tokenizer
 from chomp.errors import DataError
+from chomp.json_text import parse_json
 
 KEY = "data.tokenizer.hf_name_or_path"
 SPECIAL_FILES = (CONFIG_FILE, "special_tokens_map.json")
@@ -179,7 +180,7 @@ def _id(backend: tokenizers.Tokenizer, token: str | None) -> int | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

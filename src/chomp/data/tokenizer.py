@@ -10,6 +10,7 @@ import numpy as np
 
 from chomp.config.data import TokenizerConfig
 from chomp.errors import DataError
+from chomp.json_text import parse_json
 
 SNAPSHOT_FILE = "chomp_tokenizer.json"
 
@@ -163,7 +164,7 @@ def read_special_ids(snapshot: Path) -> SpecialIds:
     """Read the special ids of a snapshot; raises DataError if it isn't one."""
     path = snapshot / SNAPSHOT_FILE
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         ids = SpecialIds(content["pad"], content["bos"], content["eos"])
         if not all(isinstance(i, int | None) for i in ids):
             raise TypeError(f"pad, bos and eos must be ids or null (got {list(ids)})")
