@@ -44,8 +44,8 @@ class _Hinted(click.UsageError):
     """A usage error with a hint."""
 
     def __init__(self, error: click.UsageError, meant: str):
-        said = error.format_message()
-        stop = "" if said.endswith(("?", ".")) else "."
+        said = error.format_message().partition(" Did you mean ")[0]  # the hint is better
+        stop = "" if said.endswith(".") else "."
         super().__init__(f"{said}{stop} {meant[:1].upper()}{meant[1:]}", error.ctx)
 
 
