@@ -265,7 +265,7 @@ class TestKilled:
         setup = set_up(config, killed.broken / "tokenizer")
         seen, counts, padded, masked = 0, [], 0, 0
         for _ in range(STEPS):
-            batch = next(setup.data.train).batch
+            batch = jax.device_get(next(setup.data.train).batch)
             for row in range(4):
                 ids, labels, segments, mask = (array[row // 2, row % 2] for array in batch)
                 for i in range(1, len(ids)):

@@ -40,7 +40,8 @@ def start(compile_cache: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
     started: list[subprocess.Popen[str]] = []
 
     def run(*args: object, devices: int = 1) -> subprocess.Popen[str]:
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        count = f"--xla_force_host_platform_device_count={devices}"
+        flags = f"{os.environ['XLA_FLAGS']} {count}"
         env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
         command = [sys.executable, *map(str, args)]
         pipe = subprocess.PIPE

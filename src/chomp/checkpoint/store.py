@@ -1,6 +1,7 @@
 """Saving and restoring a whole run: parameters, optimizer, data position, counts."""
 
 import json
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -58,7 +59,8 @@ class Checkpoints(Archive):
 
     Args:
         folder: of the checkpoints; may hold other things, which are left alone.
-        owner: name of the run that writes here, which no other run has; None: nobody's.
+        owner: name of the run that writes here, the same in all its processes, and no other's;
+            None: a new one.
         max_to_keep: newest ones to keep; None: all.
         keep_every: steps divisible by it are kept for good; 0: none.
         async_save: write in the background.
@@ -78,9 +80,11 @@ class Checkpoints(Archive):
         watched: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext(),
         cohort: Cohort | None = None,
     ):
-        super().__init__(folder, owner)
-        self._max_to_keep, self._keep_every = max_to_keep, keep_every
         self._async_save, self._watched, self._cohort = async_save, watched, cohort or Cohort()
+        # All processes write one draft.
+        name = owner or self._cohort.from_leader("name of drafts", lambda: secrets.token_hex(8))
+        super().__init__(folder, name)
+        self._max_to_keep, self._keep_every = max_to_keep, keep_every
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._problems: list[str] = []

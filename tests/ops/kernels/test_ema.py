@@ -205,7 +205,7 @@ def test_bfloat16_is_only_the_format_of_the_arrays():
     np.testing.assert_array_equal(narrow[1][0], wide[1][0].astype(jnp.bfloat16))
     for a, b in zip(jax.tree.leaves(narrow[1][1:]), jax.tree.leaves(wide[1][1:]), strict=True):
         assert a.dtype == jnp.float32
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-6)  # sums of two programs
 
 
 def test_under_vmap_scan_and_checkpoint():
