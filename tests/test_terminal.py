@@ -173,7 +173,11 @@ def test_closed_streams_are_no_place_for_files(tmp_path: Path, closed: list[int]
         "assert not sys.stdout.isatty()\n"
         "file.write('a row')\n"
     )
-    preexec = f"import os, sys\nfor n in {closed}: os.close(n)\nos.execv(sys.executable, sys.argv)"
+    preexec = (
+        f"import os, sys\nfor n in {closed}: os.close(n)\n"
+        # By its path: a Python of a virtual environment finds its libraries by it.
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
     command = [sys.executable, "-c", preexec, "-c", code]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 0
