@@ -22,9 +22,9 @@ def test_auto_is_the_platforms_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder("auto") == tmp_path / "chomp" / "jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert cache_folder("auto") == Path("/home/me/.cache/chomp/jax")
-    assert cache_folder("~/x") == Path("/home/me/x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder("auto") == tmp_path / ".cache" / "chomp" / "jax"
+    assert cache_folder("~/x") == tmp_path / "x"
 
 
 def test_the_programs_not_used_for_longest_go_first_and_nothing_else(tmp_path: Path):

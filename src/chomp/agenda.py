@@ -55,7 +55,7 @@ class Settle:
 
 @dataclass(frozen=True)
 class Agenda:
-    """What is done between steps, and when.
+    """Makes the periodic work of a run: logging, evaluation, samples, saves.
 
     Attributes:
         setup: the parts of the run.

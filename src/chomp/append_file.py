@@ -10,7 +10,7 @@ from chomp.whole_file import open_plain
 
 
 class Tail(NamedTuple):
-    """What a file is to hold, and isn't known to hold yet."""
+    """Lines of a file that aren't known to be on the disk yet."""
 
     lines: int
     """Number of all its lines, those that wait included."""

@@ -23,7 +23,7 @@ CHANGES: dict[Against, tuple[str, dict[str, bool]]] = {
     "library": ("model", {"fast_ops": False}),
     "stream": ("data", {"isolate_documents": False}),
 }
-"""What is different in the other program: a section, and values in it."""
+"""The section and values by which the other program differs."""
 
 
 class Contender:

@@ -1,4 +1,4 @@
-"""What a checkpoint has to hold, so that a run can go on from it."""
+"""Names of the files that a checkpoint needs, so that a run can go on from it."""
 
 from collections.abc import Iterable
 

@@ -16,7 +16,7 @@ CHUNK = 1 << 20
 
 
 class Manifest(NamedTuple):
-    """What a checkpoint consists of."""
+    """The list of a checkpoint's files, with their sizes and digests."""
 
     step: int
     tokens: int
