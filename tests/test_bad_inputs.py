@@ -7,7 +7,7 @@ from bad_input import CASES
 from bad_input.case import Case
 from bad_input.trial import Bench, faults
 
-from chomp.config.path_rules import RUN_FILES
+from chomp.run_files import RUN_FILES
 from chomp.run_folder import RunFolder
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from chomp.config import Config, config_from_mapping
-from chomp.config.path_rules import RUN_FILES
 from chomp.errors import ChompError, ConfigError, ResumeError
 from chomp.places import take_places
+from chomp.run_files import RUN_PLACES
 
 KEYS = ("checkpoint.root_dir", "logging.metrics_file", "logging.log_file")
 
@@ -51,7 +51,7 @@ def lines(path: Path, count: int = 2) -> None:
 @pytest.mark.parametrize("through", ["relative", "absolute", "link", "up and down"])
 def test_none_may_be_a_file_of_the_run_itself(take: Any, tmp_path: Path, key: str, through: str):
     _, name = key.split(".")
-    for own in RUN_FILES:
+    for own in map(str, RUN_PLACES):
         (tmp_path / "run").mkdir(exist_ok=True)
         value = {
             "relative": own,
@@ -73,11 +73,36 @@ def test_two_of_them_may_not_meet_through_a_link(take: Any, tmp_path: Path):
         take("run")
 
 
+@pytest.mark.parametrize("beside", ["m.jsonl.tmp", "m.replaced.jsonl", "m.replaced.jsonl/sub"])
+def test_none_may_be_what_is_written_beside_metrics(take: Any, tmp_path: Path, beside: str):
+    for where in ("", f"{tmp_path}/"):
+        match = r"log_file: must be apart from what logging\.metrics_file keeps beside itself"
+        with pytest.raises(ConfigError, match=match):
+            take("run", metrics_file=f"{where}m.jsonl", log_file=f"{tmp_path}/run/../{beside}")
+            take("run", metrics_file=f"{where}m.jsonl", log_file=beside)
+
+
+def test_a_planted_link_to_a_file_of_the_user_s_is_not_written_through(take: Any, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    profile = tmp_path / "profile"
+    profile.write_text("export PATH\n")
+    for name in ("train.log", "metrics.jsonl"):
+        link = tmp_path / "run" / name
+        link.symlink_to(profile)
+        with pytest.raises(ResumeError, match="already holds what isn't this run's"):
+            take("run", new=False)
+        link.unlink()
+    assert profile.read_text() == "export PATH\n"
+    assert not list(tmp_path.glob("profile.*"))
+
+
 @pytest.mark.parametrize("name", ["metrics_file", "log_file", "root_dir"])
 def test_what_another_run_writes_to_is_its_own(take: Any, tmp_path: Path, name: str):
     place = tmp_path / "elsewhere" / "there"
     take("one", **{name: str(place)})
     lines(place / "4" / "run.json" if name == "root_dir" else place)
+    if name == "log_file":
+        place.write_text("2026-11-26 19:17:32,968 WARNING chomp: first\n")
     for new in (True, False):
         with pytest.raises(ResumeError, match=r"belongs to the run in .*/one"):
             take("two", new=new, **{name: str(place)})
@@ -106,7 +131,7 @@ def test_what_the_user_has_there_is_the_user_s(take: Any, tmp_path: Path, name: 
     content.write_text(text)
     with pytest.raises(ResumeError, match="already holds"):
         take("run", **{name: str(place)})
-    if name == "metrics_file" and "step" not in text:
+    if name == "log_file" or (name == "metrics_file" and "step" not in text):
         with pytest.raises(ResumeError, match="already holds"):
             take("run", new=False, **{name: str(place)})
     assert content.read_text() == text

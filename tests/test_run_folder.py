@@ -12,6 +12,7 @@ import pytest
 from chomp.cohort import Cohort
 from chomp.errors import DiskError, ResumeError
 from chomp.history.heartbeat import Heartbeat
+from chomp.run_files import RUN_FILES, RUN_PLACES
 from chomp.run_folder import RunFolder, new_run_path
 from chomp.together import take_folder
 
@@ -89,8 +90,8 @@ def test_new_folders_of_one_second_do_not_meet(tmp_path: Path):
 
 
 def test_a_new_run_overwrites_nothing_that_is_not_chomp_s(tmp_path: Path):
-    names = "tokenizer samples.jsonl ledger.jsonl wandb_id run.json heartbeat run.events.jsonl"
-    for number, name in enumerate(names.split()):
+    names = [name for name in map(str, RUN_PLACES) if name not in (".lock", "config_original.yaml")]
+    for number, name in enumerate(names):
         folder = RunFolder(tmp_path / str(number)).claim()
         (folder.path / name).write_text("mine")
         for _ in range(2):
@@ -122,6 +123,36 @@ def test_pipes_do_not_hang_it(tmp_path: Path):
     os.mkfifo(folder.path / ".lock")
     with pytest.raises(ResumeError, match="not a regular file"):
         folder.lock()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_would_be_waited_for_is_refused(tmp_path: Path, kind: str):
+    folder = RunFolder(tmp_path / "run").claim()
+    folder.write_configs("a: 1", {})
+    folder.tokenizer.mkdir()
+    for name in (*RUN_FILES, "tokenizer/tokenizer.json"):
+        path = folder.inside(name)
+        aside = path.rename(tmp_path / "aside") if path.exists() else None
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+        with pytest.raises(ResumeError, match=f"{name} is a pipe or a device"):
+            folder.require_run()
+        path.unlink()
+        if aside:
+            aside.rename(path)
+    folder.inside("train.log").symlink_to("/dev/null")
+    folder.require_run()
+
+
+@pytest.mark.parametrize("inside", ["checkpoints/9", "tokenizer", "tokenizer.tmp/a", "mine/a"])
+def test_no_run_inside_another_one(tmp_path: Path, inside: str):
+    """It would be taken for a checkpoint, or removed as a draft."""
+    RunFolder(tmp_path / "run").claim().write_configs("a: 1", {})
+    (tmp_path / "link").symlink_to("run")
+    for way in ("run", "link"):
+        for numbered in (False, True):
+            with pytest.raises(ResumeError, match=r"inside of the run .*/run, .*--run-dir"):
+                RunFolder(tmp_path / way / inside, numbered=numbered).claim()
+    assert not (tmp_path / "run" / inside).exists()
 
 
 def test_a_removed_lock_lets_no_second_one_in(tmp_path: Path):

@@ -6,21 +6,23 @@ other run appends to it, deletes in it or goes on from it.
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.config import Config
-from chomp.config.path_rules import RUN_FILES
 from chomp.errors import ConfigError, DiskError, ResumeError
 from chomp.folder_lock import FolderLock
 from chomp.json_text import parse_json
 from chomp.path_limits import LONGEST, check_path, shortened, why
+from chomp.run_files import RUN_FILES, RUN_PLACES, beside
 from chomp.whole_file import replace_text
 
 OWNER = "chomp-run.json"
 LOCK = "chomp-run.lock"
+LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 
 
 class Place(NamedTuple):
@@ -82,7 +84,7 @@ def take_places(
         DiskError: one can't be marked.
     """
     home = folder.resolve()
-    taken = {home / name: f"the run's own {name}" for name in RUN_FILES}
+    taken = {home / place: f"the run's own {place}" for place in RUN_PLACES}
     warnings = []
     for place in _places(folder, config):
         try:
@@ -100,6 +102,8 @@ def take_places(
                     [f"{place.key}: must be apart from {whose} (got {place.value!r}, {real})"]
                 )
         taken[real] = place.key
+        if place.rows:
+            taken |= dict.fromkeys(beside(real), f"what {place.key} keeps beside itself")
         if not real.is_relative_to(home):
             if place.is_folder:
                 if not resources.enter_context(_lock(place)).held:
@@ -165,7 +169,7 @@ def _check_unmarked(place: Place, home: Path, *, new: bool) -> None:
         raise ResumeError(
             f"{place.key}: {place.real} belongs to the run in {other}; give another place"
         )
-    if _has_content(place.real) and (new or (place.rows and not _has_rows(place.real))):
+    if _has_content(place.real) and (new or not (place.is_folder or _is_of_a_run(place))):
         what = "checkpoints, of another run" if place.is_folder else "what isn't this run's"
         raise ResumeError(f"{place.key}: {place.real} already holds {what}; give another place")
 
@@ -223,11 +227,14 @@ def _has_content(path: Path) -> bool:
     return os.path.lexists(path) and (not path.is_file() or path.stat().st_size > 0)
 
 
-def _has_rows(path: Path) -> bool:
-    """Whether a file begins as one of metrics does: it may be an earlier version's, unmarked."""
+def _is_of_a_run(place: Place) -> bool:
+    """Whether a file begins as a run's does: it may be an earlier version's, unmarked."""
     try:
-        with path.open("rb") as file:
-            row: Any = parse_json(file.readline(1 << 20))
+        with place.real.open("rb") as file:
+            line = file.readline(1 << 20)
+        if not place.rows:
+            return LOG_LINE.match(line) is not None
+        row: Any = parse_json(line)
     except (OSError, ValueError):
         return False
     return isinstance(row, dict) and "step" in row

@@ -16,6 +16,7 @@ from chomp.errors import DiskError, ResumeError
 from chomp.folder_lock import LOCK, FolderLock
 from chomp.json_text import parse_json
 from chomp.path_limits import LONGEST, check_path, shortened, why
+from chomp.run_files import RUN_FILES, RUN_PLACES
 from chomp.whole_file import remedy, replace_text
 
 SHARED_TRIES, SHARED_DELAY = 50, 0.2
@@ -57,6 +58,11 @@ class RunFolder:
         """
         if not self._numbered:
             self._refuse_run()
+        if other := self._run_around():
+            raise ResumeError(
+                f"{shortened(self.path)} is inside of the run {other}, which may move or delete "
+                "it; give another --run-dir"
+            )
         try:
             check_path(self.path / LONGEST)  # else found after training
             if not self._numbered:
@@ -75,6 +81,14 @@ class RunFolder:
                 "--run-dir"
             ) from error
         raise AssertionError  # the numbers don't end
+
+    def _run_around(self) -> Path | None:
+        """Return the folder of a run that this one would be in."""
+        try:
+            around = self.path.resolve().parents
+        except (OSError, RuntimeError, ValueError):  # making it will tell
+            return None
+        return next((folder for folder in around if RunFolder(folder).holds_run()), None)
 
     def lock(self) -> FolderLock:
         """Keep other processes out until the lock is closed, or this process is gone.
@@ -102,8 +116,7 @@ class RunFolder:
         self._refuse_run()
         if lock.was_there:  # of a start that was refused
             return
-        names = (self.resolved_config, self.tokenizer, self.samples, self.ledger, self.wandb_id)
-        for path in (*names, self.record, self.inside("run.events.jsonl"), self.heartbeat):
+        for path in (self.path / place for place in RUN_PLACES if place.name != LOCK):
             if os.path.lexists(path):
                 raise ResumeError(
                     f"{path} is there already, and not of a run of chomp's: it would be "
@@ -149,6 +162,7 @@ class RunFolder:
         traces = [self.original_config, self.record, *map(self.inside, names)]
         if or_empty and self.path.is_dir() and not any(self.path.iterdir()):
             return
+        self._check_files()
         if not self.holds_run() and (run := self._run_of_a_checkpoint()):
             raise ResumeError(
                 f"{self.path} holds checkpoints, and no run; give its run, {run}; a step of it is "
@@ -163,6 +177,15 @@ class RunFolder:
                 f"{self.path} holds no run (no {self.original_config.name} there); "
                 f"check the path, or start one: chomp train CONFIG --run-dir {self.path}"
             )
+
+    def _check_files(self) -> None:
+        """Check that nothing will wait for a pipe, or read a device for ever."""
+        inside = self.tokenizer.iterdir() if self.tokenizer.is_dir() else ()
+        for path in (*map(self.inside, RUN_FILES), *inside):
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise ResumeError(
+                    f"{path} is a pipe or a device, and not of a run of chomp's; move it away"
+                )
 
     def _run_of_a_checkpoint(self) -> Path | None:
         """Return the run whose checkpoints this folder is, or is among."""

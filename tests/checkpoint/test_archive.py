@@ -177,6 +177,12 @@ def test_what_is_not_chomp_s_stays_as_it_is(archive: Archive, tmp_path: Path):
         (archive.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (archive.folder / name).write_text("mine")
     (archive.folder / "unfinished-link").symlink_to(tmp_path)
+    (archive.folder / "2025").symlink_to(archive.folder / "2024")
+    (tmp_path / "empty").mkdir()
+    (archive.folder / "2026").symlink_to(tmp_path / "empty")
+    (archive.folder / "40").mkdir()  # a run that somebody has put there
+    for name in ("run.json", "config_original.yaml"):
+        (archive.folder / "40" / name).write_text("mine")
     assert archive.steps() == [10, 20, 30]
     assert archive.choose("latest") == Choice(30, [])
     archive.remove_leftovers()
@@ -184,7 +190,8 @@ def test_what_is_not_chomp_s_stays_as_it_is(archive: Archive, tmp_path: Path):
     archive.set_aside_after(20)
     archive.set_aside_after(0)
     assert all((archive.folder / name).read_text() == "mine" for name in mine)
-    assert (archive.folder / "unfinished-link").is_symlink()
+    assert all((archive.folder / name).is_symlink() for name in ("unfinished-link", "2025", "2026"))
+    assert (archive.folder / "40" / "run.json").exists()
 
 
 @pytest.mark.parametrize("relative", [False, True])

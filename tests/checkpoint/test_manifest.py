@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,10 @@ def test_a_manifest_cut_short_or_replaced(folder: Path):
     path.mkdir()
     with pytest.raises(DamagedError, match=r"^manifest\.json can't be read"):
         read_manifest(folder)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(DamagedError, match=r"^manifest\.json can't be read"):
+        read_manifest(folder)
 
 
 def test_a_checkpoint_under_another_step_s_name(folder: Path):
@@ -80,6 +85,10 @@ def test_sizes_are_compared_without_reading(folder: Path):
     array.unlink()
     with pytest.raises(DamagedError, match=r"^d/array is missing"):
         check_sizes(folder, manifest)
+    os.mkfifo(array)
+    with pytest.raises(DamagedError, match=r"^d/array is not a file"):
+        verify(folder)
+    array.unlink()
     array.with_name("array").symlink_to("array")
     with pytest.raises(DamagedError, match=r"^d/array can't be read"):
         check_sizes(folder, manifest)

@@ -112,6 +112,25 @@ def test_an_odd_config_is_no_crash(folder: Path, config: str):
     assert status_lines(status)
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e300, float("inf"), float("nan"), -1, []])
+def test_odd_values_are_no_crash(folder: Path, value: Any):
+    """In place of any number of the record, and of any of a row."""
+    begin(folder)
+    record, metrics = folder / "run.json", json.loads(row(7))
+    good = json.loads(record.read_text())
+    start = good["starts"][0] | {"end_time": 5.0, "seconds": {"training": 2.0}}
+    for key in (name for name, old in start.items() if isinstance(old, int | float | list)):
+        record.write_text(json.dumps(good | {"starts": [start | {key: value}]}))
+        assert status_lines(read_status(folder))
+    for odd in ({"seconds": {"training": value}}, {"events": [{"time": value, "kind": "stall"}]}):
+        record.write_text(json.dumps(good | {"starts": [start | odd]}))
+        assert status_lines(read_status(folder))
+    record.write_text(json.dumps(good | {"starts": [start]}))
+    for key in metrics:
+        (folder / "metrics.jsonl").write_text(json.dumps(metrics | {key: value}) + "\n")
+        assert status_lines(read_status(folder))
+
+
 def test_a_running_process(folder: Path):
     lineage, heartbeat = begin(folder)
     lineage.resumed(40, [{"step": 45, "reason": "a file is missing"}])

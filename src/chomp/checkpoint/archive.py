@@ -10,11 +10,13 @@ from typing import NamedTuple
 from chomp.checkpoint.contents import ITEMS, RECORD, what_is_missing
 from chomp.checkpoint.manifest import NAME, Manifest, check_sizes, read_manifest, verify
 from chomp.errors import DamagedError, ResumeError
+from chomp.run_files import RUN_FILES
 
 # In front of the names of folders that don't count: being written, or being deleted. The name of
 # the run that made them comes next: what hasn't this name is somebody else's, and stays.
 UNFINISHED = "unfinished-"
 SET_ASIDE = "set-aside-"
+CONFIG = RUN_FILES[0]
 
 
 class Choice(NamedTuple):
@@ -172,17 +174,21 @@ def _is_step(path: Path) -> bool:
     """Whether this is a checkpoint, good or damaged, rather than somebody's folder of photos."""
     if not (path.name.isdecimal() and str(int(path.name)) == path.name):
         return False
-    if path.is_symlink():
+    if path.is_symlink() and not path.exists():  # to an archive that isn't there now
         return True
     try:
-        return path.is_dir() and (_holds(path) or not any(path.iterdir()))
+        empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+        return path.is_dir() and (empty or _holds(path))
     except OSError:  # deleted meanwhile, or closed: reading it will tell
         return path.exists()
 
 
 def _holds(path: Path) -> bool:
-    """Whether anything of a checkpoint is in a folder."""
-    return path.is_symlink() or any((path / name).exists() for name in (NAME, RECORD, *ITEMS))
+    """Whether anything of a checkpoint is in a folder, or may be where a link leads."""
+    if path.is_symlink() and not path.exists():
+        return True
+    is_run = (path / CONFIG).exists()  # a run's folder has a `run.json` as well
+    return not is_run and any((path / name).exists() for name in (NAME, RECORD, *ITEMS))
 
 
 def _move(path: Path, to: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,6 +61,8 @@ def read_manifest(folder: Path) -> Manifest:
         DamagedError: there is none, or it isn't what was written.
     """
     try:
+        if (folder / NAME).exists() and not (folder / NAME).is_file():
+            raise DamagedError(f"{NAME} can't be read (it is not a file)")
         raw = (folder / NAME).read_bytes()
     except FileNotFoundError as error:
         raise DamagedError(f"{NAME} is missing") from error
@@ -92,13 +95,15 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
     """
     for name, (size, _) in manifest.files.items():
         try:
-            found = (folder / name).stat().st_size
+            found = (folder / name).stat()
         except FileNotFoundError as error:
             raise DamagedError(f"{name} is missing") from error
         except OSError as error:
             raise DamagedError(f"{name} can't be read ({error.strerror})") from error
-        if found != size:
-            raise DamagedError(f"{name} has {found:,} bytes instead of {size:,}")
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise DamagedError(f"{name} is not a file")
+        if found.st_size != size:
+            raise DamagedError(f"{name} has {found.st_size:,} bytes instead of {size:,}")
 
 
 def verify(folder: Path) -> Manifest:

@@ -19,6 +19,8 @@ T = TypeVar("T")
 TAIL = 1 << 20
 """Bytes at the end of the metrics in which the newest evaluation is looked for."""
 
+LARGEST = 1e100
+"""What no number of a row reaches; Python reads, but doesn't divide, longer ones than a float."""
 ROW = ("loss", "step_time_s", "tokens_per_sec", "tokens_seen")
 EVALUATION = ("eval_loss", "eval_bits_per_byte")
 
@@ -161,6 +163,8 @@ def _setting(config: dict[str, Any], key: str, kind: type[T]) -> T | None:
 
 def _last_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield rows, the newest first; a line that isn't whole is left out."""
+    if not path.is_file():  # a pipe would be waited for
+        return
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -173,12 +177,13 @@ def _last_rows(path: Path) -> Iterator[dict[str, Any]]:
             row = parse_json(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and _has(row, ("step",)):
             yield row
 
 
 def _has(row: dict[str, Any], names: tuple[str, ...]) -> bool:
-    return all(isinstance(row.get(name), int | float) for name in names)
+    values = [row.get(name) for name in names]
+    return all(isinstance(value, int | float) and abs(value) < LARGEST for value in values)
 
 
 def _newest_checkpoint(folder: Path) -> int | None:

@@ -6,23 +6,10 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from chomp.config.rule import Problem, rule
+from chomp.run_files import RUN_PLACES, beside
 
 if TYPE_CHECKING:
     from chomp.config.schema import Config
-
-RUN_FILES = (
-    "config_original.yaml",
-    "config_resolved.json",
-    "samples.jsonl",
-    "ledger.jsonl",
-    "run.json",
-    "run.events.jsonl",
-    "heartbeat",
-    "tokenizer",
-    "wandb_id",
-    ".lock",
-)
-"""Names in the run folder that no key changes."""
 
 
 @rule(
@@ -35,7 +22,7 @@ def places_are_apart(config: "Config") -> Iterator[Problem]:
     """`checkpoint.root_dir`, `logging.metrics_file`, `logging.log_file` and `train.profile_dir` are
     different places, none inside another, and not those of the run folder's other files.
     """
-    taken = {PurePath(name): f"the run's own {name}" for name in RUN_FILES}
+    taken = {place: f"the run's own {place}" for place in RUN_PLACES}
     for key, value in (
         ("checkpoint.root_dir", config.checkpoint.root_dir or "checkpoints"),
         ("logging.metrics_file", config.logging.metrics_file),
@@ -50,6 +37,8 @@ def places_are_apart(config: "Config") -> Iterator[Problem]:
             yield Problem(key, f"must be apart from {met[0]} (got {value!r})")
         else:
             taken[place] = key
+            if key == "logging.metrics_file" and place.name:
+                taken |= dict.fromkeys(beside(place), f"what {key} keeps beside itself")
 
 
 def _overlap(one: PurePath, other: PurePath) -> bool:

@@ -14,6 +14,8 @@ from chomp.history.heartbeat import Beat, Phase
 from chomp.json_text import parse_json
 
 FORMAT = 1
+LARGEST = 1e11
+"""What no number of a record reaches, be it steps or seconds; dates end soon after."""
 
 
 class EventKind(StrEnum):
@@ -100,6 +102,8 @@ class Record:
         for start in record.starts:
             if not all(map(_is_event, start.events)):
                 raise ValueError(f"an event of start {start.number} is not as it should be")
+            if not all({"key", "old", "new"} <= change.keys() for change in start.changes):
+                raise ValueError(f"a change of start {start.number} is not as it should be")
         return record
 
 
@@ -169,13 +173,15 @@ def _fits(value: Any, wanted: Any) -> bool:
         return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
     if kind is dict:
         return isinstance(value, dict) and all(_fits(item, parts[1]) for item in value.values())
-    return isinstance(value, (int, float) if kind is float else kind)
+    if kind in (int, float):
+        return isinstance(value, kind | int) and abs(value) < LARGEST  # NaN isn't
+    return isinstance(value, kind)
 
 
 def _is_event(event: dict[str, Any]) -> bool:
     numbers = ["time"] + ["from_step", "to_step"] * (event.get("kind") == EventKind.REWIND)
     return isinstance(event.get("kind"), str) and all(
-        isinstance(event.get(name), (int, float)) for name in numbers
+        _fits(event.get(name), float) for name in numbers
     )
 
 
