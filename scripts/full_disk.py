@@ -69,7 +69,7 @@ class FullTrial(Trial):
         self._output = folder.parent.with_suffix(".out")  # not on the small disk
 
     def start(self) -> None:
-        self.process = self._start()
+        self.process = self._start((), None)
 
     @contextmanager
     def held(self, condition: Callable[[], bool]) -> Iterator[None]:
