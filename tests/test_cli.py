@@ -109,6 +109,24 @@ def test_each_problem_has_a_line_of_its_own_and_no_traceback(tmp_path: Path):
     assert "did you mean 'train.steps'" in done.stderr
 
 
+def test_a_problem_is_one_line_whatever_a_path_holds(chomp: Any, tmp_path: Path):
+    done = chomp("train", tmp_path / "a\nerror: b.yaml")
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_config_from_a_pipe_is_kept_as_it_was(chomp: Any, config_file: Any, tmp_path: Path):
+    """`chomp train <(sed ... config.yaml)`: what comes from a pipe comes once."""
+    text = config_file().read_text("utf-8")
+    reader, writer = os.pipe()
+    os.write(writer, text.encode())
+    os.close(writer)
+    done = chomp("train", f"/dev/fd/{reader}", "--run-dir", tmp_path / "run")
+    os.close(reader)
+    assert done.code == 0, done.err
+    assert (tmp_path / "run" / "config_original.yaml").read_text("utf-8") == text
+
+
 def test_debug_shows_the_traceback(tmp_path: Path):
     command = [PROGRAM, "--debug", "config", "show", tmp_path / "missing.yaml"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -12,9 +12,11 @@ def here(tmp_path: Path, config_file: Any, monkeypatch: pytest.MonkeyPatch) -> P
     """A folder with `config.yaml`, a folder of nothing, and a newest run."""
     config_file()
     (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("")
     for name in ("2026-01-01_a", "2026-02-02_b"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "run.json").write_text("{}")
+        (tmp_path / "runs" / name / "config_original.yaml").write_text("")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -44,6 +46,9 @@ def here(tmp_path: Path, config_file: Any, monkeypatch: pytest.MonkeyPatch) -> P
         ("status", "the newest run here is runs/2026-0"),
         ("checkpoints list", "the newest run here is runs/2026-0"),
         ("status config.yaml", "config.yaml is a file; a run is a folder"),
+        ("status notes.txt", "notes.txt is a file; a run is a folder"),
+        ("status runs/2026-02-02_b/run.json", "a run is a folder: give runs/2026-02-02_b"),
+        ("train --run-dir x --resume latest --dry-run", "leave --resume out"),
         ("generate runs/x hello", "--prompt hello"),
         ("generate runs/x -p hello", "write --prompt"),
         ("config show config.yaml -o train.steps=1e3", "write 1000"),

@@ -17,6 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chomp.bench.table import table
+from chomp.cli.options import rich_console
 from chomp.terminal import OutputError, SafeStream, one_line, printable, styled
 from chomp.tracking import PlainConsole, RichConsole, open_console
 
@@ -229,6 +231,13 @@ def test_no_command_shows_raw_what_it_reads(poisoned: Path, chomp: Any, number: 
     done = chomp(*COMMANDS[number](poisoned))
     assert done.out + done.err
     assert not steers(done.out + done.err)
+
+
+def test_tables_show_their_titles_and_cells_escaped(capsys: pytest.CaptureFixture[str]):
+    rich_console().print(table({POISON: POISON, "a[red]": 1}, {"this config": "", POISON: "x_"}))
+    shown = capsys.readouterr().out
+    assert not steers(shown)
+    assert "\\u001b" in shown and "a[red]" in shown
 
 
 def test_prepared_documents_are_shown_escaped(chomp: Any, config_file: Any, tmp_path: Path):

@@ -21,7 +21,8 @@ class ConfigError(ChompError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str]):
-        self.problems = list(problems)
+        # A path, or what a library says, may hold newlines; a problem is one line all the same.
+        self.problems = [problem.replace("\n", "\\n") for problem in problems]
         super().__init__("\n".join(self.problems))
 
 

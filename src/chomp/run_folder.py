@@ -170,9 +170,7 @@ class RunFolder:
             )
         if not any(map(os.path.exists, traces)):
             if self.path.is_file():
-                raise ResumeError(
-                    f"{self.path} is a file; a run is a folder: chomp train {self.path} starts one"
-                )
+                raise ResumeError(f"{self.path} is a file; a run is a folder{self._meant()}")
             raise ResumeError(
                 f"{self.path} holds no run (no {self.original_config.name} there); "
                 f"check the path, or start one: chomp train CONFIG --run-dir {self.path}"
@@ -186,6 +184,13 @@ class RunFolder:
                 raise ResumeError(
                     f"{path} is a pipe or a device, and not of a run of chomp's; move it away"
                 )
+
+    def _meant(self) -> str:
+        """Say what somebody who gave a file as a run may have meant."""
+        if RunFolder(self.path.parent).holds_run():
+            return f": give {self.path.parent}"
+        is_config = self.path.suffix in (".yaml", ".yml")
+        return f": chomp train {self.path} starts one" if is_config else ""
 
     def _run_of_a_checkpoint(self) -> Path | None:
         """Return the run whose checkpoints this folder is, or is among."""

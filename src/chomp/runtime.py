@@ -25,7 +25,10 @@ CAN_RUN = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
 """What lets JAX use an accelerator."""
 DETERMINISTIC, TRITON = "xla_gpu_deterministic_ops", "xla_gpu_enable_triton_gemm"
 # Not "Quadro RTX 5000" and "RTX 5000 Ada Generation", which are older designs.
-_BLACKWELL = re.compile(r"\bRTX\s*50[5-9]\d\b", re.IGNORECASE)
+_BLACKWELL = re.compile(r"\bRTX\s*50[5-9]\d(?!\d)", re.IGNORECASE)
+
+OFF = ("false", "False", "0")
+"""What JAX takes for false in this variable; any other word is true to it."""
 
 THREADS = "NPROC"
 """Where XLA looks for the number of threads, before it counts the processors."""
@@ -74,7 +77,7 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
         return dropped
     blackwell = next(filter(_BLACKWELL.search, names), None)
     warnings = _add_flags(environ, names[0], blackwell)
-    if blackwell and environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "").lower() != "false":
+    if blackwell and environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "") not in OFF:
         warnings.append(
             f"{blackwell}: set XLA_PYTHON_CLIENT_PREALLOCATE=false, "
             "or JAX reserves most of the GPU's memory at the start"

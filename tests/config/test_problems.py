@@ -2,6 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
+from chomp.config.names import RENAMED, known_paths
+
 
 @pytest.mark.parametrize(
     ("text", "problem"),
@@ -126,3 +128,12 @@ def test_keys_of_the_earlier_harness(
     (found,) = problems(text)
     assert found.startswith(f"{path}: no longer exists, leave it out: ")
     assert reason in found
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_keys_of_the_earlier_harness_that_have_another_name(
+    problems: Callable[..., list[str]], old: str, new: str
+) -> None:
+    assert new in known_paths()
+    section, _, name = old.partition(".")
+    assert problems(f"{section}: {{{name}: 1}}") == [f"unknown key '{old}'; write '{new}'"]

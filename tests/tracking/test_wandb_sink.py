@@ -139,6 +139,31 @@ def test_a_variable_that_makes_no_sense_is_a_clear_message(
     assert "logging.wandb: " in done.err
 
 
+@pytest.mark.parametrize("kept", [b"", b"a\nb", b"\xff\xfe", b"../x", b"\x1b[31m"])
+def test_a_kept_id_that_is_none_is_a_clear_message(
+    chomp: Any, config_file: Any, tmp_path: Path, offline: Any, kept: bytes
+):
+    run = tmp_path / "run"
+    assert chomp("train", config_file(), "--run-dir", run).code == 0
+    (run / "wandb_id").write_bytes(kept)
+    more = ("-o", "logging.wandb.enabled=true", "--allow-change", "logging.wandb.enabled")
+    done = chomp("train", "--run-dir", run, "--resume", "latest", *more)
+    assert done.code == 2
+    assert done.err == (
+        f"error: {run}/wandb_id: holds no id of a W&B run; delete it to go on with a new one "
+        "there, or set logging.wandb.enabled: false\n"
+    )
+
+
+def test_an_id_that_is_no_name_of_an_artifact_is_one_of_a_run(
+    chomp: Any, config_file: Any, tmp_path: Path, offline: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WANDB_RUN_ID", "an id and spaced")
+    done = chomp("train", config_file(logging=offline), "--run-dir", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert (tmp_path / "run" / "wandb_id").read_text() == "an id and spaced\n"
+
+
 def test_a_run_that_diverged_is_a_failed_one_with_its_reason(
     chomp: Any, config_file: Any, tmp_path: Path, offline: dict[str, Any]
 ):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from chomp.errors import ConfigError
-from chomp.terminal import styled
+from chomp.terminal import printable, styled
 
 if TYPE_CHECKING:
     from chomp.config import Config
@@ -26,7 +26,14 @@ def override_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def read_config(path: Path, overrides: Sequence[str] = (), *, of_a_run: bool = False) -> "Config":
     """Load the CONFIG of a command; of one from a run folder only the user's word runs code."""
-    from chomp.config import load_config
+    return read_config_and_text(path, overrides, of_a_run=of_a_run)[0]
+
+
+def read_config_and_text(
+    path: Path, overrides: Sequence[str] = (), *, of_a_run: bool = False
+) -> tuple["Config", str]:
+    """Return the CONFIG of a command as `read_config` does, and its text, read once."""
+    from chomp.config import config_text, load_config
     from chomp.folder_config import is_of_a_run, load_folder_config
 
     if path.is_dir() or not path.exists():
@@ -35,12 +42,13 @@ def read_config(path: Path, overrides: Sequence[str] = (), *, of_a_run: bool = F
         reason = "Is a directory" if path.is_dir() else "No such file or directory"
         meant = not_a_config(path)
         raise ConfigError([f"{path}: can't be read: {reason}{f'; {meant}' if meant else ''}"])
+    text = config_text(path)
     if not (of_a_run or is_of_a_run(path)):
-        return load_config(path, overrides)
+        return load_config(path, overrides, text), text
     config, warnings = load_folder_config(path, overrides)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
-    return config
+    return config, text
 
 
 def process_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,9 +90,16 @@ def rich_console() -> Any:
     """Return a console for tables."""
     from rich.console import Console
 
+    class Escaping(Console):
+        """Makes text of strings; those of a table may come from outside."""
+
+        def render_str(self, text: str, **how: Any) -> Any:
+            """Return the text with what would steer a terminal as escapes."""
+            return super().render_str(printable(text), **how)
+
     # A pipe is no reason to cut a table short.
     width = None if sys.stdout.isatty() else 160
-    return Console(file=styled(sys.stdout), highlight=False, markup=False, width=width)
+    return Escaping(file=styled(sys.stdout), highlight=False, markup=False, width=width)
 
 
 def stop_runs_on_signals() -> None:

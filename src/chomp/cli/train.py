@@ -16,6 +16,7 @@ from chomp.cli.options import (
     override_option,
     process_options,
     read_config,
+    read_config_and_text,
     start_environment,
 )
 from chomp.errors import ChompError
@@ -103,6 +104,8 @@ def _train(
         raise click.UsageError(
             f"--resume needs --run-dir, the folder of the run to go on with{hint}"
         )
+    if resume and dry_run:
+        raise click.UsageError("--dry-run is of a new run: leave --resume out, and give CONFIG")
     if allow_change and not resume:
         raise click.UsageError("--allow-change goes with --resume")
     check_allowed(allow_change)
@@ -116,13 +119,12 @@ def _train(
         config = read_config(folder.resolved_config, overrides, of_a_run=True)
         original = folder.read_original()
     else:
-        config = read_config(config_path, overrides)
+        config, original = read_config_and_text(config_path, overrides)
         given = run_dir or config.logging.run_dir
         if given:
             folder = RunFolder(Path(given))
         else:
             folder = RunFolder(new_run_path(name=config_path.stem), numbered=True)
-        original = config_path.read_text(encoding="utf-8")
     start_environment()
     from chomp import run
     from chomp.parallel import find_place

@@ -3,7 +3,7 @@
 from chomp.config.cautions import config_warnings, is_deterministic
 from chomp.config.data import DataConfig, TokenizerConfig
 from chomp.config.json_schema import config_schema
-from chomp.config.load import config_from_mapping, load_config
+from chomp.config.load import config_from_mapping, config_text, load_config
 from chomp.config.model import ModelConfig
 from chomp.config.optim import AdamConfig, MuonConfig, OptimConfig
 from chomp.config.records import (
@@ -34,6 +34,7 @@ __all__ = [
     "config_from_mapping",
     "config_reference",
     "config_schema",
+    "config_text",
     "config_warnings",
     "is_deterministic",
     "load_config",

@@ -16,14 +16,19 @@ from chomp.errors import ConfigError
 Values = dict[str, Any]
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path, overrides: Sequence[str] = (), text: str | None = None) -> Config:
     """Read a config file, apply overrides (`section.key=value`), resolve references, validate.
+
+    Args:
+        path: of the file.
+        overrides: as given on the command line.
+        text: of the file, where it was read before; a pipe can be read once.
 
     Raises:
         ConfigError: with every problem of file, overrides, references, values and rules.
     """
     problems: list[str] = []
-    mapping = _read(path, problems)
+    mapping = _read(path, text, problems)
     changes = [change for text in overrides for change in _parse_override(text, problems)]
     if mapping is None:
         raise _config_error(problems)
@@ -49,13 +54,26 @@ def config_from_mapping(mapping: Mapping[str, Any]) -> Config:
     return _validate(mapping, frozenset(), [])
 
 
-def _read(path: Path, problems: list[str]) -> Values | None:
+def config_text(path: Path) -> str:
+    """Return the text of a config file.
+
+    Raises:
+        ConfigError: it can't be read, or is no text.
+    """
     try:
-        parsed = parse_yaml(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
-        problems.append(f"{path}: can't be read: {error.strerror or error}")
+        raise ConfigError([f"{path}: can't be read: {error.strerror or error}"]) from error
     except UnicodeDecodeError as error:
-        problems.append(f"{path}: is not UTF-8 text (byte {error.start} is the first wrong one)")
+        wrong = f"is not UTF-8 text (byte {error.start} is the first wrong one)"
+        raise ConfigError([f"{path}: {wrong}"]) from error
+
+
+def _read(path: Path, text: str | None, problems: list[str]) -> Values | None:
+    try:
+        parsed = parse_yaml(config_text(path) if text is None else text)
+    except ConfigError as error:
+        problems += error.problems
     except YamlError as error:
         problems.append(f"{path}:{error.line}:{error.column}: not valid YAML: {error.problem}")
     else:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from chomp.config.data import KEYED, PLAIN, FileSource
-from chomp.config.names import RETIRED, fields, known_paths, nearest_path
+from chomp.config.names import RENAMED, RETIRED, fields, known_paths, nearest_path
 from chomp.config.rules import RULE_BROKEN
 
 
@@ -67,6 +67,9 @@ def _finding(detail: ErrorDetails) -> Finding:
 def _unknown(path: str) -> Finding:
     if path in RETIRED:
         return Finding(f"{path}: no longer exists, leave it out: {RETIRED[path]}")
+    if path in RENAMED:
+        new = RENAMED[path]
+        return Finding(f"unknown key '{path}'; write '{new}'", meant=new)
     if path in known_paths():
         section, _, name = path.rpartition(".")
         hint = f"dotted names are for overrides, in a file write '{name}' inside '{section}'"

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from chomp.config.json_schema import Schema, plain_schema
-from chomp.config.names import RETIRED, section_class
+from chomp.config.names import RENAMED, RETIRED, section_class
 from chomp.config.rules import RULES
 from chomp.config.schema import Config
 from chomp.config.section import INT32_MAX, Section
@@ -151,6 +151,7 @@ def _rules() -> str:
 def _retired() -> str:
     lines = ["## Keys of the earlier harness", "", "| written there | now |", "|---|---|"]
     lines += [f"| `{path}` | leave it out: {reason} |" for path, reason in RETIRED.items()]
+    lines += [f"| `{old}` | `{new}` |" for old, new in RENAMED.items()]
     lines += [
         "| `model.init_mode: none` | `he` (the default), `gaussian`, `xavier` or `bert` |",
         "| `$variables.x`, `{$variables.x}` | `${variables.x}` |",

@@ -1,6 +1,7 @@
 """Rows to Weights & Biases."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,28 @@ def require_wandb() -> ModuleType:
         del sys.modules["wandb"]
         raise _not_installed()
     return wandb
+
+
+def _kept_id(path: Path) -> str | None:
+    """Return the id that a run folder keeps; None without one.
+
+    Raises:
+        ConfigError: what is there can't be one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text.isprintable() or not text or set(text) & set(":;,#?/'"):
+        raise ConfigError(
+            [
+                f"{path}: holds no id of a W&B run; delete it to go on with a new one there, or "
+                "set logging.wandb.enabled: false"
+            ]
+        )
+    return text
 
 
 def _not_installed() -> ConfigError:
@@ -71,7 +94,7 @@ class WandbSink(Silent):
             ConfigError: the package is missing, or the service refuses (no login, no network).
         """
         wandb = require_wandb()
-        run_id = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else None
+        run_id = _kept_id(id_file)
         self._failed = False
         try:
             self._run = wandb.init(
@@ -94,7 +117,8 @@ class WandbSink(Silent):
                 ]
             ) from error
         replace_text(id_file, self._run.id + "\n")
-        artifact = wandb.Artifact(f"config-{self._run.id}", type="config")
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"config-{self._run.id}")  # an id may be freer
+        artifact = wandb.Artifact(name[:128], type="config")
         artifact.add_file(str(original), name="config_original.yaml")
         self._run.log_artifact(artifact)
 
