@@ -149,3 +149,13 @@ def test_the_digest_of_a_split_that_is_not_evaluated_on_does_not_count():
     then = {"data": {"content": {"files": 1, "evaluation digest": "b"}, "tokens": "c"}}
     now = {"data": {"content": {"files": 1}, "tokens": "c"}}
     assert without_evaluation(then) == without_evaluation(now) == now
+
+
+def test_a_number_of_lanes_that_is_not_heeded_is_said(chomp, config_file, tmp_path):
+    config, run = config_file(**SIZES, data={"lanes": 2}), tmp_path / "run"
+    assert chomp("train", config, "--run-dir", run).code == 0
+    to = ["train", config, "--run-dir", run, "--resume", "latest", "-o", "train.steps=8"]
+    done = chomp(*to, "-o", "data.lanes=1", "--allow-change", "data.lanes")
+    assert done.code == 0, done.err
+    assert "warning: data.lanes: stays 2, as the run began with it (got 1)" in done.out
+    assert "data.lanes" not in chomp(*to, "-o", "train.steps=12").out.partition("device")[2]

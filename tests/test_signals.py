@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ import yaml
 from fake_hub import FakeHub
 
 from chomp.checkpoint.archive import Archive
+from chomp.errors import DataError
 from chomp.history.heartbeat import Beat, Phase, read_heartbeat
 from chomp.history.record import EventKind, Record, read_record
 from chomp.proof.verdict import MEASURED
@@ -447,3 +449,16 @@ def test_minutes_between_checkpoints(
     keys = {"save_every": 1000, "save_every_minutes": minutes, "max_to_keep": 9}
     assert chomp("train", config_file(checkpoint=keys), "--run-dir", tmp_path / "run").code == 0
     assert Archive(tmp_path / "run" / "checkpoints").good_steps() == saved
+
+
+def test_work_is_left_behind_for_an_error_that_is_known_meanwhile():
+    done = threading.Event()
+
+    def check():
+        raise DataError("known")
+
+    try:
+        with pytest.raises(DataError, match="known"):
+            Signals().unless_stopped(done.wait, check)
+    finally:
+        done.set()

@@ -106,6 +106,7 @@ CORPORA = (
     Case(
         "a dataset on the hub, unreachable",
         says=("Hub", "can't be reached"),
+        code=1,  # nothing is wrong with the input
         change=HF | {"data.hf_dataset": "Zyphra/Zyda-2"},
         env=UNREACHABLE,
         alone=True,

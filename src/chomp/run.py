@@ -144,6 +144,11 @@ def train(request: Request) -> int:
             return signals.exit_code
         if saved:
             _check_fit(saved, checkpoints, setup, request.allow_change)
+            if config.data.lanes not in (None, lanes):
+                console.message(
+                    f"warning: data.lanes: stays {lanes}, as the run began with it "
+                    f"(got {config.data.lanes})"
+                )
         cohort.from_leader(
             "start", lambda: _write_start(request, setup, saved, checkpoints, console)
         )
@@ -219,9 +224,9 @@ def dry_run(config: Config, place: Place | None = None) -> None:
         log_to_file(None, config.logging.level, console.message)
         setup = _prepare(config, None, None, console, resources)
         console.table("Parameters", *parameter_table(setup))
+        drawn = next(setup.data.train)
         state = setup.learner.init()
         compiled = compile_step(setup)
-        drawn = next(setup.data.train)
         start = time.perf_counter()
         _, metrics = compiled.step(state, drawn.batch)
         loss = float(metrics.loss)

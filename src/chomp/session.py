@@ -1,5 +1,6 @@
 """A start of a run: compile, restore, train, and go back where a divergence asks for it."""
 
+import functools
 import shlex
 import time
 from collections.abc import Callable
@@ -152,9 +153,10 @@ class Session:
             self.cohort, self.signals, setup.data, self.config.checkpoint.save_every_minutes
         )
         with heartbeat.during(Phase.COMPILING):
-            compiled = self.cohort.interruptible(
-                "compile", self.signals.unless_stopped, self._compile
-            )
+            # What is wrong with the data of a new run needn't wait for the compiler.
+            check = setup.data.train.check if saved is None else lambda: None
+            guard = functools.partial(self.signals.unless_stopped, check=check)
+            compiled = self.cohort.interruptible("compile", guard, self._compile)
         tracker.message(f"compiled   training step in {compiled.seconds:.1f} s")
         with heartbeat.during(Phase.RESTORING):
             state = steering.guard(lambda: self._start_state(saved))

@@ -72,8 +72,10 @@ class Signals:
         """128 + the signal's number, as shells have it; 0 without one."""
         return 0 if self.stop is None else 128 + self.stop
 
-    def unless_stopped(self, work: Callable[[], T]) -> T:
+    def unless_stopped(self, work: Callable[[], T], check: Callable[[], None] = lambda: None) -> T:
         """Return what `work` returns; it runs in a thread that a stop leaves behind.
+
+        So does an error that `check` raises, which is called again and again meanwhile.
 
         A signal handler has to wait for the end of a long call outside Python (a compilation, a
         generation) where the main thread makes it.
@@ -95,6 +97,7 @@ class Signals:
         while thread.is_alive():
             if self.stop_requested():
                 raise Interrupted
+            check()
             thread.join(POLL_SECONDS)
         if error:
             raise error[0]

@@ -209,3 +209,25 @@ def test_giving_up_after_max_retries(flaky, tmp_path, paragraphs, reading):
     place = iterator.get_state()["row"]
     flaky.fault_share = 0.0
     assert next(iterator).text == paragraphs[place]
+
+
+@pytest.mark.parametrize("form", ["stream", "file", "saved"])
+def test_an_arrow_file_that_is_cut_short_is_an_error(tmp_path, reading, form):
+    """Were it mapped into memory, the look at what is gone would end the process."""
+    table = pa.table({"text": [f"row {i} " * 200 for i in range(2000)]})
+    folder, path = tmp_path / "set", tmp_path / "set" / "data.arrow"
+    folder.mkdir()
+    make = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with make(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=100)
+    if form == "saved":
+        state = {"_data_files": [{"filename": path.name}], "_split": "train"}
+        (folder / "state.json").write_text(json.dumps(state))
+    corpus = open_dataset("data.hf_split", str(folder), None, "train", reading)
+    documents = iter(DocumentStream(corpus.shards, reading, repeat=False, seed=None))
+    for _ in range(150):
+        next(documents)
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    os.truncate(path, 150_000)
+    with pytest.raises(DataError):
+        list(documents)

@@ -203,6 +203,23 @@ def test_peeking_shows_an_error_and_leaves_it_there(numbers: Numbers, feed: Any)
         next(one)
 
 
+@pytest.mark.parametrize("broken", [1, 2])
+def test_an_error_of_the_first_batch_is_known_without_asking(numbers: Numbers, feed: Any, broken):
+    numbers.broken = numbers.held = broken
+    batches = feed(2)
+    batches.check()
+    batches.start()
+    batches.check()  # not known yet
+    numbers.go_on.set()
+    assert batches.wait(PATIENCE)
+    if broken == 2:
+        batches.check()
+        return
+    for _ in range(2):
+        with pytest.raises(DataError, match="batch 1 is broken"):
+            batches.check()
+
+
 def test_batches_are_placed_in_the_thread(numbers: Numbers, feed: Any):
     names = []
 

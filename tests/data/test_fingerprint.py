@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from chomp.data import fingerprint
-from chomp.data.fingerprint import digest_files, digest_texts
+from chomp.data.fingerprint import copies, digest_files, digest_texts
 from chomp.errors import DataError
 
 
@@ -50,3 +50,20 @@ def test_texts():
 def test_a_file_that_vanished(tmp_path):
     with pytest.raises(DataError, match=r"gone\.txt: can't be read"):
         digest_files([str(tmp_path / "gone.txt")])
+
+
+def test_copies_are_found_by_content(tmp_path):
+    contents = {
+        "a": b"one",
+        "b": b"two",
+        "c": b"longer",
+        "d": b"one",
+        "e": b"six",
+        "f": b"",
+        "g": b"",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    left, right = ([str(tmp_path / name) for name in names] for names in ("acf", "bdeg"))
+    assert copies(left, right) == [(left[0], right[1])]
+    assert copies([], right) == copies(left, []) == []

@@ -1,8 +1,10 @@
 """Files as people have them: Unicode of any form, compression, odd JSON, disks that fail."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -210,3 +212,52 @@ def test_errors_of_reading_are_never_broken_content():
                 for _ in read_file(FailingDisk(data, good), name, 0, "text"):
                     pass
             assert caught.value.errno == 5, name
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_byte_order_marks_are_heeded_in_compressed_lines(tmp_path, encoding, pack):
+    record = json.dumps({"text": TEXT}, ensure_ascii=False) + "\n"
+    for name in ("a.jsonl.gz", "a.jsonl.zst", "a.jsonl"):
+        (tmp_path / name).write_bytes(pack(encoded(record * 3, encoding)))
+        corpus = find_files("data.files", [str(tmp_path / name)], "text")
+        found = [row for shard in corpus.shards for _, row in shard.rows(0)]
+        assert found == [Row(TEXT)] * 3
+        assert ("UTF-" in " ".join(corpus.notes)) == (encoding[:5] != "utf-8")
+
+
+ARCHIVES = {
+    "gzip": gzip.compress(TEXT.encode()),
+    "zstd": zstandard.compress(TEXT.encode()),
+    "bzip2": bz2.compress(TEXT.encode(), 5),
+    "xz": lzma.compress(TEXT.encode()),
+    "zip": b"PK\x03\x04" + bytes(range(99)),
+    "PDF": b"%PDF-1.7\n%\xe2\xe3",
+    "a program": b"\x7fELF" + bytes(range(99)),
+}
+
+
+def parquet_and_arrow():
+    table, files = pa.table({"text": [TEXT]}), (io.BytesIO(), io.BytesIO())
+    pq.write_table(table, files[0])
+    with pa.ipc.new_file(files[1], table.schema) as writer:
+        writer.write_table(table)
+    return dict(zip(("Parquet", "Arrow"), (file.getvalue() for file in files), strict=True))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.py"])
+@pytest.mark.parametrize("separator", [None, "\n\n"])
+def test_what_is_no_text_is_refused_by_name_in_place_of_trained_on(name, separator):
+    for kind, data in (ARCHIVES | parquet_and_arrow()).items():
+        ((number, row),) = rows(data, name, separator=separator)
+        assert (number, row.text) == (0, None)
+        assert row.fault == f"{name}: not a text file, but {kind} by its first bytes"
+    for text in ("BZh is a word.", "PAR1 too", "%PDF", "PK", "P"):
+        assert rows(text.encode(), name, separator=separator) == [(0, Row(text))]
+
+
+def test_lines_that_are_another_kind_of_file_say_so():
+    for kind, data in (ARCHIVES | parquet_and_arrow()).items():
+        if kind not in ("gzip", "zstd"):
+            fault = rows(data, "a.jsonl")[0][1].fault
+            assert fault.endswith(f"(the file is {kind} by its first bytes)"), kind

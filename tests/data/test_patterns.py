@@ -152,3 +152,24 @@ def test_files_of_another_use_are_left_out(here):
     )
     with pytest.raises(DataError, match="no file is left"):
         texts_of("val.jsonl", not_these=taken)
+
+
+@pytest.mark.parametrize("source", ["d/pipe.txt", "d/*.txt", "**/*.txt"])
+def test_a_pipe_is_refused_whatever_names_it(here, source):
+    write(here / "d" / "a.txt", "a")
+    os.mkfifo(here / "d" / "pipe.txt")
+    with pytest.raises(DataError, match=r"'d/pipe\.txt' is a pipe"):
+        texts_of(source)
+    texts, notes = texts_of("d")
+    assert texts == ["a"]
+    assert notes == ["data.files: d: other kinds of files are left out: d/pipe.txt"]
+
+
+def test_an_evaluation_file_that_is_a_copy_of_a_training_file_is_said(opened, here):
+    for name in ("a", "b"):
+        write(here / f"{name}.txt", name * 99)
+    write(here / "e" / "x.txt", "b" * 99)
+    keys = {"backend": "files", "files": ["*.txt"], "eval_files": ["e"]}
+    (note,) = opened(**keys, evaluate=True).notes
+    assert note.endswith("e/x.txt is a copy of b.txt")
+    assert opened(**keys).notes == []

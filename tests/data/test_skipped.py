@@ -55,6 +55,30 @@ def test_every_reason_is_said(opened, write_lines, row, reason):
     assert line.endswith(f"in {path}: {reason}")
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "shift-jis"])
+def test_texts_in_another_encoding_are_said(opened, tmp_path, write_lines, encoding, shuffle):
+    good = write_lines("a.jsonl", *[{"text": "some words"}] * 9)
+    words = "日本語" if encoding == "shift-jis" else "été à la plage"
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_bytes(f"{words} {number}".encode(encoding))
+    said = lines_of(opened, [f"{tmp_path}/*"], 9, shuffle=shuffle)
+    assert said[0].startswith(
+        "3 of the 12 documents read so far hold broken characters, replaced by U+FFFD (25%): 1 in "
+    )
+    assert "0.txt: not UTF-8, or lone surrogates" in said[0]
+    assert lines_of(opened, [str(good)], 9, shuffle=shuffle) == []
+
+
+def test_evaluation_documents_that_are_left_out_are_said(opened, write_lines):
+    good = write_lines("a.jsonl", *[{"text": "some words"}] * 9)
+    other = write_lines("b.jsonl", *[{"text": "some words"}] * 9, *[OTHER] * 3)
+    said = lines_of(opened, [str(good)], 9, eval_files=[str(other)], evaluate=True)
+    assert [line.partition(":")[0] for line in said] == [
+        "3 of the 12 documents read so far are left out (25%)"
+    ]
+
+
 def test_few_are_not_said_and_many_more_are_said_again(opened, write_lines):
     few = [{"text": "some words"}] * 200 + [{"text": ""}] * 2
     assert lines_of(opened, [str(write_lines("few.jsonl", *few))]) == []

@@ -153,3 +153,22 @@ def test_any_json_of_a_snapshot_may_be_nested_without_end(tmp_path, bpe_file, ki
             load_tokenizer(config, snapshot)
         path.write_bytes(before)
     load_tokenizer(config, snapshot)
+
+
+@pytest.mark.parametrize(
+    "name", ["LlamaTokenizer", "T5Tokenizer", "GPT2Tokenizer", "GemmaTokenizer", "BertTokenizer"]
+)
+def test_a_folder_without_its_vocabulary_is_refused(tmp_path, name):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    with pytest.raises(DataError, match="no vocabulary, only control tokens"):
+        load_tokenizer(config_of(tmp_path))
+
+
+def test_a_sentencepiece_model_says_what_to_do(tmp_path, monkeypatch):
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02")
+    with pytest.raises(DataError, match="give the folder that it is in"):
+        load_tokenizer(config_of(path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"tokenizer\.model .* install the package sentencepiece"):
+        load_tokenizer(config_of(tmp_path))

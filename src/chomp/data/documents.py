@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 ROWS_WITHOUT_KEY = 1000
 """So many rows in which `data.text_key` doesn't occur at all are a wrong key, not bad documents."""
 
+REPAIRED = "hold broken characters, replaced by U+FFFD"
+WHY_REPAIRED = "not UTF-8, or lone surrogates"
+
 
 class Document(NamedTuple):
     """One text of the corpus. A document without text only carries `skipped`."""
@@ -121,6 +124,7 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         self._rows: Iterator[tuple[int, Row]] | None = None
         self._skipped = 0
         self._left_out = Skipped(self._reading.warn)
+        self._damaged = Skipped(self._reading.warn, REPAIRED)
         self._found = (self._epoch, self._place, self._row) != (0, 0, 0)
         self._without_key = 0
         self._columns: dict[str, None] = {}
@@ -136,8 +140,11 @@ class DocumentIterator(grain.DatasetIterator[Document]):
                 self._row = number + 1
                 continue
             self._left_out.read()
+            self._damaged.read()
             if not row.text:
                 self._skip(row)
+            elif row.repaired:
+                self._damaged.add(self._shard().name, WHY_REPAIRED)
             self._row = number + 1
             if row.text:
                 self._found = True
@@ -209,6 +216,7 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         if not self._found:
             raise DataError(self._nothing_found(key))
         self._left_out.end_epoch()
+        self._damaged.end_epoch()
         if self._repeat:
             self._epoch += 1
             self._place = 0

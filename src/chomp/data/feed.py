@@ -65,6 +65,11 @@ class Feed:
         except StopIteration:
             return None
 
+    def check(self) -> None:
+        """Raise what `next` will raise, if it is known already that there is no batch."""
+        if self._ahead and self._ahead[0].done():
+            self.peek()
+
     def start(self) -> None:
         """Begin to prepare batches."""
         self._submit(self._depth)

@@ -9,17 +9,18 @@ from typing import NamedTuple
 
 from chomp.config.data import FileSource
 from chomp.data.continuing import check_place
+from chomp.data.decompress import broken_compression, decompressed
 from chomp.data.documents import Shard
 from chomp.data.fingerprint import Fingerprint, digest_files, digest_texts
 from chomp.data.formats import LINES_SUFFIXES, TEXT_SUFFIXES, read_file, value_row
 from chomp.data.local_file import LocalFile, find_local_file, open_regular, unreadable
 from chomp.data.patterns import FoundFile, Inode, find_paths
 from chomp.data.rows import BrokenFileError, Row
-from chomp.data.unicode_text import MARK_BYTES, encoding_of
+from chomp.data.unicode_text import encoding_of, first_bytes
 from chomp.errors import DataError
 
 NOT_LIBRARY = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
-MARKED = (*TEXT_SUFFIXES, LINES_SUFFIXES[0])
+MARKED = (*TEXT_SUFFIXES, *LINES_SUFFIXES)
 """Files that may begin with a byte order mark."""
 
 
@@ -129,7 +130,10 @@ def _mark(path: str) -> str:
     """Return the encoding that a file's byte order mark names; empty without one."""
     try:
         with open_regular(path) as file:
-            encoding, size = encoding_of(file.read(MARK_BYTES))
+            lines = path.endswith(LINES_SUFFIXES)
+            encoding, size = encoding_of(first_bytes(decompressed(file, path) if lines else file))
+    except broken_compression():
+        return ""  # said where it is read
     except OSError as error:
         raise unreadable(error) from error
     return encoding if size else ""

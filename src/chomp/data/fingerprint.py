@@ -46,6 +46,22 @@ def digest_files(paths: Sequence[str]) -> Fingerprint:
     return print_
 
 
+def copies(paths: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each of some files whose content one of the others has, with that one.
+
+    Raises DataError if one can't be read.
+    """
+    try:
+        sizes = {path: os.path.getsize(path) for path in (*paths, *others)}
+        alike = set(map(sizes.get, paths)) & set(map(sizes.get, others)) - {0}
+        known = {_digest_file(path, whole=True): path for path in others if sizes[path] in alike}
+        found = [path for path in paths if sizes[path] in alike]
+        digests = [(path, _digest_file(path, whole=True)) for path in found]
+    except OSError as error:
+        raise unreadable(error) from error
+    return [(path, known[digest]) for path, digest in digests if digest in known]
+
+
 def _place(path: str) -> str:
     """Return an absolute path without `..`."""
     plain = os.path.abspath(path)

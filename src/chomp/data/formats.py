@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 
 from chomp.data.continuing import check_place
 from chomp.data.decompress import broken_compression, decompressed
+from chomp.data.file_kinds import kind_by_content
 from chomp.data.rows import BrokenFileError, Row, Rows
 from chomp.data.text_files import read_text
 from chomp.data.unicode_text import looks_like_utf16, text_row, utf8_lines
@@ -54,12 +55,8 @@ def read_lines(file: BinaryIO, name: str, start: int, text_key: str) -> Rows:
     """Yield a row for each line that isn't blank, numbered as in the file (from 0)."""
     number = -1
     try:
-        text = decompressed(file, name)
-        lines = utf8_lines(text) if text is file else text
-        for number, line in enumerate(lines):
+        for number, line in enumerate(utf8_lines(decompressed(file, name))):
             if number >= start and (line := line.strip()):
-                if number == 0:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
                 yield number, _line_row(line, f"{name}, line {number + 1}", text_key)
     except broken_compression() as error:
         place = f"after line {number + 1}" if number > 0 else "at the start"
@@ -106,6 +103,8 @@ def _what_it_is(line: bytes) -> str:
     """Say what a line that isn't JSON seems to be, if that can be guessed; else nothing."""
     if looks_like_utf16(line):
         return " (the file is UTF-16 without a byte order mark, it seems; write it as UTF-8)"
+    if kind := kind_by_content(line):
+        return f" (the file is {kind} by its first bytes)"
     if line in (b"[", b"[{"):
         return _ARRAY
     return _LONG if line == b"{" else ""

@@ -1,5 +1,6 @@
 """Hugging Face tokenizers: from the hub, a folder, a `tokenizer.json` or a snapshot."""
 
+import importlib.util
 import json
 import os
 import re
@@ -32,6 +33,7 @@ WELL_KNOWN = {
     "eos": ("</s>", "<eos>", "[EOS]", "<|endoftext|>", "<|end_of_text|>", "<|eos|>"),
 }
 """Names of control tokens, for a `tokenizer.json` that comes without a config."""
+SENTENCEPIECE = "is a SentencePiece model: install the package sentencepiece, which reads it"
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
@@ -54,6 +56,8 @@ def load_hf_tokenizer(
     file = folder if folder is not None and folder.is_file() else None
     if folder is not None and file is None and not config.hf_trust_remote_code:
         file = folder / TOKENIZER_FILE
+    if file is not None and file.suffix == ".model":
+        raise DataError(f"{KEY}: {file} is a SentencePiece model; give the folder that it is in")
     if file is not None and file.is_file():
         backend, notes = read_tokenizer_file(file)
         if folder != file:
@@ -193,10 +197,15 @@ def _from_transformers(source: str, trust_remote_code: bool) -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
+    lacks_library = importlib.util.find_spec("sentencepiece") is None
+    if lacks_library and (models := sorted(Path(source).glob("*.model"))):
+        raise DataError(f"{KEY}: {models[0]} {SENTENCEPIECE}")
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except BaseException as error:  # whatever the code of a tokenizer's class raises
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__  # it comes in several lines
+        if lacks_library and ("sentencepiece" in reason or "tiktoken" in reason):
+            reason = f"what it holds {SENTENCEPIECE}"
         raise DataError(f"{KEY}: {source!r} can't be loaded: {reason}") from error

@@ -1,7 +1,7 @@
 """Tokenizers of the `tokenizers` library, and those that exist only in Python."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,11 @@ class FastTokenizer:
         self._leaks = spelled_controls(names, self._plain, self._plain_pieces)
         leaks = [str(self._leaks)] * bool(self._leaks)
         self.fingerprint = digest(text, f"{special} {self._before} {self._after}", *leaks)
+        added = backend.get_added_tokens_decoder().items()
+        check_vocabulary(
+            backend.get_vocab(with_added_tokens=True).values(),
+            [i for i, token in added if token.special],
+        )
         check_repeats(self._plain)
 
     @explained
@@ -145,6 +150,7 @@ class SlowTokenizer:
         # Earlier versions encoded spelled control tokens as these: the fingerprint tells.
         how = f"controls are text {self._leaks}"
         self.fingerprint = digest(name, content, f"{special} {self._before} {self._after}", how)
+        check_vocabulary(vocabulary.values(), special_ids)
         check_repeats(self._ids)
 
     def _ids(self, text: str) -> list[int]:
@@ -222,6 +228,18 @@ def as_text(ids: list[int], leaks: Mapping[int, list[int]]) -> list[int]:
     if not leaks or leaks.keys().isdisjoint(ids):
         return ids
     return [piece for i in ids for piece in leaks.get(i, (i,))]
+
+
+def check_vocabulary(ids: Collection[int], special: Collection[int]) -> None:
+    """Check that a tokenizer has more than control tokens. Raises DataError.
+
+    transformers makes one without a vocabulary where the file of it is missing.
+    """
+    if len(set(ids) - set(special)) < 2:
+        raise DataError(
+            "data.tokenizer: has no vocabulary, only control tokens: the file that holds it "
+            "(tokenizer.json, tokenizer.model, vocab.txt, ...) is missing"
+        )
 
 
 def check_repeats(encode: Callable[[str], list[int]]) -> None:

@@ -97,10 +97,10 @@ def _files_of(key: str, pattern: str, own: list[str]) -> tuple[list[str], list[s
         if os.path.isfile(pattern):
             return _known_kinds(key, [pattern]), []
         if not os.path.isdir(pattern):
-            raise DataError(f"{key}: {pattern!r} is {kind_of(pattern)}; name files or folders")
+            raise _no_file(key, pattern)
         base = pattern
-        every = [path for path in _files_below(key, pattern) if os.path.isfile(path)]
-        found = [path for path in every if path.endswith(SUFFIXES)]
+        every = list(_files_below(key, pattern))
+        found = [path for path in every if path.endswith(SUFFIXES) and os.path.isfile(path)]
         if others := sorted(set(every) - set(found)):
             notes.append(f"{key}: {pattern}: other kinds of files are left out: {_some(others)}")
         if not found:
@@ -115,12 +115,18 @@ def _files_of(key: str, pattern: str, own: list[str]) -> tuple[list[str], list[s
             _check_link(key, path)
             if os.path.isfile(path):
                 found.append(path)
+            elif not os.path.isdir(path):
+                raise _no_file(key, path)
         if not found:
             raise DataError(f"{key}: no file matches {pattern!r} (in {os.getcwd()})")
     folders: dict[str, bool] = {}
     others = [path for path in found if not _is_own(path, base, folders)]
     own += sorted(set(found) - set(others))
     return _known_kinds(key, others), notes
+
+
+def _no_file(key: str, path: str) -> DataError:
+    return DataError(f"{key}: {path!r} is {kind_of(path)}; name files or folders")
 
 
 def _check_link(key: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Documents that are left out: counted by file and reason, and said as soon as they are many."""
+"""Documents that something is wrong with: counted by file and reason, and said if they are many."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -12,28 +12,29 @@ SHOWN = 3
 
 
 class Skipped:
-    """What a stream of documents leaves out.
+    """What a stream of documents leaves out, or doesn't give as it is.
 
     Args:
-        warn: takes a line for the user: when the share is first large, when ten times as many are
-            left out, and at the end of the first epoch.
+        warn: takes a line for the user: when the share is first large, when they are ten times as
+            many, and at the end of the first epoch.
+        fate: what became of them.
     """
 
-    def __init__(self, warn: Callable[[str], None]):
-        self._warn = warn
+    def __init__(self, warn: Callable[[str], None], fate: str = "are left out"):
+        self._warn, self._fate = warn, fate
         self._found: Counter[tuple[str, str]] = Counter()
         self._details: dict[tuple[str, str], str] = {}
         self._read = self._skipped = self._said = 0
         self._in_first_epoch = True
 
     def read(self) -> None:
-        """Count a document as read, left out or not."""
+        """Count a document as read, whatever is wrong with it."""
         self._read += 1
         if self._read == LEAST_READ:
             self._say_if_many(self._said + 1)
 
     def add(self, file: str, reason: str, detail: str = "") -> None:
-        """Count one as left out; the first one's detail is shown."""
+        """Count one that something is wrong with; the first one's detail is shown."""
         self._skipped += 1
         self._found[file, reason] += 1
         self._details.setdefault((file, reason), detail)
@@ -57,6 +58,6 @@ class Skipped:
         rest = sum(count for _, count in found[SHOWN:])
         parts += [f"{rest:,} in {len(found) - SHOWN:,} more places"] * (rest > 0)
         self._warn(
-            f"{self._skipped:,} of the {self._read:,} documents read so far are left out "
+            f"{self._skipped:,} of the {self._read:,} documents read so far {self._fate} "
             f"({self._skipped / self._read:.0%}): {'; '.join(parts)}"
         )

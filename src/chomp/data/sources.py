@@ -9,8 +9,8 @@ import grain.python as grain
 from chomp.config.data import DataConfig
 from chomp.data.documents import Document, DocumentStream
 from chomp.data.encoding import EncodedBlocks, encode
-from chomp.data.files import Corpus, find_files, given_texts, standard_library
-from chomp.data.fingerprint import Fingerprint
+from chomp.data.files import Corpus, FileShard, find_files, given_texts, standard_library
+from chomp.data.fingerprint import Fingerprint, copies
 from chomp.data.held_out import Chosen, cut_in_two
 from chomp.data.lane import Lane
 from chomp.data.packing import Block, Encoded
@@ -86,15 +86,23 @@ def find_texts(config: DataConfig, reading: Reading, *, evaluate: bool = True) -
     own, evaluated, notes = open_evaluation_corpus(config, reading, evaluate=evaluate)
     corpus = open_corpus(config, reading, own)
     notes = [*notes, *corpus.notes, *(own.notes if own else ())]
+    if own is not None and evaluate and (found := copies(_files(own), _files(corpus))):
+        more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
+        notes.append(
+            f"evaluation files hold what is trained on too: {found[0][0]} is a copy of "
+            f"{found[0][1]}{more}"
+        )
     seed = config.seed % SEEDS
 
-    def texts_of(corpus: Corpus, own: Corpus | None, asked: int | None) -> Texts:
+    def texts_of(
+        corpus: Corpus, own: Corpus | None, asked: int | None, evaluation: Reading = reading
+    ) -> Texts:
         split = Split(corpus, reading, config.shuffle, config.shuffle_buffer_size)
 
         def stream() -> grain.IterDataset[Document]:
             if own is None:
                 return split.stream(seed, split.window, repeat=False)
-            named = reading.silent()._replace(corpus="the evaluation documents' corpus")
+            named = evaluation._replace(corpus="the evaluation documents' corpus")
             return DocumentStream(own.shards, named, repeat=False, seed=None)
 
         chosen = Chosen(stream, asked, held_out=own is None)
@@ -109,7 +117,11 @@ def find_texts(config: DataConfig, reading: Reading, *, evaluate: bool = True) -
     halves = cut_in_two(list(corpus.shards), only)
     evaluated = f"the last {halves.characters:,} characters of the only document"
     last = Corpus(halves.last, {"part": evaluated})
-    return texts_of(corpus._replace(shards=halves.first), last, None)
+    return texts_of(corpus._replace(shards=halves.first), last, None, reading.silent())
+
+
+def _files(corpus: Corpus) -> list[str]:
+    return [shard.name for shard in corpus.shards if isinstance(shard, FileShard)]
 
 
 def open_texts(

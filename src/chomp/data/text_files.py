@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from chomp.data.continuing import check_place
+from chomp.data.file_kinds import HEAD_BYTES, kind_by_content
 from chomp.data.rows import Row, Rows
 from chomp.data.unicode_text import MARK_BYTES, encoding_of, looks_like_utf16, text_row
 
@@ -18,7 +19,11 @@ def read_text(file: BinaryIO, name: str, start: int, separator: str | None) -> R
     Without a separator, or where that occurs nowhere, the file is one. Nothing between two
     separators isn't a document.
     """
-    encoding, mark = encoding_of(file.read(MARK_BYTES))
+    head = file.read(max(HEAD_BYTES, MARK_BYTES))
+    if kind := kind_by_content(head):
+        yield 0, Row(fault=f"{name}: not a text file, but {kind} by its first bytes")
+        return
+    encoding, mark = encoding_of(head)
     file.seek(mark)
     if separator is None:
         check_place(start, 1)

@@ -38,10 +38,19 @@ def text_row(data: bytes, encoding: str = "utf-8") -> Row:
         return Row(data.decode(encoding, "replace"), repaired=True)
 
 
+def first_bytes(file: BinaryIO) -> bytes:
+    """Return the bytes that a mark would be in; the file stays at its beginning."""
+    if isinstance(file, io.BufferedReader):  # one that decompresses can't go back
+        return file.peek(MARK_BYTES)[:MARK_BYTES]
+    head = file.read(MARK_BYTES)
+    file.seek(0)
+    return head
+
+
 def utf8_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of a file in UTF-8, whatever its mark says; the mark isn't in them."""
-    encoding, mark = encoding_of(file.read(MARK_BYTES))
-    file.seek(mark)
+    encoding, mark = encoding_of(first_bytes(file))
+    file.read(mark)
     if encoding == "utf-8":
         yield from file
         return
