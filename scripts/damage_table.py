@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from chomp.checkpoint.archive import Archive
+from chomp.checkpoint.directory import CheckpointDirectory
 from chomp.commands.checkpoints import open_run
 from chomp.errors import ResumeError
 
@@ -43,7 +43,7 @@ def damaged(path: Path, change: Callable[[bytes], bytes | None]) -> Iterator[Non
     path.write_bytes(good)
 
 
-def outcome(archive: Archive, older: int | None) -> bool:
+def outcome(archive: CheckpointDirectory, older: int | None) -> bool:
     """Whether the damage is found, and the older checkpoint taken where there is one."""
     try:
         choice = archive.choose("latest")
@@ -58,7 +58,7 @@ def main(run: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         archives = []
         for name, steps in (("with", [newest, *older[:1]]), ("without", [newest])):
-            archives.append(Archive(Path(folder) / name))
+            archives.append(CheckpointDirectory(Path(folder) / name))
             for step in steps:
                 shutil.copytree(source.path(step), archives[-1].path(step))
         found, cases = Counter[tuple[str, str]](), Counter[tuple[str, str]]()

@@ -20,8 +20,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from chomp.config import DataConfig, TokenizerConfig
 from chomp.data import Tokenizer, load_tokenizer, open_data
-from chomp.data.files import standard_library
-from chomp.data.prepare import prepare
+from chomp.data.sources.local import standard_library
+from chomp.data.token_cache.prepare import prepare
 
 SHAPE = {"accum": 8, "batch": 4, "time": 2048, "pad_id": 0, "eos_id": 2}
 Rates = tuple[float, float]

@@ -24,10 +24,10 @@ from typing import NamedTuple
 import yaml
 
 from chomp.config import load_config
-from chomp.history.heartbeat import read_heartbeat
 from chomp.proof.trial import Trial
 from chomp.proof.trial_config import trial_values
 from chomp.proof.verdict import differences
+from chomp.run.heartbeat import read_heartbeat
 
 STEPS = 40
 CHECKPOINTS = 6

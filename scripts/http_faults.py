@@ -111,12 +111,12 @@ def main() -> int:
         hub = FakeHub(folder, 0.0, seed=options.seed)
         os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home")}
         os.environ.pop("HF_HUB_OFFLINE", None)
-        from chomp.data import datasets_source, http_file
-        from chomp.data.reading import RETRIES
+        from chomp.data.sources import http_file, huggingface
+        from chomp.data.sources.read_policy import RETRIES
 
         logging.disable(logging.WARNING)  # each retry is one
         # Many small requests in place of few large ones.
-        http_file.RANGE_BYTES = datasets_source.BUFFER_BYTES = options.range_bytes
+        http_file.RANGE_BYTES = huggingface.BUFFER_BYTES = options.range_bytes
         with hub:
             for number, kind in enumerate(options.formats):
                 hub.folder, hub.sha = folder / kind, f"{number}" * 40

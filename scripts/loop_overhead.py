@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from chomp.runtime import prepare_environment
+from chomp.system.jax_runtime import prepare_environment
 
 prepare_environment()
 
 import jax  # noqa: E402
 
-from chomp import run, session  # noqa: E402
 from chomp.config import Config, load_config  # noqa: E402
-from chomp.garbage import deferred_collection  # noqa: E402
-from chomp.parts import Setup  # noqa: E402
-from chomp.programs import Compiled, compile_step  # noqa: E402
-from chomp.run_folder import RunFolder  # noqa: E402
+from chomp.run.run_folder import RunFolder  # noqa: E402
+from chomp.system.garbage_collection import deferred_collection  # noqa: E402
+from chomp.trainer import launch, trainer  # noqa: E402
+from chomp.trainer.components import Components  # noqa: E402
+from chomp.trainer.programs import CompiledStep, compile_step  # noqa: E402
 from chomp.types import Batch  # noqa: E402
 
 
@@ -43,21 +43,21 @@ class Both:
         self.batches: list[Batch] = []
         self.loop_seconds: list[float] = []
         self.bare_seconds: list[float] = []
-        self._setup: Setup | None = None
-        self._compiled: Compiled | None = None
+        self._setup: Components | None = None
+        self._compiled: CompiledStep | None = None
 
     def loop(self, folder: Path) -> None:
         """Train a run; its steps' time is that of the whole loop, without start and end."""
         self.batches = []
-        request = run.Request(
+        request = launch.Request(
             self.config, self.original, RunFolder(folder), None, (), time.perf_counter()
         )
         with (
-            mock.patch.object(session, "compile_step", self._compile),
-            mock.patch.object(session, "run_loop", self._timed(session.run_loop)),
+            mock.patch.object(trainer, "compile_step", self._compile),
+            mock.patch.object(trainer, "run_loop", self._timed(trainer.run_loop)),
             deferred_collection(),
         ):
-            code = run.train(request)
+            code = launch.train(request)
         assert code == 0
 
     def bare(self) -> None:
@@ -70,7 +70,7 @@ class Both:
         jax.block_until_ready(state)
         self.bare_seconds.append((time.perf_counter() - start) / len(self.batches))
 
-    def _compile(self, setup: Setup, meanwhile: Callable[[], None]) -> Compiled:
+    def _compile(self, setup: Components, meanwhile: Callable[[], None]) -> CompiledStep:
         self._setup = setup
         if self._compiled is None:
             self._compiled = compile_step(setup, meanwhile)

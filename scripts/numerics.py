@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chomp.runtime import prepare_environment
+from chomp.system.jax_runtime import prepare_environment
 
 prepare_environment()
 
@@ -34,8 +34,8 @@ import numpy as np  # noqa: E402
 
 from chomp.config import Config, ModelConfig, config_from_mapping, load_config  # noqa: E402
 from chomp.models import build_model  # noqa: E402
-from chomp.parts import build_learner, set_up  # noqa: E402
-from chomp.programs import lower_step  # noqa: E402
+from chomp.trainer.components import build_components, build_program  # noqa: E402
+from chomp.trainer.programs import lower_step  # noqa: E402
 from chomp.types import IGNORE_LABEL, Batch  # noqa: E402
 
 SWITCHES = ("swiglu", "rescale_nffn", "scale_emb", "share_emb", "norm_affine", "use_checkpoint")
@@ -178,7 +178,7 @@ def root_mean_square(values: Sequence[float]) -> float:
 
 def compare_training(config: Config, seeds: int) -> int:
     """Print the final loss of each seed on both paths, and say whether they are alike."""
-    setup = set_up(config, None)
+    setup = build_components(config, None)
     try:
         steps = config.train.steps
         batches = [jax.device_get(each.batch) for each in itertools.islice(setup.data.train, steps)]
@@ -201,11 +201,11 @@ def final_losses(
 ) -> list[float]:
     """Train from each seed; return the mean loss of the last steps of each."""
     config = config_from_mapping(values | {"model": values["model"] | {"fast_ops": fast}})
-    program = lower_step(build_learner(config, "gpu", jax.devices()[:1]), config.train).compile()
+    program = lower_step(build_program(config, "gpu", jax.devices()[:1]), config.train).compile()
     found = []
     for seed in range(seeds):
         train = config.train.model_copy(update={"seed": seed})
-        learner = build_learner(config.model_copy(update={"train": train}), "gpu")
+        learner = build_program(config.model_copy(update={"train": train}), "gpu")
         state, losses = learner.init(), []
         for batch in batches:
             state, metrics = program(state, learner.placement.place_batch(batch))

@@ -56,16 +56,16 @@ def main() -> int:
 
 def measure_case(config_path: str, devices: int, overrides: list[str]) -> tuple[int, int]:
     """Return bytes predicted and measured, of all devices together."""
-    from chomp.runtime import prepare_environment
+    from chomp.system.jax_runtime import prepare_environment
 
     prepare_environment()
     import jax
     import numpy as np
 
-    from chomp.accelerator_step import use_virtual_devices
     from chomp.config import load_config
-    from chomp.parts import open_tokenizer
     from chomp.plan.sizes import compile_planned, memory_of
+    from chomp.trainer.accelerator_program import use_virtual_devices
+    from chomp.trainer.components import open_tokenizer
     from chomp.types import Batch
 
     use_virtual_devices(devices)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from chomp.data.files import standard_library
+from chomp.data.sources.local import standard_library
 
 VOCABULARY = 2048
 

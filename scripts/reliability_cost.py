@@ -38,11 +38,11 @@ class Bench:
     """A model, its data and its state, ready for steps."""
 
     def __init__(self, config_path: Path, overrides: Sequence[str]):
-        from chomp.parts import set_up
-        from chomp.programs import compile_step
+        from chomp.trainer.components import build_components
+        from chomp.trainer.programs import compile_step
         from chomp.types import Progress
 
-        self.setup = set_up(load_config(config_path, overrides), None)
+        self.setup = build_components(load_config(config_path, overrides), None)
         self.compiled = compile_step(self.setup).step
         self.state = self.setup.learner.init()
         self.progress = Progress()
@@ -52,7 +52,7 @@ class Bench:
         """Take steps as a run does; return the seconds of each."""
         import jax
 
-        from chomp.training import Action, run_loop
+        from chomp.trainer import Callback, run_loop
 
         def keep(moment: Any) -> None:
             self.state = moment.state
@@ -63,7 +63,7 @@ class Bench:
             self.state,
             self.progress,
             self.setup.data.train,
-            [*actions, Action("keep", keep, 1)],
+            [*actions, Callback("keep", keep, 1)],
             steps=self.progress.step + count,
             should_stop=lambda: False,
             stopwatch=stopwatch,
@@ -89,8 +89,8 @@ class Timed:
 
 def unchecked_step(bench: Bench) -> Any:
     """Compile the step without the choice between old and new values."""
-    from chomp.programs import compile_step
-    from chomp.training import step
+    from chomp.trainer import step
+    from chomp.trainer.programs import compile_step
 
     choose, step._where = step._where, lambda condition, new, old: new
     try:
@@ -101,17 +101,17 @@ def unchecked_step(bench: Bench) -> Any:
 
 def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
     from chomp.data import row_stats
-    from chomp.history.heartbeat import Heartbeat, Phase
-    from chomp.history.ledger import Ledger
-    from chomp.history.watchdog import Watchdog
-    from chomp.training import Action, LossWatch, Reaction, Record, Stopwatch
+    from chomp.run.heartbeat import Heartbeat, Phase
+    from chomp.run.ledger import Ledger
+    from chomp.run.watchdog import Watchdog
+    from chomp.trainer import Callback, LossMonitor, LossPolicy, RecordBatch, StepTimer
 
     bench = Bench(config, overrides)
     off = unchecked_step(bench)
     heartbeat = Heartbeat(folder / "heartbeat")
     ledger = Ledger(folder / "ledger.jsonl", bench.setup.data.fingerprint, 0, print)
-    reaction = Reaction("stop", "warn", threshold=10.0, window=100, limit=10)
-    watch = LossWatch(reaction, (), 0, lambda incident: None)
+    reaction = LossPolicy("stop", "warn", threshold=10.0, window=100, limit=10)
+    watch = LossMonitor(reaction, (), 0, lambda incident: None)
     timed = Timed()
 
     def check(moment: Any) -> None:
@@ -122,12 +122,12 @@ def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
         float(moment.metrics.loss)
 
     actions = [
-        Action("heartbeat", timed(lambda moment: heartbeat.finished(moment.progress.step)), 1),
-        Action("record", timed(Record(ledger.record)), 1),
-        Action("watch", timed(watch.collect), 1),
-        Action("check", check, CHECK_EVERY),
+        Callback("heartbeat", timed(lambda moment: heartbeat.finished(moment.progress.step)), 1),
+        Callback("record", timed(RecordBatch(ledger.record)), 1),
+        Callback("watch", timed(watch.collect), 1),
+        Callback("check", check, CHECK_EVERY),
     ]
-    telling = Stopwatch(timed(lambda doing: heartbeat.enter(Phase[doing.upper()])))
+    telling = StepTimer(timed(lambda doing: heartbeat.enter(Phase[doing.upper()])))
     hashes_of = row_stats.row_hashes
 
     def with_all() -> float:
@@ -141,7 +141,7 @@ def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
 
     def without() -> float:
         row_stats.row_hashes = lambda batch: [0] * (batch.labels.shape[0] * batch.labels.shape[1])
-        seconds = bench.steps(STEPS, off, [Action("row", read_loss, CHECK_EVERY)], Stopwatch())
+        seconds = bench.steps(STEPS, off, [Callback("row", read_loss, CHECK_EVERY)], StepTimer())
         row_stats.row_hashes = hashes_of
         return seconds
 
@@ -178,21 +178,21 @@ def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
 def save_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
     import jax
 
-    from chomp.checkpoint.store import Checkpoints
-    from chomp.training import Stopwatch
+    from chomp.checkpoint.checkpointer import Checkpointer
+    from chomp.trainer import StepTimer
 
     larger = [f"model.{key}={value}" for key, value in LARGER.items()]
     bench = Bench(config, [*overrides, *larger])
     data_state = bench.setup.data.get_state()
 
     def steps() -> float:
-        return STEPS_BESIDE * bench.steps(STEPS_BESIDE, bench.compiled, [], Stopwatch())
+        return STEPS_BESIDE * bench.steps(STEPS_BESIDE, bench.compiled, [], StepTimer())
 
     steps()
     lines = []
     undisturbed = [steps()]
     for name, background in (("in the background", True), ("waited for", False)):
-        checkpoints = Checkpoints(folder / name, max_to_keep=2, async_save=background)
+        checkpoints = Checkpointer(folder / name, max_to_keep=2, async_save=background)
         blocked, beside = [], []
         for _ in range(SAVES):
             undisturbed.append(steps())

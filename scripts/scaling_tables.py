@@ -13,18 +13,18 @@ from collections import Counter
 from itertools import product
 from pathlib import Path
 
-from chomp.runtime import prepare_environment
+from chomp.system.jax_runtime import prepare_environment
 
 prepare_environment()
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from chomp.accelerator_step import use_virtual_devices  # noqa: E402
 from chomp.config import Config, load_config  # noqa: E402
 from chomp.optim import Group  # noqa: E402
-from chomp.parts import Learner  # noqa: E402
 from chomp.plan.sizes import FLOAT32, Sizes, measure  # noqa: E402
+from chomp.trainer.accelerator_program import use_virtual_devices  # noqa: E402
+from chomp.trainer.components import TrainProgram  # noqa: E402
 
 DEVICES = 8
 MESHES = ((1, "step"), (2, "step"), (4, "step"), (8, "step"), (2, "layer"), (8, "layer"))
@@ -71,7 +71,7 @@ def main() -> int:
     return int(not good)
 
 
-def least_bytes(config: Config, learner: Learner) -> float:
+def least_bytes(config: Config, learner: TrainProgram) -> float:
     """Return the bytes that a device has to send in a step, with rings.
 
     Over `fsdp` parameters are fetched once, in the dtype that the model casts them to, and the

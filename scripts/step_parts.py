@@ -25,9 +25,9 @@ import numpy as np
 from megalodon_jax import MegalodonConfig
 from megalodon_jax.layers.norms import BatchedLayerNorm, RMSNorm
 
-import chomp.models.fast_blocks as blocks
-import chomp.models.fast_forward as forward
-import chomp.models.megalodon as megalodon
+import chomp.models.megalodon.blocks as blocks
+import chomp.models.megalodon.forward as forward
+import chomp.models.megalodon.model as megalodon
 from chomp.ops import Coefficients, complex_ema
 from chomp.types import Batch
 

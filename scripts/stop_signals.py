@@ -24,11 +24,11 @@ from typing import NamedTuple
 import yaml
 
 from chomp.config import load_config
-from chomp.history.heartbeat import Phase, read_heartbeat
 from chomp.proof.kills import Kill, plan_kills
 from chomp.proof.trial import POLL_SECONDS, Trial
 from chomp.proof.trial_config import observe, save_every, trial_values
 from chomp.proof.verdict import differences
+from chomp.run.heartbeat import Phase, read_heartbeat
 
 
 class Stop(NamedTuple):

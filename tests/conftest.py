@@ -20,7 +20,7 @@ import yaml
 from click.testing import CliRunner
 
 from chomp.config import Config, config_from_mapping
-from chomp.runtime import prepare_environment
+from chomp.system.jax_runtime import prepare_environment
 
 # Most of the tests' time is LLVM's; without its optimizations programs of small models are compiled
 # in half of it. `XLA_FLAGS= pytest` has them, as a run does.

@@ -11,7 +11,7 @@ import pytest
 from chomp.bench.spread import Spread, as_json
 from chomp.bench.table import table
 from chomp.hlo.target import has_gpu_compiler
-from chomp.models.flops import model_flops_per_token
+from chomp.models.megalodon.flops import model_flops_per_token
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from chomp.cli.train import train
-from chomp.parallel.launch import Place, find_place
+from chomp.distributed.cluster import ProcessInfo, find_process
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SLURM, JOBSET, LOCAL = (EXAMPLES / name for name in ("slurm.sh", "jobset.yaml", "local.py"))
@@ -102,11 +102,11 @@ def test_the_pods_of_a_jobset_find_each_other() -> None:
     (container,) = job["template"]["spec"]["containers"]
     environment = {one["name"]: one["value"] for one in container["env"]}
     assert job["parallelism"] == job["completions"]
-    place = find_place(None, None, 1, environment)
+    place = find_process(None, None, 1, environment)
     name = manifest["metadata"]["name"]
     host = f"{name}-{replicated['name']}-0-0.{name}"
     port = container["ports"][0]["containerPort"]
-    assert place == Place(f"{host}:{port}", job["parallelism"], 1)
+    assert place == ProcessInfo(f"{host}:{port}", job["parallelism"], 1)
 
 
 @pytest.mark.parametrize("resumed", [False, True])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from chomp.identity import without_evaluation
+from chomp.checkpoint.compatibility import without_evaluation
 
 SIZES = {"checkpoint": {"save_every": 4}, "train": {"steps": 4}}
 

@@ -11,29 +11,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import chomp.session
+import chomp.trainer.trainer
 from chomp.config.parallel import ParallelConfig
+from chomp.distributed import MeshSharding, make_mesh
 from chomp.errors import DataError
-from chomp.models.megalodon import Megalodon
-from chomp.parallel import Placement, make_mesh
-from chomp.parts import Setup, place, set_up
-from chomp.programs import compile_loss, compile_step
-from chomp.training import Action, Moment, Stopwatch, run_loop
-from chomp.types import Batch, BatchStats, Drawn, Progress, StepMetrics, TrainState
+from chomp.models.megalodon.model import Megalodon
+from chomp.trainer import Callback, StepInfo, StepTimer, run_loop
+from chomp.trainer.components import Components, build_components, place
+from chomp.trainer.programs import compile_loss, compile_step
+from chomp.types import Batch, BatchStats, LoadedBatch, Progress, StepMetrics, TrainState
 
 LOG_EVERY = 5
 STEPS = 15
 
 
 @pytest.fixture
-def setup(make_config: Callable[..., Any]) -> Iterator[Setup]:
-    setup = set_up(make_config("megalodon", train={"eval_every": 5}), None)
+def setup(make_config: Callable[..., Any]) -> Iterator[Components]:
+    setup = build_components(make_config("megalodon", train={"eval_every": 5}), None)
     yield setup
     setup.data.close()
 
 
-def one_device(rows: int) -> Placement:
-    return Placement(make_mesh(ParallelConfig(), rows, jax.devices()[:1]))
+def one_device(rows: int) -> MeshSharding:
+    return MeshSharding(make_mesh(ParallelConfig(), rows, jax.devices()[:1]))
 
 
 class Endless:
@@ -41,7 +41,7 @@ class Endless:
 
     def __init__(self):
         ids = np.zeros((1, 1, 4), np.int32)
-        self._drawn = Drawn(
+        self._drawn = LoadedBatch(
             place(Batch(ids, ids, ids, ids == 0), vocab=1, placement=one_device(1)),
             BatchStats(2, 4, 1, 0, 0, 0, (0,), 0),
         )
@@ -49,7 +49,7 @@ class Endless:
     def wait(self, seconds: float) -> bool:
         return True
 
-    def __next__(self) -> Drawn:
+    def __next__(self) -> LoadedBatch:
         return self._drawn
 
 
@@ -67,10 +67,10 @@ def test_steps_are_dispatched_ahead():
         TrainState(jnp.ones((512, 512)), (), zero, zero, jnp.zeros(2)),
         Progress(),
         Endless(),
-        [Action("look", lambda moment: computing.append(not moment.metrics.loss.is_ready()), 1)],
+        [Callback("look", lambda moment: computing.append(not moment.metrics.loss.is_ready()), 1)],
         steps=9,
         should_stop=lambda: False,
-        stopwatch=Stopwatch(),
+        stopwatch=StepTimer(),
     )
     # Not all: this thread may have been kept waiting for a core.
     assert sum(computing) >= 5
@@ -92,8 +92,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
                 found.append(now)
             return value.fget(array)
 
-        def guarded(action: Action) -> Action:
-            def run(moment: Moment) -> None:
+        def guarded(action: Callback) -> Callback:
+            def run(moment: StepInfo) -> None:
                 nonlocal now
                 now = moment.progress.step
                 with jax.transfer_guard("disallow" if now % LOG_EVERY else "allow"):
@@ -110,7 +110,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         finally:
             monkeypatch.setattr(ArrayImpl, "_value", value)
 
-    monkeypatch.setattr(chomp.session, "run_loop", watched)
+    monkeypatch.setattr(chomp.trainer.trainer, "run_loop", watched)
     return found
 
 
@@ -123,7 +123,7 @@ def test_a_run_moves_no_value_between_rows(chomp, config_file, tmp_path, reads):
     assert set(reads) == {5, 10, 15}
 
 
-def test_the_step_takes_the_place_of_its_state_and_calls_nobody(setup: Setup):
+def test_the_step_takes_the_place_of_its_state_and_calls_nobody(setup: Components):
     compiled = compile_step(setup)
     state, drawn = setup.learner.init(), next(setup.data.train)
     assert isinstance(drawn.batch.input_ids, jax.Array)
@@ -136,7 +136,7 @@ def test_the_step_takes_the_place_of_its_state_and_calls_nobody(setup: Setup):
     assert "callback" not in program
 
 
-def test_evaluation_is_compiled_once(setup: Setup, monkeypatch: pytest.MonkeyPatch):
+def test_evaluation_is_compiled_once(setup: Components, monkeypatch: pytest.MonkeyPatch):
     traced = []
     summed = Megalodon.loss
     monkeypatch.setattr(Megalodon, "loss", lambda *args: traced.append(1) or summed(*args))
@@ -159,13 +159,13 @@ def test_a_token_outside_the_vocabulary_is_refused(token: int):
 def test_the_collector_leaves_alone_what_the_start_has_made(
     chomp, config_file, tmp_path, monkeypatch
 ):
-    states, lap = [], Stopwatch.lap
+    states, lap = [], StepTimer.lap
 
-    def noted(stopwatch: Stopwatch) -> Any:
+    def noted(stopwatch: StepTimer) -> Any:
         states.append((gc.isenabled(), gc.get_freeze_count() > 100_000))
         return lap(stopwatch)
 
-    monkeypatch.setattr(Stopwatch, "lap", noted)
+    monkeypatch.setattr(StepTimer, "lap", noted)
     config = config_file(train={"steps": 3}, optim={"warmup_steps": 2})
     assert chomp("train", config, "--run-dir", tmp_path / "run").code == 0
     # One before the first step, then one for each row.

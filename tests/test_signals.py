@@ -21,12 +21,12 @@ import pytest
 import yaml
 from fake_hub import FakeHub
 
-from chomp.checkpoint.archive import Archive
+from chomp.checkpoint.directory import CheckpointDirectory
 from chomp.errors import DataError
-from chomp.history.heartbeat import Beat, Phase, read_heartbeat
-from chomp.history.record import EventKind, Record, read_record
 from chomp.proof.verdict import MEASURED
-from chomp.signals import Signals
+from chomp.run.heartbeat import HeartbeatReading, Phase, read_heartbeat
+from chomp.run.record import EventKind, RunRecord, read_record
+from chomp.system.signals import Signals
 
 STEPS = 12
 PATIENCE = 240
@@ -65,8 +65,8 @@ class Run:
     """What the newest checkpoint left to a resume, at each end."""
 
     @property
-    def archive(self) -> Archive:
-        return Archive(self.folder / "checkpoints")
+    def archive(self) -> CheckpointDirectory:
+        return CheckpointDirectory(self.folder / "checkpoints")
 
     def start(self, *options: object) -> None:
         resume = ["--resume", "latest"] if self.folder.exists() else []
@@ -74,12 +74,12 @@ class Run:
             "train", self.config, "--run-dir", self.folder, *resume, *options
         )
 
-    def beat(self) -> Beat | None:
+    def beat(self) -> HeartbeatReading | None:
         """The heartbeat of the process that runs now; None before it has one."""
         beat = read_heartbeat(self.folder / "heartbeat")
         return beat if beat and beat.pid == self.process.pid else None
 
-    def wait_for(self, *phases: Phase, step: int = 0) -> Beat:
+    def wait_for(self, *phases: Phase, step: int = 0) -> HeartbeatReading:
         """Wait until the run is in one of these phases with so many finished steps."""
         patience = time.monotonic() + PATIENCE
         while self.process.poll() is None and time.monotonic() < patience:
@@ -135,7 +135,7 @@ class Run:
                 shutil.copytree(before, self.folder)
         shutil.rmtree(before, ignore_errors=True)
 
-    def record(self) -> Record:
+    def record(self) -> RunRecord:
         record = read_record(self.folder / "run.json")
         assert record is not None
         return record
@@ -448,7 +448,7 @@ def test_minutes_between_checkpoints(
 ):
     keys = {"save_every": 1000, "save_every_minutes": minutes, "max_to_keep": 9}
     assert chomp("train", config_file(checkpoint=keys), "--run-dir", tmp_path / "run").code == 0
-    assert Archive(tmp_path / "run" / "checkpoints").good_steps() == saved
+    assert CheckpointDirectory(tmp_path / "run" / "checkpoints").good_steps() == saved
 
 
 def test_work_is_left_behind_for_an_error_that_is_known_meanwhile():

@@ -23,10 +23,10 @@ import orbax.checkpoint as ocp
 import pytest
 import yaml
 
-from chomp.checkpoint.archive import Archive, Choice
-from chomp.checkpoint.store import Checkpoints
+from chomp.checkpoint.checkpointer import Checkpointer
+from chomp.checkpoint.directory import CheckpointChoice, CheckpointDirectory
 from chomp.config import config_from_mapping
-from chomp.parts import set_up
+from chomp.trainer.components import build_components
 
 STEPS = 40
 WINDOW = 16
@@ -183,7 +183,7 @@ def unmeasured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def saved_steps(run: Path) -> list[int]:
-    return Archive(run / "checkpoints").steps()
+    return CheckpointDirectory(run / "checkpoints").steps()
 
 
 def saved_items(run: Path, step: int) -> dict[str, Any]:
@@ -262,7 +262,7 @@ class TestKilled:
         resolved = json.loads((killed.broken / "config_resolved.json").read_text())
         resolved.pop("derived")
         config = config_from_mapping(resolved)
-        setup = set_up(config, killed.broken / "tokenizer")
+        setup = build_components(config, killed.broken / "tokenizer")
         seen, counts, padded, masked = 0, [], 0, 0
         for _ in range(STEPS):
             batch = jax.device_get(next(setup.data.train).batch)
@@ -439,9 +439,11 @@ class TestRunFolder:
             raise KilledError
 
         with monkeypatch.context() as patch:
-            where = "chomp.run_folder.RunFolder" if killed_in == "lock" else "chomp.run"
+            where = (
+                "chomp.run.run_folder.RunFolder" if killed_in == "lock" else "chomp.trainer.launch"
+            )
             patch.setattr(f"{where}.{killed_in}", killed)
-            patch.setattr("chomp.run_folder.RunFolder.free_if_not_begun", lambda folder: None)
+            patch.setattr("chomp.run.run_folder.RunFolder.free_if_not_begun", lambda folder: None)
             with pytest.raises(KilledError):
                 chomp("train", config, "--run-dir", run)
         again = [config] if config_again else []
@@ -794,13 +796,13 @@ class TestRewind:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ):
-        choose = Checkpoints.newest_good
+        choose = Checkpointer.newest_good
 
-        def damaged(self: Checkpoints, at_most: int | None = None) -> Choice:
+        def damaged(self: Checkpointer, at_most: int | None = None) -> CheckpointChoice:
             (tmp_path / "run" / "checkpoints" / "16" / "run.json").unlink()
             return choose(self, at_most)
 
-        monkeypatch.setattr(Checkpoints, "newest_good", damaged)
+        monkeypatch.setattr(Checkpointer, "newest_good", damaged)
         done = train(config_of(texts_with_noise))
         assert done.code == 0, done.err
         assert "warning: the checkpoint of step 16 is damaged: run.json is missing" in done.out

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bad_input.case import RESUME, TRAIN, Case, files
-from chomp.run_folder import RunFolder
+from chomp.run.run_folder import RunFolder
 
 
 def _busy(place: Path, held: ExitStack) -> None:

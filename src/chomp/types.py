@@ -69,7 +69,7 @@ class RowStats(NamedTuple):
     keys: tuple[int, ...]
 
 
-class Drawn(NamedTuple):
+class LoadedBatch(NamedTuple):
     """One element of the training stream, or the part of it that a process reads."""
 
     batch: Batch

@@ -8,20 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chomp.checkpoint.store import Checkpoints
-from chomp.parts import build_learner
+from chomp.checkpoint.checkpointer import Checkpointer
+from chomp.trainer.components import build_program
 from chomp.types import Progress, TrainState
 
 META = {"config": {"train": {"steps": 9}}, "versions": {"jax": "1"}}
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Callable[..., Checkpoints]]:
+def opened(tmp_path: Path) -> Iterator[Callable[..., Checkpointer]]:
     """Open a folder of checkpoints, `tmp_path/checkpoints` unless another is given."""
-    alive: list[Checkpoints] = []
+    alive: list[Checkpointer] = []
 
-    def open_(folder: Path = tmp_path / "checkpoints", **options: Any) -> Checkpoints:
-        alive.append(Checkpoints(folder, **options))
+    def open_(folder: Path = tmp_path / "checkpoints", **options: Any) -> Checkpointer:
+        alive.append(Checkpointer(folder, **options))
         return alive[-1]
 
     yield open_
@@ -35,7 +35,7 @@ def shapes(make_config: Callable[..., Any]) -> TrainState:
     config = make_config(
         "megalodon", optim={"name": "muon"}, model={"param_dtype": "bfloat16", "swiglu": True}
     )
-    return build_learner(config).shapes
+    return build_program(config).shapes
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def state(shapes: TrainState) -> TrainState:
 def saved_folder(tmp_path_factory: pytest.TempPathFactory, state: TrainState) -> Path:
     """A folder with the checkpoints of steps 10, 20 and 30. Not to be written to."""
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpointer(folder)
     for step in (10, 20, 30):
         checkpoints.save(state, Progress(step, tokens_seen=100 * step), {}, META)
     assert checkpoints.problems() == []

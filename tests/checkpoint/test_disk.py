@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from chomp.checkpoint.checkpointer import Checkpointer
 from chomp.checkpoint.disk import check_room, reason
-from chomp.checkpoint.store import Checkpoints
 from chomp.errors import DiskError
 from chomp.types import Progress, TrainState
 
-Open = Callable[..., Checkpoints]
+Open = Callable[..., Checkpointer]
 Mount = Callable[[str], Path]
 SIZE = 4_000_000
 """Bytes of a `noise` state's arrays."""
@@ -43,7 +43,7 @@ def zeros() -> TrainState:
     return state_of(lambda _: np.zeros(SIZE // 8, np.uint32))
 
 
-def save(checkpoints: Checkpoints, state: TrainState, step: int) -> list[str]:
+def save(checkpoints: Checkpointer, state: TrainState, step: int) -> list[str]:
     """Save and wait; return what went wrong. Hanging is what Orbax once did: 300 s."""
     start = time.monotonic()
     checkpoints.save(state, Progress(step), {}, {})

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chomp.checkpoint.store import Checkpoints
+from chomp.checkpoint.checkpointer import Checkpointer
 from chomp.commands.checkpoint_diff import difference
 from chomp.types import Progress, TrainState
 
@@ -138,7 +138,7 @@ def compare(small_run: Path, tmp_path: Path) -> Callable[..., list[str]]:
             shutil.rmtree(run / "checkpoints", ignore_errors=True)
             zero = jnp.zeros((), jnp.int32)
             state = TrainState({"w": jnp.asarray(value)}, {"m": zero}, zero, zero, zero)
-            checkpoints = Checkpoints(run / "checkpoints")
+            checkpoints = Checkpointer(run / "checkpoints")
             checkpoints.save(state, Progress(1), {"at": [1, {"x": 2}]}, {})
             checkpoints.close()
             runs.append(run)

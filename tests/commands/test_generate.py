@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import pytest
 
-from chomp.checkpoint.store import Checkpoints
+from chomp.checkpoint.checkpointer import Checkpointer
 from chomp.commands.generate import GenerateRequest, _decoded, generate_text
 from chomp.config import config_from_mapping
 from chomp.data import load_tokenizer
@@ -42,7 +42,7 @@ def test_it_is_the_library_s_text_for_the_key(continued: Any, small_run: Path):
     config = config_from_mapping(values)
     tokenizer = load_tokenizer(config.data.tokenizer, small_run / "tokenizer")
     model = build_model(config.model, isolate_documents=False)
-    checkpoints = Checkpoints(small_run / "checkpoints")
+    checkpoints = Checkpointer(small_run / "checkpoints")
     shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0))
     params = checkpoints.restore_params(20, shapes)
     checkpoints.close()

@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 
+from chomp.checkpoint.compatibility import changes
 from chomp.commands.status import read_status
 from chomp.commands.status_lines import duration, status_lines
 from chomp.errors import ResumeError
-from chomp.history.heartbeat import Heartbeat, Phase, read_heartbeat
-from chomp.history.lineage import Lineage
-from chomp.history.record import EventKind
-from chomp.identity import changes
+from chomp.run.heartbeat import Heartbeat, Phase, read_heartbeat
+from chomp.run.record import EventKind
+from chomp.run.recorder import RunRecorder
 
 
-def begin(folder: Path, config: dict[str, Any] | None = None) -> tuple[Lineage, Heartbeat]:
+def begin(folder: Path, config: dict[str, Any] | None = None) -> tuple[RunRecorder, Heartbeat]:
     """Make a run folder in which this process trains."""
     folder.mkdir(exist_ok=True)
     config = config or {"train": {"steps": 100}}
     (folder / "config_original.yaml").write_text("train: {steps: 100}\n")
     (folder / "config_resolved.json").write_text(json.dumps(config))
-    lineage = Lineage(folder / "run.json", folder / "heartbeat", pytest.fail)
+    lineage = RunRecorder(folder / "run.json", folder / "heartbeat", pytest.fail)
     lineage.start(time=time.time() - 60, versions={}, config=config, compare=changes)
     return lineage, Heartbeat(folder / "heartbeat", start=lineage.number)
 
@@ -187,7 +187,7 @@ def test_a_process_that_only_inherited_the_number_is_not_the_run(folder: Path):
 
 def test_a_dead_child_that_nobody_waited_for_is_not_running(folder: Path):
     script = (
-        "import sys; from pathlib import Path; from chomp.history.heartbeat import Heartbeat; "
+        "import sys; from pathlib import Path; from chomp.run.heartbeat import Heartbeat; "
         "Heartbeat(Path(sys.argv[1])); print('begun', flush=True); input()"
     )
     begin(folder)

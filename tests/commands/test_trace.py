@@ -20,12 +20,12 @@ from rich.cells import cell_len
 from chomp.commands.trace import Document, Trace, read_documents, trace, trace_lines
 from chomp.config import config_from_mapping
 from chomp.data import open_corpus
-from chomp.data.files import find_files
-from chomp.data.reading import Reading
+from chomp.data.sources.local import find_files
+from chomp.data.sources.read_policy import ReadPolicy
 from chomp.errors import DataError, ResumeError
-from chomp.parts import set_up
+from chomp.trainer.components import build_components
 
-READING = Reading("text", False, 0, 0.0, 5.0, threading.Event())
+READING = ReadPolicy("text", False, 0, 0.0, 5.0, threading.Event())
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def own(corpus: Path, tmp_path: Path) -> Path:
 def reopened(run: Path):
     values = json.loads((run / "config_resolved.json").read_text())
     values.pop("derived")
-    return set_up(config_from_mapping(values), run / "tokenizer")
+    return build_components(config_from_mapping(values), run / "tokenizer")
 
 
 def of_documents(trace: Trace) -> set[tuple[str, int, str | None]]:

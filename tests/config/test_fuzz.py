@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chomp.config import Config, config_from_mapping, config_warnings, load_config
-from chomp.config.names import RETIRED, known_paths
-from chomp.config.yaml_text import parse_yaml
+from chomp.config.keys import RETIRED, known_paths
+from chomp.config.yaml_loader import parse_yaml
 from chomp.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -5,7 +5,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from chomp.config import config_schema
-from chomp.config.yaml_text import parse_yaml
+from chomp.config.yaml_loader import parse_yaml
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from chomp.config import DataConfig, TokenizerConfig
 from chomp.data import Data, load_tokenizer, open_data
-from chomp.data.reading import Reading
-from chomp.types import Drawn
+from chomp.data.sources.read_policy import ReadPolicy
+from chomp.types import LoadedBatch
 
 Open = Callable[..., Data]
 
@@ -111,10 +111,10 @@ def write_lines(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def assert_same() -> Callable[[list[Drawn], list[Drawn]], None]:
+def assert_same() -> Callable[[list[LoadedBatch], list[LoadedBatch]], None]:
     """Compare batches and counts bit for bit."""
 
-    def compare(left: list[Drawn], right: list[Drawn]) -> None:
+    def compare(left: list[LoadedBatch], right: list[LoadedBatch]) -> None:
         assert len(left) == len(right)
         for a, b in zip(left, right, strict=True):
             assert a.stats == b.stats
@@ -126,5 +126,5 @@ def assert_same() -> Callable[[list[Drawn], list[Drawn]], None]:
 
 
 @pytest.fixture
-def reading() -> Reading:
-    return Reading("text", False, 2, 0.0, 5.0, threading.Event())
+def reading() -> ReadPolicy:
+    return ReadPolicy("text", False, 2, 0.0, 5.0, threading.Event())

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chomp.data.batching import Layout, draw, make_batch
-from chomp.data.packing import Encoded, Packed, Piece
+from chomp.data.batching import BatchSpec, draw, make_batch
+from chomp.data.packing import Packed, Segment, TokenizedDocument
 from chomp.data.row_stats import row_hashes
 from chomp.types import IGNORE_LABEL, Batch
 
@@ -18,7 +18,7 @@ def rows_with(sizes: list[list[int]]) -> list[Packed]:
     keys = iter(range(100))
     return [
         [
-            Piece(tokens, Encoded(tokens, next(keys), True, False, 2), starts=True)
+            Segment(tokens, TokenizedDocument(tokens, next(keys), True, False, 2), starts=True)
             for tokens in (rng.integers(0, 6, size, dtype=np.int32) for size in row)
         ]
         for row in sizes
@@ -30,7 +30,7 @@ def rows_with(sizes: list[list[int]]) -> list[Packed]:
 def test_layout_labels_and_counts_against_a_plain_recount(sizes, mask_boundaries, train_on_eos):
     time = 16
     rows = rows_with(sizes)
-    layout = Layout(2, 3, time, 5, EOS, mask_boundaries, train_on_eos)
+    layout = BatchSpec(2, 3, time, 5, EOS, mask_boundaries, train_on_eos)
     batch, stats, _ = draw(rows, layout)
     targets = 0
     for number, (a, b) in enumerate(np.ndindex(2, 3)):
@@ -61,19 +61,19 @@ def test_layout_labels_and_counts_against_a_plain_recount(sizes, mask_boundaries
 
 def test_shapes_and_dtypes_are_always_the_same():
     for sizes in ([[3]], [[1, 2], [4]]):
-        batch = make_batch(rows_with(sizes), Layout(2, 3, 16, 0, EOS, True, True))
+        batch = make_batch(rows_with(sizes), BatchSpec(2, 3, 16, 0, EOS, True, True))
         assert [x.shape for x in batch] == [(2, 3, 16)] * 4
         assert [str(x.dtype) for x in batch] == ["int32", "int32", "int32", "bool"]
 
 
 def test_padding_with_the_eos_id_is_told_apart_by_the_mask():
-    batch = make_batch(rows_with([[3]]), Layout(1, 1, 8, EOS, EOS, True, True))
+    batch = make_batch(rows_with([[3]]), BatchSpec(1, 1, 8, EOS, EOS, True, True))
     assert batch.labels[0, 0, 3:].tolist() == [IGNORE_LABEL] * 5
     assert not batch.attention_mask[0, 0, 3:].any()
 
 
 def test_a_rows_hash_is_of_its_tokens_labels_and_segments_alone():
-    batch = make_batch(rows_with([[3, 4], [5]]), Layout(2, 3, 16, 0, EOS, True, True))
+    batch = make_batch(rows_with([[3, 4], [5]]), BatchSpec(2, 3, 16, 0, EOS, True, True))
     before = row_hashes(batch)
     assert len(before) == 6 and len(set(before)) == 3  # four rows of padding
     seen = set(before)
@@ -94,7 +94,7 @@ def test_a_rows_hash_is_of_its_tokens_labels_and_segments_alone():
 
 
 def test_a_batchs_hash_is_of_its_rows_in_their_places():
-    layout = Layout(1, 3, 16, 0, EOS, True, True)
+    layout = BatchSpec(1, 3, 16, 0, EOS, True, True)
     one, two = rows_with([[3, 4], [5]])
     cases = [[one, two], [two, one], [one, [], two], [one], []]
     assert len({draw(rows, layout).stats.hash for rows in cases}) == 5
@@ -102,10 +102,10 @@ def test_a_batchs_hash_is_of_its_rows_in_their_places():
 
 
 def test_pieces_of_one_document_are_one_key_and_one_document():
-    document = Encoded(np.arange(12, dtype=np.int32), 7, skipped=1)
+    document = TokenizedDocument(np.arange(12, dtype=np.int32), 7, skipped=1)
     rows = [
-        [Piece(document.tokens[:8], document, starts=True)],
-        [Piece(document.tokens[8:], document, starts=False)],
+        [Segment(document.tokens[:8], document, starts=True)],
+        [Segment(document.tokens[8:], document, starts=False)],
     ]
-    stats = draw(rows, Layout(1, 2, 8, 0, EOS, True, True)).stats
+    stats = draw(rows, BatchSpec(1, 2, 8, 0, EOS, True, True)).stats
     assert (stats.documents, stats.skipped, stats.keys) == (1, 1, (7,))

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from chomp.config import TokenizerConfig
 from chomp.data import load_tokenizer
-from chomp.data.batching import Layout
-from chomp.data.documents import Document
-from chomp.data.encoding import encode
+from chomp.data.batching import BatchSpec
 from chomp.data.evaluation import EvaluationSet
+from chomp.data.sources.documents import Document
+from chomp.data.tokenize import encode
 from chomp.errors import DataError
 from chomp.types import IGNORE_LABEL
 
@@ -24,7 +24,7 @@ def evaluation_of(texts, shape, best_fit, *, train_on_eos=True, config=None, mos
     return EvaluationSet(
         lambda: encode(documents, tokenizer, config.max_doc_tokens),
         tokenizer,
-        Layout(1, *shape, 0, 2, False, train_on_eos),
+        BatchSpec(1, *shape, 0, 2, False, train_on_eos),
         best_fit=best_fit,
         max_pieces=most,
     )
@@ -106,7 +106,7 @@ def test_nothing_is_read_before_it_is_needed():
     EvaluationSet(
         load,
         load_tokenizer(TokenizerConfig()),
-        Layout(1, 2, 8, 0, 2, True, True),
+        BatchSpec(1, 2, 8, 0, 2, True, True),
         best_fit=True,
         max_pieces=None,
     )

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from chomp.config import TokenizerConfig
-from chomp.data import encoding, load_tokenizer
+from chomp.data import load_tokenizer, tokenize
 
 
 class Counting:
@@ -59,7 +59,7 @@ def test_states_of_earlier_versions_go_on_exactly(opened, assert_same, monkeypat
         return state
 
     with monkeypatch.context() as old:
-        old.setattr(encoding, "EPOCH_CHARACTERS", 1 << 60)
+        old.setattr(tokenize, "EPOCH_CHARACTERS", 1 << 60)
         data = opened((1, 4, 512), **keys)
         data.set_state(earlier(data.get_state()))
         drawn, states = [], []

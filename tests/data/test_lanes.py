@@ -20,10 +20,10 @@ from chomp.data import (
     load_tokenizer,
     merge_states,
 )
-from chomp.data.prepare import prepare
-from chomp.data.token_corpus import TokenShards
+from chomp.data.token_cache.corpus import TokenShards
+from chomp.data.token_cache.prepare import prepare
 from chomp.errors import DataError
-from chomp.types import Batch, Drawn
+from chomp.types import Batch, LoadedBatch
 
 BATCH = 4
 SHAPE = (2, BATCH, 64)
@@ -77,7 +77,7 @@ def cohort(opened) -> Callable[..., list[Data]]:
     return open_
 
 
-def draw(processes: Sequence[Data]) -> Drawn | None:
+def draw(processes: Sequence[Data]) -> LoadedBatch | None:
     """Draw a batch as processes do: agree first, then each its own; None at the end."""
     peeked = [data.train.peek() for data in processes]
     if all(rows is None for rows in peeked):
@@ -91,10 +91,10 @@ def draw(processes: Sequence[Data]) -> Drawn | None:
         assert of_one.stats == combine([of_one.rows])
     batch = Batch(*(np.concatenate(arrays, 1) for arrays in zip(*(d.batch for d in drawn))))  # noqa: B905
     told = [json.loads(json.dumps(of_one.rows)) for of_one in drawn]
-    return Drawn(batch, combine(told))
+    return LoadedBatch(batch, combine(told))
 
 
-def take(processes: Sequence[Data], count: int) -> list[Drawn]:
+def take(processes: Sequence[Data], count: int) -> list[LoadedBatch]:
     found = [draw(processes) for _ in range(count)]
     return [drawn for drawn in found if drawn]
 
@@ -103,7 +103,7 @@ def whole_state(processes: Sequence[Data]) -> dict:
     return merge_states([json.loads(json.dumps(data.get_state())) for data in processes])
 
 
-def tokens_of(drawn: Sequence[Drawn]) -> list[int]:
+def tokens_of(drawn: Sequence[LoadedBatch]) -> list[int]:
     return np.concatenate([d.batch.input_ids[d.batch.attention_mask] for d in drawn]).tolist()
 
 

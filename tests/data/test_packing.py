@@ -10,10 +10,10 @@ from chomp.data.packing import (
     MIN_ROWS,
     ROUND_BYTES,
     BinRows,
-    Encoded,
     Packed,
-    Piece,
+    Segment,
     SequentialRows,
+    TokenizedDocument,
     cut,
     pack_best_fit,
 )
@@ -53,10 +53,10 @@ class BlockList(grain.IterDataset):
         return BlockIterator(self.blocks)
 
 
-def documents_of(sizes: list[int]) -> list[Encoded]:
+def documents_of(sizes: list[int]) -> list[TokenizedDocument]:
     ends = itertools.accumulate(sizes)
     return [
-        Encoded(np.arange(end - size, end, dtype=np.int32), key=i, skipped=i)
+        TokenizedDocument(np.arange(end - size, end, dtype=np.int32), key=i, skipped=i)
         for i, (size, end) in enumerate(zip(sizes, ends, strict=True))
     ]
 
@@ -140,8 +140,10 @@ def test_counts_without_tokens_come_with_the_first_row():
 
 
 def test_best_fit_takes_the_tightest_room():
-    def piece(length: int, key: int) -> Piece:
-        return Piece(np.zeros(length, np.int32), Encoded(np.zeros(length, np.int32), key), True)
+    def piece(length: int, key: int) -> Segment:
+        return Segment(
+            np.zeros(length, np.int32), TokenizedDocument(np.zeros(length, np.int32), key), True
+        )
 
     pieces = [piece(length, key) for key, length in enumerate([5, 7, 3, 5])]
     rows = pack_best_fit(pieces, 10, None)

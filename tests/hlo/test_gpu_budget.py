@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from chomp.accelerator_step import compiler_options, trace_step_for
 from chomp.config import Config
 from chomp.hlo.accelerators import accelerator
 from chomp.hlo.compiled import compile_traced
 from chomp.hlo.figures import Figures, figures
 from chomp.hlo.roofline import Cluster
 from chomp.hlo.target import has_gpu_compiler
+from chomp.trainer.accelerator_program import compiler_options, trace_step_for
 
 pytestmark = [
     pytest.mark.gpu_program,

@@ -64,14 +64,14 @@ ENTRY %main (x: f32[8]) -> f32[8] {{
     ("frames", "operation", "part", "line"),
     [
         (("ema", "block", "step"), "add", "moving average", "ops/complex_ema.py:1"),
-        (("block", "step", "ema"), "add", "moving average", "models/fast_forward.py:2"),
-        (("product", "step"), "dot", "projections", "training/step.py:4"),
+        (("block", "step", "ema"), "add", "moving average", "models/megalodon/forward.py:2"),
+        (("product", "step"), "dot", "projections", "trainer/step.py:4"),
         (("product",), "dot", "projections", "megalodon_jax/ops.py:5"),
         (("muon",), "dot", "optimizer", "optax/contrib/_muon.py:6"),
         (("rms",), "add", "norm", "megalodon_jax/layers/norms.py:7"),
-        (("step",), "add", "gradient accumulation", "training/step.py:4"),
-        (("lookup", "step"), "gather", "embedding", "models/fast_forward.py:3"),
-        (("block",), "add", "other", "models/fast_forward.py:2"),
+        (("step",), "add", "gradient accumulation", "trainer/step.py:4"),
+        (("lookup", "step"), "gather", "embedding", "models/megalodon/forward.py:3"),
+        (("block",), "add", "other", "models/megalodon/forward.py:2"),
     ],
 )
 def test_parts(frames: tuple[str, ...], operation: str, part: str, line: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from megalodon_jax.layers.complex_ema import ComplexEMA
 
-from chomp.models.fast_layers import coefficients
+from chomp.models.megalodon.layers import coefficients
 from chomp.ops import Coefficients, complex_ema
 
 average = jax.jit(complex_ema, static_argnums=3)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from chomp.accelerator_step import compiler_options, trace_step_for
 from chomp.config import load_config
 from chomp.hlo.accelerators import accelerator
 from chomp.hlo.compiled import compile_memory
 from chomp.hlo.target import has_gpu_compiler
+from chomp.trainer.accelerator_program import compiler_options, trace_step_for
 
 needs_compiler = pytest.mark.skipif(
     not has_gpu_compiler(), reason="the extra `plan` isn't installed"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chomp.history.heartbeat import PHASES, Beat, Phase
 from chomp.proof.kills import FOLLOWING, Kill, Known, Moment, View, in_order, is_now, plan_kills
+from chomp.run.heartbeat import PHASES, HeartbeatReading, Phase
 
 SECONDS = st.floats(0, 100)
 
@@ -100,7 +100,7 @@ class TestOrder:
 
 def view(phase: Phase, finished: int, *, writing: bool = False, newest: int = 0, resumed: int = 0):
     seconds = dict.fromkeys(PHASES, 0.0)
-    beat = Beat(1, 1, phase, 9, finished + 1, finished, 0.0, 0.0, 0.0, seconds)
+    beat = HeartbeatReading(1, 1, phase, 9, finished + 1, finished, 0.0, 0.0, 0.0, seconds)
     return View(beat, writing, newest, resumed)
 
 

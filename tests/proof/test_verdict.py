@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import pytest
 import yaml
 
-from chomp.checkpoint.store import Checkpoints
+from chomp.checkpoint.checkpointer import Checkpointer
 from chomp.config import load_config
-from chomp.parts import set_up
 from chomp.proof.trial import Trial
 from chomp.proof.verdict import differences
+from chomp.trainer.components import build_components
 
 STEPS, CHANGED = 6, 4
 
@@ -131,8 +131,8 @@ def test_the_first_step_comes_first(straight: Trial, copy: Trial):
 
 @pytest.mark.parametrize("leaf", range(7))
 def test_one_flipped_bit_of_the_state_is_named(straight: Trial, copy: Trial, leaf: int):
-    setup = set_up(load_config(straight.config), None)
-    checkpoints = Checkpoints(copy.archive.folder)
+    setup = build_components(load_config(straight.config), None)
+    checkpoints = Checkpointer(copy.archive.folder)
     run = checkpoints.restore_run(STEPS)
     state = checkpoints.restore_state(STEPS, setup.learner.shapes)
     leaves, tree = jax.tree.flatten(state)

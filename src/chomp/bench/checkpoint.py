@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from chomp.bench.spread import Spread
-from chomp.checkpoint.store import Checkpoints
+from chomp.checkpoint.checkpointer import Checkpointer
+from chomp.checkpoint.compatibility import package_versions
 from chomp.config import Config
 from chomp.errors import DiskError
-from chomp.identity import package_versions
-from chomp.parts import set_up
-from chomp.runtime import start_jax
+from chomp.system.jax_runtime import start_jax
+from chomp.trainer.components import build_components
 from chomp.types import Progress, TrainState
 
 Values = dict[str, object]
@@ -43,7 +43,7 @@ def bench_checkpoint(
     """
     cache = config.runtime.compile_cache
     start_jax(allow_cpu=config.train.allow_cpu, compile_cache=cache)
-    setup = set_up(config, None)
+    setup = build_components(config, None)
     setup.data.close()
     state = _full(setup.learner.shapes)
     meta = {
@@ -54,7 +54,7 @@ def bench_checkpoint(
     rest: Saved = (setup.data.get_state(), meta)
     with tempfile.TemporaryDirectory(dir=folder, prefix="bench-checkpoint-") as name:
         ways = {
-            asynchronous: Checkpoints(
+            asynchronous: Checkpointer(
                 Path(name) / str(asynchronous), max_to_keep=1, async_save=asynchronous
             )
             for asynchronous in (True, False)
@@ -100,7 +100,7 @@ def _full(shapes: TrainState) -> TrainState:
 
 
 def _save(
-    checkpoints: Checkpoints, step: int, state: TrainState, rest: Saved
+    checkpoints: Checkpointer, step: int, state: TrainState, rest: Saved
 ) -> tuple[float, float]:
     """Return the seconds until the save gave control back, and until all was on the disk."""
     start = time.perf_counter()
@@ -112,7 +112,7 @@ def _save(
     return blocked, time.perf_counter() - start
 
 
-def _restore(checkpoints: Checkpoints, step: int, setup: Any) -> None:
+def _restore(checkpoints: Checkpointer, step: int, setup: Any) -> None:
     checkpoints.restore_run(step)
     jax.block_until_ready(checkpoints.restore_state(step, setup.learner.shapes))
 

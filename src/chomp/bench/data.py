@@ -7,9 +7,9 @@ from contextlib import closing
 from chomp.bench.spread import Spread
 from chomp.config import Config
 from chomp.data import Data, Tokenizer, open_data
-from chomp.data.encoding import BLOCK_DOCUMENTS
+from chomp.data.tokenize import BLOCK_DOCUMENTS
 from chomp.errors import DataError
-from chomp.parts import open_tokenizer
+from chomp.trainer.components import open_tokenizer
 
 Values = dict[str, object]
 WARM_UP_SECONDS = 1.0

@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from chomp import runtime
+from chomp.system import jax_runtime
 
 SPANS: dict[str, list[float]] = {}
 """By name: begin and end, seconds since 1970."""
 FUNCTIONS = (
-    ("chomp.parts", "open_tokenizer", "tokenizer"),
-    ("chomp.parts", "build_learner", "model"),
-    ("chomp.parts", "open_data", "data"),
-    ("chomp.session", "compile_step", "compile"),
+    ("chomp.trainer.components", "open_tokenizer", "tokenizer"),
+    ("chomp.trainer.components", "build_program", "model"),
+    ("chomp.trainer.components", "open_data", "data"),
+    ("chomp.trainer.trainer", "compile_step", "compile"),
 )
 
 
@@ -41,15 +41,15 @@ def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def run(file: Path, arguments: list[str]) -> None:
     """Run `chomp ARGUMENTS` to the end of its first step."""
-    prepare_environment = runtime.prepare_environment
+    prepare_environment = jax_runtime.prepare_environment
 
     def prepare_and_wrap() -> list[str]:
         warnings = prepare_environment()
-        noted("imports", lambda: __import__("chomp.run"))()
+        noted("imports", lambda: __import__("chomp.trainer.launch"))()
         for module, function, name in FUNCTIONS:
             owner = sys.modules[module]
             setattr(owner, function, noted(name, getattr(owner, function)))
-        session = sys.modules["chomp.session"]
+        session = sys.modules["chomp.trainer.trainer"]
         compile_step, run_loop = session.compile_step, session.run_loop
         ends = {
             "compile_step": lambda *args, **keys: _ending(compile_step(*args, **keys), file),
@@ -59,7 +59,7 @@ def run(file: Path, arguments: list[str]) -> None:
             setattr(session, name, function)
         return warnings
 
-    runtime.prepare_environment = prepare_and_wrap
+    jax_runtime.prepare_environment = prepare_and_wrap
     sys.argv = ["chomp", *arguments]
     runpy.run_module("chomp", run_name="__main__")
 

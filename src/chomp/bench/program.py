@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from chomp.accelerator_step import Tell, compile_step_for, fit_without_download
 from chomp.bench.step import Against, changed_config
 from chomp.config import Config
 from chomp.errors import ConfigError
 from chomp.hlo.accelerators import Accelerator
 from chomp.hlo.figures import Figures, figures
 from chomp.hlo.roofline import Cluster
-from chomp.models.flops import model_flops_per_token
+from chomp.models.megalodon.flops import model_flops_per_token
+from chomp.trainer.accelerator_program import Tell, compile_step_for, fit_without_download
 
 
 @dataclass(frozen=True)

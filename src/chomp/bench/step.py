@@ -9,11 +9,11 @@ import jax
 
 from chomp.bench.spread import Spread
 from chomp.config import Config
-from chomp.flop_rate import matmul_rate
-from chomp.models.flops import model_flops_per_token, product_dtype
-from chomp.parts import Setup, build_learner, set_up
-from chomp.programs import compile_step
-from chomp.runtime import start_jax
+from chomp.models.megalodon.flops import model_flops_per_token, product_dtype
+from chomp.system.device_flops import matmul_rate
+from chomp.system.jax_runtime import start_jax
+from chomp.trainer.components import Components, build_components, build_program
+from chomp.trainer.programs import compile_step
 from chomp.types import Batch
 
 Against = Literal["library", "stream"]
@@ -29,7 +29,7 @@ CHANGES: dict[Against, tuple[str, dict[str, bool]]] = {
 class Contender:
     """One compiled step with a training state of its own."""
 
-    def __init__(self, setup: Setup, batches: Sequence[Batch]):
+    def __init__(self, setup: Components, batches: Sequence[Batch]):
         self.compiled = compile_step(setup)
         self._batches = batches
         self._state = setup.learner.init()
@@ -77,7 +77,7 @@ def bench_step(
         tell: is told what is going on.
     """
     device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=None)
-    setup = set_up(config, None)
+    setup = build_components(config, None)
     try:
         batches = [next(setup.data.train).batch for _ in range(steps)]
     finally:
@@ -111,9 +111,9 @@ def changed_config(config: Config, against: Against) -> Config:
     return config.model_copy(update={section: values})
 
 
-def _changed(setup: Setup, against: Against) -> Setup:
+def _changed(setup: Components, against: Against) -> Components:
     config = changed_config(setup.config, against)
-    return replace(setup, config=config, learner=build_learner(config))
+    return replace(setup, config=config, learner=build_program(config))
 
 
 def _median(values: Values, prefix: str) -> float:
@@ -122,7 +122,7 @@ def _median(values: Values, prefix: str) -> float:
     return seconds.median
 
 
-def _rates(setup: Setup, seconds: float, matmul: Spread) -> Values:
+def _rates(setup: Components, seconds: float, matmul: Spread) -> Values:
     train = setup.config.train
     positions = train.grad_accum * train.batch_size * train.seq_len
     per_token = model_flops_per_token(setup.config.model)

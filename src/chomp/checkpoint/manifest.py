@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import xxhash
 
 from chomp.errors import DamagedError
-from chomp.json_text import parse_json
-from chomp.whole_file import sync_folder
+from chomp.system.atomic_file import sync_folder
+from chomp.system.json_text import parse_json
 
 NAME = "manifest.json"
 CHUNK = 1 << 20

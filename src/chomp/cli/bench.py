@@ -205,9 +205,9 @@ def program(
     """
     config = read_config(config_path, overrides)
     start_environment()
-    from chomp.accelerator_step import use_virtual_devices
     from chomp.bench.program import bench_program
     from chomp.hlo.accelerators import accelerator
+    from chomp.trainer.accelerator_program import use_virtual_devices
 
     known = accelerator(accelerator_name)
     use_virtual_devices()

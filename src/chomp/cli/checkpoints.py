@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from chomp.terminal import one_line
+from chomp.system.terminal import one_line
 
 RUN = click.Path(path_type=Path)
 

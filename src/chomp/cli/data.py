@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chomp.cli.options import FolderPath, override_option, read_config
-from chomp.terminal import one_line, outlive_readers
+from chomp.system.terminal import one_line, outlive_readers
 
 
 @click.group()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chomp.cli.options import FolderPath, start_environment
-from chomp.terminal import styled
+from chomp.system.terminal import styled
 
 
 def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -77,7 +77,7 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     chomp generate runs/first --prompt 'def main(' --temperature 0.8
     echo 'import os' | chomp generate runs/first --step 500 --samples 3
     """
-    from chomp.run_folder import RunFolder
+    from chomp.run.run_folder import RunFolder
 
     RunFolder(run_dir).require_run()  # before anyone types a prompt
     text = _read_prompt() if prompt is None else prompt

@@ -6,7 +6,7 @@ import click
 
 from chomp import __version__
 from chomp.errors import ChompError
-from chomp.terminal import OutputError, guard_streams, settle_streams
+from chomp.system.terminal import OutputError, guard_streams, settle_streams
 
 
 class _Group(click.Group):

@@ -70,7 +70,7 @@ def _option(name: str, words: Sequence[str]) -> str | None:
 
 def key_of(name: str) -> str | None:
     """Return the configuration's key that an option was named after."""
-    from chomp.config.names import known_paths
+    from chomp.config.keys import known_paths
 
     wanted = name.partition("=")[0].replace("-", "_")
     paths = [path for path in known_paths() if path == wanted or path.endswith("." + wanted)]

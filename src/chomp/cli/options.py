@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from chomp.errors import ConfigError
-from chomp.terminal import printable, styled
+from chomp.system.terminal import printable, styled
 
 if TYPE_CHECKING:
     from chomp.config import Config
@@ -34,7 +34,7 @@ def read_config_and_text(
 ) -> tuple["Config", str]:
     """Return the CONFIG of a command as `read_config` does, and its text, read once."""
     from chomp.config import config_text, load_config
-    from chomp.folder_config import is_of_a_run, load_folder_config
+    from chomp.run.folder_config import is_of_a_run, load_folder_config
 
     if path.is_dir() or not path.exists():
         from chomp.cli.hints import not_a_config
@@ -80,7 +80,7 @@ class FolderPath(click.Path):
 
 def start_environment() -> None:
     """Set what must stand before JAX is imported."""
-    from chomp.runtime import prepare_environment
+    from chomp.system.jax_runtime import prepare_environment
 
     for warning in prepare_environment():
         click.echo(f"warning: {warning}", err=True)

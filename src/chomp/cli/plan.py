@@ -102,8 +102,8 @@ def plan(
         propose=propose,
         earlier=earlier,
     )
-    from chomp.accelerator_step import use_virtual_devices
     from chomp.plan.plan import make_plan
+    from chomp.trainer.accelerator_program import use_virtual_devices
 
     use_virtual_devices(devices if request.on_processor else 1)
     made = make_plan(config, request, lambda text: click.echo(text, err=True))

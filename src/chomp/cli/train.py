@@ -20,9 +20,9 @@ from chomp.cli.options import (
     start_environment,
 )
 from chomp.errors import ChompError
-from chomp.garbage import deferred_collection
-from chomp.signals import nothing_to_save
-from chomp.terminal import outlive_readers
+from chomp.system.garbage_collection import deferred_collection
+from chomp.system.signals import nothing_to_save
+from chomp.system.terminal import outlive_readers
 
 NONE = ("none", "None", "null", "no", "false", "False", "")
 
@@ -92,8 +92,8 @@ def _train(
     *,
     started: float,
 ) -> int:
-    from chomp.identity import check_allowed
-    from chomp.run_folder import RunFolder, new_run_path
+    from chomp.checkpoint.compatibility import check_allowed
+    from chomp.run.run_folder import RunFolder, new_run_path
 
     if resume is not None and resume != "latest" and not resume.lstrip("-").isdecimal():
         fix = "leave --resume out for a new run" if resume in NONE else "write latest, or a step"
@@ -126,22 +126,22 @@ def _train(
         else:
             folder = RunFolder(new_run_path(name=config_path.stem), numbered=True)
     start_environment()
-    from chomp import run
-    from chomp.parallel import find_place
+    from chomp.distributed import find_process
+    from chomp.trainer import launch
 
-    place = find_place(*process)
+    place = find_process(*process)
     if dry_run:
-        run.dry_run(config, place)
+        launch.dry_run(config, place)
         return 0
-    request = run.Request(config, original, folder, resume, allow_change, started, place)
+    request = launch.Request(config, original, folder, resume, allow_change, started, place)
     try:
-        code = run.train(request)
+        code = launch.train(request)
     except ChompError as error:
-        if not run.work_goes_on():
+        if not launch.work_goes_on():
             raise
         show_error(error)
         code = error.exit_code
-    if run.work_goes_on():
+    if launch.work_goes_on():
         # A stop left a compilation, a generation or a read behind. All that matters is saved, and
         # the interpreter's own end would wait for it, or crash under it.
         logging.shutdown()

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from chomp.checkpoint.arrays import read_numpy
+from chomp.checkpoint.checkpointer import Checkpointer
+from chomp.checkpoint.compatibility import changes
 from chomp.checkpoint.contents import ITEMS
-from chomp.checkpoint.store import Checkpoints
 from chomp.commands.checkpoints import open_run
 from chomp.errors import ResumeError
-from chomp.identity import changes
 
 
 def difference(
@@ -38,9 +38,9 @@ def difference(
         yield f"data place {change.key}: {change.old!r} and {change.new!r}"
 
 
-def _open(run: Path, step: int | None) -> tuple[Checkpoints, int]:
+def _open(run: Path, step: int | None) -> tuple[Checkpointer, int]:
     archive, _ = open_run(run)
-    checkpoints = Checkpoints(archive.folder)
+    checkpoints = Checkpointer(archive.folder)
     found = checkpoints.choose("latest" if step is None else step).step
     if found is None:
         raise ResumeError(f"{run} has no checkpoint yet")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from chomp.checkpoint.archive import Archive, is_permanent
+from chomp.checkpoint.directory import CheckpointDirectory, is_permanent
 from chomp.checkpoint.disk import megabytes
 from chomp.checkpoint.manifest import NAME, check_sizes, read_manifest
 from chomp.config import Config, config_from_mapping
 from chomp.errors import DamagedError, ResumeError
-from chomp.run_folder import RunFolder
+from chomp.run.run_folder import RunFolder
 
 
 class Finding(NamedTuple):
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
     problem: str | None
 
 
-def open_run(path: Path) -> tuple[Archive, Config]:
+def open_run(path: Path) -> tuple[CheckpointDirectory, Config]:
     """Return the checkpoints of a run and its configuration.
 
     Raises:
@@ -32,7 +32,7 @@ def open_run(path: Path) -> tuple[Archive, Config]:
     if not folder.resolved_config.exists():
         raise ResumeError(f"{path} has no checkpoints: its run ended while it started")
     config = config_from_mapping(folder.read_resolved())
-    archive = Archive(folder.inside(config.checkpoint.root_dir or "checkpoints"))
+    archive = CheckpointDirectory(folder.inside(config.checkpoint.root_dir or "checkpoints"))
     if not archive.steps():
         raise ResumeError(f"{path} has no checkpoints in {archive.folder}")
     return archive, config

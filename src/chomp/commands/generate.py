@@ -7,17 +7,17 @@ from typing import Any
 
 import jax
 
-from chomp.checkpoint.archive import damage_lines
-from chomp.checkpoint.store import Checkpoints
+from chomp.checkpoint.checkpointer import Checkpointer
+from chomp.checkpoint.directory import damage_lines
 from chomp.config import Config
 from chomp.data import Tokenizer
 from chomp.errors import ResumeError
-from chomp.folder_config import TRUST, load_folder_config
 from chomp.generation import Sampling, stream_ids
 from chomp.models import build_model
-from chomp.parts import open_tokenizer
-from chomp.run_folder import RunFolder
-from chomp.runtime import start_jax
+from chomp.run.folder_config import TRUST, load_folder_config
+from chomp.run.run_folder import RunFolder
+from chomp.system.jax_runtime import start_jax
+from chomp.trainer.components import open_tokenizer
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _restore_params(
     place = folder.inside(config.checkpoint.root_dir or "checkpoints")
     if not place.is_dir():
         raise ResumeError(f"{folder.path} has no checkpoints; train it with checkpoint.enabled")
-    checkpoints = Checkpoints(place)
+    checkpoints = Checkpointer(place)
     choice = checkpoints.choose(step)
     if choice.step is None:
         raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")

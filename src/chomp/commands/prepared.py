@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from chomp.config import Config
-from chomp.data.prepare import Prepared, prepare
-from chomp.data.token_corpus import TokenShards, open_token_corpus, read_manifest
-from chomp.data.token_files import ShardInfo, content_damage
+from chomp.data.token_cache.corpus import TokenShards, open_token_corpus, read_manifest
+from chomp.data.token_cache.files import ShardInfo, content_damage
+from chomp.data.token_cache.prepare import Prepared, prepare
 from chomp.errors import ConfigError, DataError
-from chomp.parts import open_tokenizer
-from chomp.terminal import one_line
+from chomp.system.terminal import one_line
+from chomp.trainer.components import open_tokenizer
 from chomp.types import ROW_BITS
 
 SECONDS_BETWEEN_LINES = 5.0

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chomp.compile_cache import cache_folder, held
-from chomp.history.goodput import Goodput, measure
-from chomp.history.heartbeat import read_heartbeat
-from chomp.history.liveness import is_running
-from chomp.history.record import Record, Start, read_record, with_beat
-from chomp.json_text import parse_json
-from chomp.run_folder import RunFolder
+from chomp.run.goodput import Goodput, measure
+from chomp.run.heartbeat import read_heartbeat
+from chomp.run.liveness import is_running
+from chomp.run.record import Attempt, RunRecord, read_record, with_beat
+from chomp.run.run_folder import RunFolder
+from chomp.system.compile_cache import cache_folder, held
+from chomp.system.json_text import parse_json
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Status:
     checkpoint: int | None
     """The newest step with a good checkpoint."""
     skipped_batches: list[int]
-    starts: list[Start]
+    starts: list[Attempt]
     goodput: Goodput
     problems: list[str]
     """What could not be read."""
@@ -131,7 +131,7 @@ def _compile_cache(config: dict[str, Any]) -> dict[str, Any]:
     return {"folder": str(folder)} | held(folder)._asdict() | {"gb": limit}
 
 
-def _record(path: Path, problems: list[str]) -> Record | None:
+def _record(path: Path, problems: list[str]) -> RunRecord | None:
     try:
         return read_record(path)
     except ValueError as error:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from chomp.commands.status import Status
-from chomp.history.record import Start
-from chomp.terminal import one_line
+from chomp.run.record import Attempt
+from chomp.system.terminal import one_line
 
 
 def status_lines(status: Status, now: float | None = None) -> list[str]:
@@ -62,7 +62,7 @@ def _state(status: Status, now: float) -> str:
     return state + (f"; no sign of life for {duration(silent)}" if silent > 10 else "")
 
 
-def _start(start: Start) -> Iterator[str]:
+def _start(start: Attempt) -> Iterator[str]:
     source = f"from step {start.from_step}" if start.from_step else "from the beginning"
     again = f", {start.replayed_steps} steps done again" if start.replayed_steps else ""
     yield f"  start {start.number}  {_clock(start.time)}  {source}; {_ending(start)}{again}"
@@ -75,7 +75,7 @@ def _start(start: Start) -> Iterator[str]:
         yield f"    {_clock(event['time'])}  {event['kind']}  {_values(values)}".rstrip()
 
 
-def _ending(start: Start) -> str:
+def _ending(start: Attempt) -> str:
     if start.ended is None:
         return f"running, step {start.last_step} finished"
     doing = f" while {start.phase}" if start.ended == "killed" and start.phase else ""

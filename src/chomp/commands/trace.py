@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
+from chomp.checkpoint.compatibility import changes
 from chomp.config import config_from_mapping
 from chomp.data import open_corpus
-from chomp.data.documents import Shard
-from chomp.data.reading import reading_of
-from chomp.data.rows import BrokenFileError
-from chomp.data.token_corpus import TokenRows
+from chomp.data.sources.documents import Shard
+from chomp.data.sources.read_policy import read_policy
+from chomp.data.sources.rows import BrokenFileError
+from chomp.data.token_cache.corpus import TokenRows
 from chomp.errors import DataError, ResumeError
-from chomp.history.ledger_search import Entry, find_entry
-from chomp.identity import changes
-from chomp.run_folder import RunFolder
-from chomp.terminal import one_line
+from chomp.run.ledger_search import Entry, find_entry
+from chomp.run.run_folder import RunFolder
+from chomp.system.terminal import one_line
 
 FIRST_CHARACTERS = 200
 LEAST_WIDTH = 20
@@ -69,7 +69,7 @@ def trace(run_dir: Path, step: int | None) -> Trace:
         )
     config = config_from_mapping(folder.read_resolved())
     entry = _entry(folder.ledger, step, config.logging.ledger_every)
-    reading = reading_of(config.data, threading.Event())._replace(skip_broken=True)
+    reading = read_policy(config.data, threading.Event())._replace(skip_broken=True)
     corpus = open_corpus(config.data, reading)
     _check_corpus(entry, {"backend": config.data.backend, **corpus.fingerprint})
     documents = read_documents(corpus.shards, entry.docs)

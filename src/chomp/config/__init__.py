@@ -1,6 +1,5 @@
 """Configuration: a strict schema, and the way from a YAML file to a checked `Config`."""
 
-from chomp.config.cautions import config_warnings, is_deterministic
 from chomp.config.data import DataConfig, TokenizerConfig
 from chomp.config.json_schema import config_schema
 from chomp.config.load import config_from_mapping, config_text, load_config
@@ -13,9 +12,10 @@ from chomp.config.records import (
     RuntimeConfig,
     WandbConfig,
 )
-from chomp.config.reference import config_reference
+from chomp.config.reference_page import config_reference
 from chomp.config.schema import Config
 from chomp.config.train import TrainConfig
+from chomp.config.warnings import config_warnings, is_deterministic
 
 __all__ = [
     "AdamConfig",

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from chomp.config.section import (
+from chomp.config.base import (
     Count,
     CountOrZero,
     Name,

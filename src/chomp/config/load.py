@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from chomp.config.problems import findings, shown
-from chomp.config.references import resolve_references
-from chomp.config.rules import RULE_BROKEN
+from chomp.config.error_messages import findings, shown
+from chomp.config.interpolation import resolve_references
 from chomp.config.schema import Config
-from chomp.config.yaml_text import YamlError, parse_yaml
+from chomp.config.validators.general import RULE_BROKEN
+from chomp.config.yaml_loader import YamlError, parse_yaml
 from chomp.errors import ConfigError
 
 Values = dict[str, Any]

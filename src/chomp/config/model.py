@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from chomp.config.section import INT32_MAX, Count, Dtype, Positive, Rate, Section, TokenId
+from chomp.config.base import INT32_MAX, Count, Dtype, Positive, Rate, Section, TokenId
 
 
 class ModelConfig(Section):

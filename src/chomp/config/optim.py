@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 from pydantic import Field
 
-from chomp.config.section import Count, CountOrZero, NotNegative, Positive, Rate, Section
+from chomp.config.base import Count, CountOrZero, NotNegative, Positive, Rate, Section
 
 
 class MuonConfig(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from chomp.config.section import INT32_MAX, Count, Dtype, Positive, Section
+from chomp.config.base import INT32_MAX, Count, Dtype, Positive, Section
 
 REST = -1
 """As many devices as the other axis leaves."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from chomp.config.section import Count, CountOrZero, Name, Positive, Section, Texts
+from chomp.config.base import Count, CountOrZero, Name, Positive, Section, Texts
 
 
 class CheckpointConfig(Section):

@@ -2,14 +2,14 @@
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from chomp.config.base import Section
 from chomp.config.data import DataConfig
 from chomp.config.model import ModelConfig
 from chomp.config.optim import OptimConfig
 from chomp.config.parallel import ParallelConfig
 from chomp.config.records import CheckpointConfig, DebugConfig, LoggingConfig, RuntimeConfig
-from chomp.config.rules import check_rules
-from chomp.config.section import Section
 from chomp.config.train import TrainConfig
+from chomp.config.validators.general import check_rules
 
 
 class Config(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from chomp.config.section import Count, CountOrZero, Name, NotNegative, Positive, Section, Seed
+from chomp.config.base import Count, CountOrZero, Name, NotNegative, Positive, Section, Seed
 
 DivergencePolicy = Literal["stop", "skip", "rewind"]
 SpikePolicy = Literal["ignore", "warn", "rewind"]

@@ -1,14 +1,14 @@
 """From text to batches: corpora, tokenizers, packing, evaluation sets."""
 
-from chomp.data.continuing import place_after_changes
+from chomp.data.corpus import open_corpus
 from chomp.data.evaluation import EvaluationSet
-from chomp.data.feed import is_stuck
 from chomp.data.lanes import lanes_at_start, lanes_of, merge_states
+from chomp.data.loader import is_stuck
 from chomp.data.pipeline import Data, open_data
-from chomp.data.reading import read_retries
+from chomp.data.resume import place_after_changes
 from chomp.data.row_stats import combine
-from chomp.data.sources import open_corpus
-from chomp.data.tokenizer import SpecialIds, Tokenizer, load_tokenizer
+from chomp.data.sources.read_policy import read_retries
+from chomp.data.tokenizers.base import SpecialIds, Tokenizer, load_tokenizer
 
 __all__ = [
     "Data",

@@ -7,10 +7,10 @@ import numpy as np
 
 from chomp.data.packing import Packed
 from chomp.data.row_stats import combine, stats_of_rows
-from chomp.types import IGNORE_LABEL, Batch, Drawn
+from chomp.types import IGNORE_LABEL, Batch, LoadedBatch
 
 
-class Layout(NamedTuple):
+class BatchSpec(NamedTuple):
     """The shape of a batch and what its labels leave out."""
 
     accum: int
@@ -23,7 +23,7 @@ class Layout(NamedTuple):
     train_on_eos: bool
 
 
-def make_batch(rows: Sequence[Packed], layout: Layout) -> Batch:
+def make_batch(rows: Sequence[Packed], layout: BatchSpec) -> Batch:
     """Lay out at most accum * batch rows; the rest of the batch is padding."""
     shape = (layout.accum, layout.batch, layout.time)
     tokens = np.full(shape, layout.pad_id, np.int32)
@@ -50,7 +50,9 @@ def make_batch(rows: Sequence[Packed], layout: Layout) -> Batch:
     return Batch(tokens, labels, segments, mask)
 
 
-def draw(rows: Sequence[Packed], layout: Layout, numbers: Sequence[int] | None = None) -> Drawn:
+def draw(
+    rows: Sequence[Packed], layout: BatchSpec, numbers: Sequence[int] | None = None
+) -> LoadedBatch:
     """Make a batch of rows and count what is in it.
 
     Args:
@@ -60,4 +62,4 @@ def draw(rows: Sequence[Packed], layout: Layout, numbers: Sequence[int] | None =
     """
     batch = make_batch(rows, layout)
     stats = stats_of_rows(range(len(rows)) if numbers is None else numbers, rows, batch)
-    return Drawn(batch, combine([stats]), stats)
+    return LoadedBatch(batch, combine([stats]), stats)

@@ -5,10 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
-from chomp.data.batching import Layout, make_batch
-from chomp.data.packing import Encoded, Packed, Piece, pack_best_fit
+from chomp.data.batching import BatchSpec, make_batch
+from chomp.data.packing import Packed, Segment, TokenizedDocument, pack_best_fit
 from chomp.data.row_stats import count_targets
-from chomp.data.tokenizer import Tokenizer
+from chomp.data.tokenizers.base import Tokenizer
 from chomp.errors import DataError
 from chomp.types import Batch
 
@@ -30,9 +30,9 @@ class EvaluationSet:
 
     def __init__(
         self,
-        load: Callable[[], Sequence[Encoded]],
+        load: Callable[[], Sequence[TokenizedDocument]],
         tokenizer: Tokenizer,
-        layout: Layout,
+        layout: BatchSpec,
         *,
         best_fit: bool,
         max_pieces: int | None,
@@ -46,7 +46,7 @@ class EvaluationSet:
         self._local = range(layout.batch) if rows is None else rows
 
     @cached_property
-    def _encoded(self) -> Sequence[Encoded]:
+    def _encoded(self) -> Sequence[TokenizedDocument]:
         return self._load()
 
     @cached_property
@@ -115,15 +115,15 @@ class EvaluationSet:
         return scored - tokens[1:].count(eos) * count([eos])  # a byte, where it isn't a control
 
 
-def cut_overlapping(document: Encoded, time: int) -> list[Piece]:
+def cut_overlapping(document: TokenizedDocument, time: int) -> list[Segment]:
     """Cut a document into pieces of at most `time` tokens, each starting with the last's end."""
     return [
-        Piece(document.tokens[at : at + time], document, starts=at == 0)
+        Segment(document.tokens[at : at + time], document, starts=at == 0)
         for at in range(0, len(document.tokens) - 1, time - 1)
     ]
 
 
-def fill_overlapping(documents: Sequence[Encoded], time: int) -> list[Packed]:
+def fill_overlapping(documents: Sequence[TokenizedDocument], time: int) -> list[Packed]:
     """Fill rows one after the other, cutting documents at a row's end with one token's overlap."""
     rows: list[Packed] = []
     room = 0
@@ -134,7 +134,7 @@ def fill_overlapping(documents: Sequence[Encoded], time: int) -> list[Packed]:
                 rows.append([])
                 room = time
             tokens = document.tokens[at : at + room]
-            rows[-1].append(Piece(tokens, document, starts=at == 0))
+            rows[-1].append(Segment(tokens, document, starts=at == 0))
             room -= len(tokens)
             at += len(tokens) - 1
     return rows

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import grain.python as grain
 
 from chomp.config.data import DataConfig
-from chomp.config.lane_rules import lanes_problem
-from chomp.data.batching import Layout, draw
+from chomp.config.validators.lanes import lanes_problem
+from chomp.data.batching import BatchSpec, draw
 from chomp.data.lane import Lane
 from chomp.data.packing import Packed
 from chomp.errors import DataError
-from chomp.types import Drawn
+from chomp.types import LoadedBatch
 
 BARREN_BATCHES = 100
 """A corpus that gives no target in so many batches is refused."""
 
 
-class Share(NamedTuple):
+class RowAssignment(NamedTuple):
     """The rows of each microbatch that a process lays out, and the lanes that these come from."""
 
     lanes: int
@@ -47,7 +47,7 @@ class Share(NamedTuple):
         return [Lane(number, self.lanes) for number in range(first, stop)]
 
 
-def share_of(lanes: int, batch: int, rows: range | None) -> Share:
+def share_of(lanes: int, batch: int, rows: range | None) -> RowAssignment:
     """Return the share of the rows of a microbatch; None: all.
 
     Raises DataError if the lanes don't divide the rows.
@@ -57,10 +57,10 @@ def share_of(lanes: int, batch: int, rows: range | None) -> Share:
         raise DataError(f"data.lanes: {problem}")
     if rows.step != 1 or not 0 <= rows.start < rows.stop <= batch:
         raise ValueError(f"rows of a batch of {batch}: {rows}")
-    return Share(lanes, batch, rows)
+    return RowAssignment(lanes, batch, rows)
 
 
-class LaneBatches(grain.IterDataset[Drawn]):
+class LaneBatches(grain.IterDataset[LoadedBatch]):
     """The share of each batch, from the packed rows of its lanes.
 
     A lane that ends before others leaves its rows empty from there on.
@@ -72,7 +72,10 @@ class LaneBatches(grain.IterDataset[Drawn]):
     """
 
     def __init__(
-        self, lanes: Mapping[Lane, grain.IterDataset[Packed]], share: Share, layout: Layout
+        self,
+        lanes: Mapping[Lane, grain.IterDataset[Packed]],
+        share: RowAssignment,
+        layout: BatchSpec,
     ):
         super().__init__(list(lanes.values()))
         self._lanes, self._share, self._layout = lanes, share, layout
@@ -82,11 +85,14 @@ class LaneBatches(grain.IterDataset[Drawn]):
         return LaneBatchIterator(lanes, self._share, self._layout)
 
 
-class LaneBatchIterator(grain.DatasetIterator[Drawn]):
+class LaneBatchIterator(grain.DatasetIterator[LoadedBatch]):
     """State: a list of all lanes' states, None for those that other processes run."""
 
     def __init__(
-        self, lanes: Mapping[Lane, grain.DatasetIterator[Packed]], share: Share, layout: Layout
+        self,
+        lanes: Mapping[Lane, grain.DatasetIterator[Packed]],
+        share: RowAssignment,
+        layout: BatchSpec,
     ):
         super().__init__(list(lanes.values()))
         self._lanes, self._share = lanes, share
@@ -112,7 +118,7 @@ class LaneBatchIterator(grain.DatasetIterator[Drawn]):
             rows.set_state(states[lane.number])
         self._checked = state != self._start
 
-    def __next__(self) -> Drawn:
+    def __next__(self) -> LoadedBatch:
         drawn = self._draw()
         if not self._checked and not drawn.stats.targets:
             self._check_targets(drawn.stats.epoch)
@@ -140,7 +146,7 @@ class LaneBatchIterator(grain.DatasetIterator[Drawn]):
             "too small, or data.text_key another text's?"
         )
 
-    def _draw(self) -> Drawn:
+    def _draw(self) -> LoadedBatch:
         share, accum = self._share, self._layout.accum
         size = share.rows_of_lane
         given = {

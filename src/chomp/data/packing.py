@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import grain.python as grain
 import numpy as np
 
-from chomp.data.continuing import misfit
+from chomp.data.resume import misfit
 
 MIN_ROWS = 64
 """A round of bin packing holds at least this many rows' worth of tokens: its last row is partly
@@ -27,7 +27,7 @@ BEFORE_ALL = -1
 """The epoch before the first."""
 
 
-class Encoded(NamedTuple):
+class TokenizedDocument(NamedTuple):
     """A document's tokens. One without tokens only carries its counts."""
 
     tokens: np.ndarray
@@ -43,17 +43,17 @@ class Encoded(NamedTuple):
     """The same as UTF-8."""
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """A run of tokens of one document in one row."""
 
     tokens: np.ndarray
-    document: Encoded
+    document: TokenizedDocument
     starts: bool
     """The document's first token is here."""
 
 
-Block = list[Encoded]
-Packed = list[Piece]
+Block = list[TokenizedDocument]
+Packed = list[Segment]
 
 
 class SequentialRows(grain.IterDataset[Packed]):
@@ -123,9 +123,9 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
         if self._token and self._token >= size:
             raise misfit(f"token {self._token} of a document of {size}")
 
-    def _take(self, document: Encoded, room: int, row: Packed) -> int:
+    def _take(self, document: TokenizedDocument, room: int, row: Packed) -> int:
         tokens = document.tokens[self._token : self._token + room]
-        row.append(Piece(tokens, document, starts=self._token == 0))
+        row.append(Segment(tokens, document, starts=self._token == 0))
         self._token += len(tokens)
         if self._token == len(document.tokens):
             self._document += 1
@@ -242,9 +242,9 @@ class BinIterator(grain.DatasetIterator[Packed]):
         order = np.random.default_rng([self._seed, self._round]).permutation(len(rows))
         return [rows[i] for i in order]
 
-    def _gather(self) -> list[Encoded]:
+    def _gather(self) -> list[TokenizedDocument]:
         """Return a round's documents, and keep the epoch of the last one."""
-        documents: list[Encoded] = []
+        documents: list[TokenizedDocument] = []
         tokens = size = 0
         whole = math.inf  # the first epoch that begins in this round
         while True:
@@ -268,16 +268,16 @@ class BinIterator(grain.DatasetIterator[Packed]):
         return documents
 
 
-def cut(documents: Sequence[Encoded], time: int) -> list[Piece]:
+def cut(documents: Sequence[TokenizedDocument], time: int) -> list[Segment]:
     """Cut each document into pieces of `time` tokens and a shorter last one."""
     return [
-        Piece(document.tokens[at : at + time], document, starts=at == 0)
+        Segment(document.tokens[at : at + time], document, starts=at == 0)
         for document in documents
         for at in range(0, max(len(document.tokens), 1), time)
     ]
 
 
-def pack_best_fit(pieces: Sequence[Piece], time: int, max_pieces: int | None) -> list[Packed]:
+def pack_best_fit(pieces: Sequence[Segment], time: int, max_pieces: int | None) -> list[Packed]:
     """Place each piece, the longest first, where it leaves the least room.
 
     Rows come in the order of their first piece, and pieces keep their order within a row. Pieces

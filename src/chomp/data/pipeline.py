@@ -15,18 +15,18 @@ from typing import Any
 import grain.python as grain
 
 from chomp.config.data import DataConfig
-from chomp.data.batching import Layout, draw
+from chomp.data.batching import BatchSpec, draw
+from chomp.data.corpus import open_prepared, open_texts
 from chomp.data.evaluation import EvaluationSet
-from chomp.data.feed import Feed
-from chomp.data.files import Corpus
-from chomp.data.fingerprint import Fingerprint
 from chomp.data.lanes import LaneBatches, lanes_at_start, share_of
+from chomp.data.loader import BatchLoader
 from chomp.data.packing import BinRows, Block, Packed, SequentialRows
-from chomp.data.reading import reading_of
-from chomp.data.sources import open_prepared, open_texts
+from chomp.data.sources.fingerprint import Fingerprint
+from chomp.data.sources.local import Corpus
+from chomp.data.sources.read_policy import read_policy
 from chomp.data.streams import Samples
-from chomp.data.tokenizer import Tokenizer
-from chomp.types import ROW_BITS, Drawn
+from chomp.data.tokenizers.base import Tokenizer
+from chomp.types import ROW_BITS, LoadedBatch
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,13 @@ class Data:
 
     def __init__(
         self,
-        train: Feed,
+        train: BatchLoader,
         samples: Samples,
         evaluation: EvaluationSet,
         corpus: Corpus,
         fingerprint: Fingerprint,
         closing: threading.Event,
-        layout: Layout,
+        layout: BatchSpec,
         evaluated: str = "",
         notes: Sequence[str] = (),
     ):
@@ -70,7 +70,7 @@ class Data:
         shard, row = divmod(key, 1 << ROW_BITS)
         return self.corpus.shards[shard].name, row
 
-    def padding(self) -> Drawn:
+    def padding(self) -> LoadedBatch:
         """Return a batch of nothing: for a process whose lanes end before those of others."""
         empty = draw([], self._layout)
         return empty._replace(batch=self.train.place(empty.batch))
@@ -89,7 +89,7 @@ class Data:
         self._finalizer()
 
 
-def _close(train: Feed, samples: Samples, closing: threading.Event) -> None:
+def _close(train: BatchLoader, samples: Samples, closing: threading.Event) -> None:
     closing.set()
     train.close()
     samples.close()
@@ -132,8 +132,10 @@ def open_data(
     if config.backend == "tokens":
         source = open_prepared(config, tokenizer, evaluate=evaluate)
     else:
-        source = open_texts(config, tokenizer, reading_of(config, closing, warn), evaluate=evaluate)
-    layout = Layout(
+        source = open_texts(
+            config, tokenizer, read_policy(config, closing, warn), evaluate=evaluate
+        )
+    layout = BatchSpec(
         *(accum, batch, time, pad_id, eos_id),
         mask_boundaries=config.mask_boundary_loss or config.isolate_documents,
         train_on_eos=config.train_on_eos,
@@ -154,7 +156,7 @@ def open_data(
     }
     batches = LaneBatches(packed, share, layout)
     return Data(
-        Feed(batches.__iter__(), config.grain_prefetch),
+        BatchLoader(batches.__iter__(), config.grain_prefetch),
         Samples(source.samples),
         evaluation,
         source.corpus,

@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import grain.python as grain
 
-from chomp.data.documents import Document, DocumentStream
-from chomp.data.files import Corpus
-from chomp.data.holding_out import HoldOut
+from chomp.data.holdout import HoldOut
 from chomp.data.lane import WHOLE, Lane
-from chomp.data.reading import Reading
-from chomp.data.shuffling import WindowShuffle
+from chomp.data.shuffle import WindowShuffle
+from chomp.data.sources.documents import Document, DocumentStream
+from chomp.data.sources.local import Corpus
+from chomp.data.sources.read_policy import ReadPolicy
 
 
 class Samples:
@@ -55,11 +55,11 @@ class Samples:
         self._iterator = None
 
 
-class Split(NamedTuple):
+class TrainSplit(NamedTuple):
     """The training documents in the order that a seed gives them."""
 
     corpus: Corpus
-    reading: Reading
+    reading: ReadPolicy
     shuffle: bool
     window: int
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chomp.errors import ConfigError
-from chomp.flop_rate import peak_flops
+from chomp.system.device_flops import peak_flops
 
 GB = 1e9
 """As data sheets count."""
@@ -44,7 +44,7 @@ class Accelerator:
 
     Attributes:
         name: in commands.
-        device: the name that JAX gives it, which `chomp.flop_rate` knows the peak rate of.
+        device: the name that JAX gives it; `chomp.system.device_flops` knows its peak rate.
         memory: bytes.
         bandwidth: bytes a second of its memory.
         tf32: FLOP/s of products of float32 in TF32, dense.

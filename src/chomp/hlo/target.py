@@ -7,7 +7,7 @@ from typing import Any
 
 from chomp.errors import ConfigError
 from chomp.hlo.accelerators import Accelerator, Chip
-from chomp.runtime import GPU_COMPILER, is_installed
+from chomp.system.jax_runtime import GPU_COMPILER, is_installed
 
 # The compiler for NVIDIA's GPUs, its assembler, and the device functions that it links.
 WHEELS = (GPU_COMPILER, "nvidia-cuda-nvcc", "nvidia-nvvm")

@@ -5,7 +5,7 @@ import jax
 from chomp.config import ModelConfig
 from chomp.errors import ConfigError
 from chomp.models.dummy import Dummy
-from chomp.models.megalodon import Megalodon, megalodon_config
+from chomp.models.megalodon.model import Megalodon, megalodon_config
 from chomp.types import LanguageModel
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from chomp.ops import whole
+from chomp.ops import gather
 from chomp.types import IGNORE_LABEL, Batch
 
 
@@ -43,7 +43,7 @@ class Dummy:
         self, params: DummyParams, rows: Batch, key: PRNGKeyArray | None
     ) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """Return the summed loss in nats and the number of targets of `rows` [batch, time]."""
-        params = whole(params)
+        params = gather(params)
         logits = params.embed.weight[rows.input_ids[:, :-1]] @ params.lm_head.weight.T
         labels = jnp.asarray(rows.labels)[:, 1:]
         is_target = labels != IGNORE_LABEL

@@ -28,7 +28,7 @@ class Cut:
     reduced: np.dtype
 
 
-class Shard(eqx.Module):
+class ParamShard(eqx.Module):
     """One of the equal pieces of an array that the devices along a mesh axis hold.
 
     Exists only inside of `jax.shard_map`.
@@ -37,7 +37,7 @@ class Shard(eqx.Module):
     piece: Array
     cut: Cut = eqx.field(static=True)
 
-    def whole(self) -> Array:
+    def gather(self) -> Array:
         """Fetch the other pieces; the derivative sums and cuts (a reduce-scatter)."""
         return _whole(self.cut, self.piece)
 
@@ -75,7 +75,7 @@ def summed_piece(cut: Cut, array: Array) -> Array:
 
 def is_shard(node: Any) -> bool:
     """Whether `node` is one."""
-    return isinstance(node, Shard)
+    return isinstance(node, ParamShard)
 
 
 def has_shards(tree: Any) -> bool:
@@ -83,7 +83,7 @@ def has_shards(tree: Any) -> bool:
     return any(map(is_shard, jax.tree.leaves(tree, is_leaf=is_shard)))
 
 
-def whole(tree: Any) -> Any:
+def gather(tree: Any) -> Any:
     """Return a tree with all shares in it made whole."""
     return jax.tree.map(
         lambda leaf: leaf.whole() if is_shard(leaf) else leaf, tree, is_leaf=is_shard

@@ -74,7 +74,7 @@ def build_optimizer(
         groups: a tree like the parameters with a `Group` for each.
         schedule: learning rate of AdamW by update count.
         together: applies work on stacks of matrices, which squares them so many times, to a tree
-            of them (`chomp.optim.in_stacks`, or `chomp.parallel.deal_out` where several devices
+            of them (`chomp.optim.in_stacks`, or `chomp.distributed.deal_out` where several devices
             hold them in pieces); None: each matrix alone.
     """
     adam = optax.scale_by_adam(

@@ -19,7 +19,7 @@ def in_stacks(tree: Any, work: Callable[[Stacks], Stacks], squares: int = 0) -> 
     Args:
         tree: of matrices.
         work: takes stacks of matrices to stacks of the same shapes.
-        squares: not used; as `chomp.parallel.deal_out`, for matrices on several devices.
+        squares: not used; as `chomp.distributed.deal_out`, for matrices on several devices.
     """
     matrices, structure = jax.tree.flatten(tree)
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)

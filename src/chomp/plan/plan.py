@@ -7,17 +7,17 @@ from typing import Any
 
 import jax
 
-from chomp.accelerator_step import Tell, fit_without_download
 from chomp.config import Config
 from chomp.hlo.accelerators import GB
 from chomp.hlo.figures import Figures, figures
-from chomp.models.flops import model_flops_per_token
-from chomp.parts import Learner
+from chomp.models.megalodon.flops import model_flops_per_token
 from chomp.plan.estimate import Estimate, by_program, by_utilization
 from chomp.plan.largest import largest_fitting
 from chomp.plan.propose import Proposal, propose
 from chomp.plan.request import Request
 from chomp.plan.sizes import Sizes, measure, measure_for, measure_memory_for, with_rows
+from chomp.trainer.accelerator_program import Tell, fit_without_download
+from chomp.trainer.components import TrainProgram
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,9 @@ def make_plan(config: Config, request: Request, tell: Tell) -> Plan:
     )
 
 
-def _first(config: Config, request: Request, tell: Tell) -> tuple[Learner, Sizes, Figures | None]:
+def _first(
+    config: Config, request: Request, tell: Tell
+) -> tuple[TrainProgram, Sizes, Figures | None]:
     cluster, devices = request.cluster, request.devices
     if request.on_processor:
         tell(f"compiling the step for {devices} devices of this machine's processor")

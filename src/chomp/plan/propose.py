@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from chomp.accelerator_step import Tell
 from chomp.config import Config, is_deterministic
 from chomp.errors import ConfigError
 from chomp.hlo.accelerators import GB
 from chomp.hlo.figures import figures
 from chomp.hlo.roofline import Cluster
 from chomp.plan.sizes import measure_for
+from chomp.trainer.accelerator_program import Tell
 
 
 @dataclass(frozen=True)

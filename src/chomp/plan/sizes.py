@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 
-from chomp.accelerator_step import compile_step_for, memory_of_step_for
 from chomp.config import Config
 from chomp.hlo.accelerators import Accelerator
 from chomp.hlo.collectives import Collective, collectives
 from chomp.hlo.compiled import Program
-from chomp.parts import Learner, build_learner
-from chomp.programs import batch_shapes, lower_step
+from chomp.trainer.accelerator_program import compile_step_for, memory_of_step_for
+from chomp.trainer.components import TrainProgram, build_program
+from chomp.trainer.programs import batch_shapes, lower_step
 
 FLOAT32 = 4
 """Bytes of an element of the gradients, whatever the parameters are."""
@@ -56,7 +56,7 @@ class Sizes:
     seconds: float
 
 
-def measure(config: Config, rows: int) -> tuple[Learner, Sizes]:
+def measure(config: Config, rows: int) -> tuple[TrainProgram, Sizes]:
     """Compile the step for microbatches of so many rows, with nothing allocated."""
     start = time.perf_counter()
     learner, program = compile_planned(config, rows)
@@ -67,18 +67,18 @@ def measure(config: Config, rows: int) -> tuple[Learner, Sizes]:
     return learner, Sizes(rows, memory_of(config, rows, learner, plan), tuple(found), seconds)
 
 
-def compile_planned(config: Config, rows: int) -> tuple[Learner, jax.stages.Compiled]:
+def compile_planned(config: Config, rows: int) -> tuple[TrainProgram, jax.stages.Compiled]:
     """Compile the program that accelerators would run, for this machine's processor."""
     config = with_rows(config, rows)
     # Kernels for GPUs don't compile for a processor.
     model = config.model.model_copy(update={"kernels": "xla"})
-    learner = build_learner(config.model_copy(update={"model": model}), "gpu")
+    learner = build_program(config.model_copy(update={"model": model}), "gpu")
     return learner, lower_step(learner, config.train).compile()
 
 
 def measure_for(
     config: Config, accelerator: Accelerator, devices: int
-) -> tuple[Learner, Sizes, Program]:
+) -> tuple[TrainProgram, Sizes, Program]:
     """Compile the step for accelerators that aren't there."""
     learner, program = compile_step_for(config, accelerator, devices)
     rows = config.train.batch_size
@@ -102,7 +102,7 @@ def with_rows(config: Config, rows: int) -> Config:
     return config.model_copy(update={"train": train})
 
 
-def memory_of(config: Config, rows: int, learner: Learner, plan: Any) -> Memory:
+def memory_of(config: Config, rows: int, learner: TrainProgram, plan: Any) -> Memory:
     """Return what XLA plans for one device.
 
     Args:

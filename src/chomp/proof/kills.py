@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from chomp.history.heartbeat import Beat, Phase
+from chomp.run.heartbeat import HeartbeatReading, Phase
 
 TRIES = 5
 """How often a kill is tried: a short moment may be over before the signal arrives."""
@@ -72,7 +72,7 @@ class Known(NamedTuple):
 class View(NamedTuple):
     """A look at a run from outside."""
 
-    beat: Beat
+    beat: HeartbeatReading
     writing: bool
     """Whether a checkpoint is being written."""
     newest: int

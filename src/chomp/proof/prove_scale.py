@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from chomp.checkpoint.archive import Archive
 from chomp.checkpoint.arrays import PARAMS, read_numpy
+from chomp.checkpoint.directory import CheckpointDirectory
 from chomp.config import Config, config_from_mapping
 from chomp.errors import ConfigError
 from chomp.proof.layouts import ELASTIC, MOST_DEVICES, MOST_PROCESSES, ONE, SPREAD
@@ -155,7 +155,7 @@ def _parameters_apart(reference: Trial, other: Trial) -> float:
     return (distance / size) ** 0.5
 
 
-def _parameters(archive: Archive) -> dict[str, np.ndarray]:
+def _parameters(archive: CheckpointDirectory) -> dict[str, np.ndarray]:
     step = archive.newest_good().step
     assert step is not None
     arrays = read_numpy(archive.path(step), PARAMS)

@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chomp.checkpoint.archive import UNFINISHED, Archive
+from chomp.checkpoint.directory import UNFINISHED, CheckpointDirectory
 from chomp.errors import ChompError
-from chomp.history.heartbeat import read_heartbeat
 from chomp.proof.kills import Kill, View, is_now
 from chomp.proof.layouts import Layout
-from chomp.run_folder import RunFolder
+from chomp.run.heartbeat import read_heartbeat
+from chomp.run.run_folder import RunFolder
 
 POLL_SECONDS = 0.001
 SHOWN_LINES = 12
@@ -52,7 +52,7 @@ class Trial:
 
     def __init__(self, config: Path, folder: Path):
         self.config, self.folder = config, RunFolder(folder)
-        self.archive = Archive(folder / "checkpoints")
+        self.archive = CheckpointDirectory(folder / "checkpoints")
         self._resumed = 0
         self._output = folder.with_suffix(".out")
 

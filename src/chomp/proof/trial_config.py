@@ -5,9 +5,9 @@ import statistics
 from typing import Any
 
 from chomp.config import Config, config_from_mapping
-from chomp.history.heartbeat import Phase, read_heartbeat
 from chomp.proof.kills import Known
 from chomp.proof.trial import Trial
+from chomp.run.heartbeat import Phase, read_heartbeat
 
 EVALUATION_DOCUMENTS = 8
 SMALL_MODEL = {

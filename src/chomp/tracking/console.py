@@ -18,8 +18,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from chomp.terminal import SafeStream, guard_streams, printable, styled
-from chomp.tracking.tracker import Row, Silent
+from chomp.system.terminal import SafeStream, guard_streams, printable, styled
+from chomp.tracking.tracker import NullTracker, Row
 
 _FIELDS: list[tuple[str, Callable[[Any], str]]] = [
     ("loss", lambda v: f"loss {v:.4f}"),
@@ -63,7 +63,7 @@ def open_console(*, steps: int, use_rich: bool, stream: IO[str] | None = None) -
     return PlainConsole(steps, out)
 
 
-class PlainConsole(Silent):
+class PlainConsole(NullTracker):
     """Lines of text, for files, pipes and those who like them."""
 
     def __init__(self, steps: int, stream: IO[str]):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 Row = dict[str, Any]
 
 
-class Sink(Protocol):
+class Tracker(Protocol):
     """Something that takes reports."""
 
     def log(self, row: Row) -> None:
@@ -31,7 +31,7 @@ class Sink(Protocol):
         ...
 
 
-class Silent:
+class NullTracker:
     """A sink that ignores everything; sinks override what they care about."""
 
     def log(self, row: Row) -> None:
@@ -50,7 +50,7 @@ class Silent:
         """Hold nothing."""
 
 
-class LastValues(Silent):
+class LatestMetrics(NullTracker):
     """Keeps the newest value of every metric, and as `eval_step` the step of the evaluation's."""
 
     def __init__(self):
@@ -63,13 +63,13 @@ class LastValues(Silent):
             self.values["eval_step"] = row["step"]
 
 
-class Tracker:
+class MultiTracker:
     """Hands each report to all sinks, in order; an error that ends the run leaves a last row."""
 
-    def __init__(self, sinks: Sequence[Sink], step: int):
+    def __init__(self, sinks: Sequence[Tracker], step: int):
         self._sinks, self._step = list(sinks), step
 
-    def __enter__(self) -> "Tracker":
+    def __enter__(self) -> "MultiTracker":
         return self
 
     def __exit__(

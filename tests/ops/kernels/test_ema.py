@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from megalodon_jax.layers.complex_ema import ComplexEMA
 
-from chomp.models.fast_layers import coefficients
+from chomp.models.megalodon.layers import coefficients
 from chomp.ops import Coefficients
 from chomp.ops.kernels import ema, token_loop
 

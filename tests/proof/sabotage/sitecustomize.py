@@ -12,10 +12,10 @@ if how:
     import jax
     import jax.numpy as jnp
 
-    from chomp import session
-    from chomp.checkpoint.store import Checkpoints
+    from chomp.checkpoint.checkpointer import Checkpointer
+    from chomp.trainer import trainer
 
-    run_loop, restore_state = session.run_loop, Checkpoints.restore_state
+    run_loop, restore_state = trainer.run_loop, Checkpointer.restore_state
 
     def skip_batch(step, state, progress, stream, *args, **keys):
         if progress.step:
@@ -36,11 +36,11 @@ if how:
         return eqx.tree_at(lambda s: s.opt_state, state, fresh)
 
     if how == "skip batch":
-        session.run_loop = skip_batch
+        trainer.run_loop = skip_batch
     elif how == "keep rows":
-        session.keep_rows_up_to = lambda step, path: None
+        trainer.keep_rows_up_to = lambda step, path: None
     else:
-        Checkpoints.restore_state = {
+        Checkpointer.restore_state = {
             "flip bit": flip_bit,
             "forget optimizer": forget_optimizer,
         }[how]

@@ -1,0 +1,186 @@
+"""What makes a run the same run: the comparison that a resume begins with."""
+
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from chomp.config import Config
+from chomp.config.keys import known_paths, nearest_path
+from chomp.errors import ConfigError, ResumeError
+
+PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grain", "datasets")
+"""Those whose versions may change results."""
+ENVIRONMENT = "environment"
+"""Where the variables stand that change what is computed."""
+IDENTITY_SECTIONS = ("model", "data", "optim", ENVIRONMENT)
+IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
+# How data is fetched, not what it is.
+NOT_IDENTITY = (
+    "data.max_retries",
+    "data.retry_delay_sec",
+    "data.timeout_sec",
+    "data.on_error",
+    "data.grain_prefetch",
+)
+OLD_EVALUATION = 1000
+"""The default of `data.max_eval_samples` in earlier versions, whatever the corpus."""
+CONTENT = "data.content"
+"""Where the fingerprints of the data stand."""
+TOKENS = "data.tokens"
+"""Where the fingerprint of the tokenizer stands."""
+OTHER_KEYS = (CONTENT, TOKENS, ENVIRONMENT)
+"""What may be allowed to change besides keys of the configuration."""
+PATHS = (
+    "data.files",
+    "data.eval_files",
+    "data.hf_dataset",
+    "data.tokens_dir",
+    "data.tokenizer.hf_name_or_path",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of `PACKAGES`."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+class ConfigChange(NamedTuple):
+    """A value that differs between the saved run and the new start."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: was {self.old!r}, now {self.new!r}"
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values by their dotted keys."""
+    return dict(_flat(values))
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _normal(key: str, value: Any) -> Any:
+    """Make spellings of one path equal."""
+    if key not in PATHS or value is None:
+        return value
+    return _plain(value) if isinstance(value, str) else [*map(_plain, value)]
+
+
+def _plain(path: Any) -> Any:
+    """Return a path in its plain spelling, also in an entry with keys of its own."""
+    if isinstance(path, Mapping):
+        return {**path, "path": os.path.normpath(path["path"])}
+    return os.path.normpath(path)
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[ConfigChange]:
+    """Return the dotted keys whose values differ, in order."""
+    before, after = flat(old), flat(new)
+    return [
+        ConfigChange(key, before.get(key), after.get(key))
+        for key in dict.fromkeys([*before, *after])
+        if _normal(key, before.get(key)) != _normal(key, after.get(key))
+    ]
+
+
+def keep_old_defaults(config: Config, saved: Mapping[str, Any]) -> Config:
+    """Return the configuration with defaults of an earlier version, where it gives no value.
+
+    Args:
+        config: of the new start.
+        saved: that of the saved run.
+    """
+    if config.data.max_eval_samples is None and saved["data"]["max_eval_samples"] == OLD_EVALUATION:
+        data = config.data.model_copy(update={"max_eval_samples": OLD_EVALUATION})
+        return config.model_copy(update={"data": data})
+    return config
+
+
+def without_evaluation(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's identity without the evaluation documents: nothing is evaluated on them."""
+    data = identity["data"]
+    content = {
+        key: value for key, value in data["content"].items() if not key.startswith("evaluation ")
+    }
+    return {**identity, "data": {**data, "content": content}}
+
+
+def matters(change: ConfigChange) -> bool:
+    """Return whether it makes another run."""
+    section, _, name = change.key.partition(".")
+    if section == "train":
+        # Switching evaluation on or off changes which documents are held out of training.
+        return name in IDENTITY_TRAIN or (
+            name == "eval_every" and bool(change.old) != bool(change.new)
+        )
+    return section in IDENTITY_SECTIONS and change.key not in NOT_IDENTITY
+
+
+def _options(refused: Sequence[ConfigChange]) -> str:
+    """Name each change to allow; the parts of a fingerprint are allowed together."""
+    keys = dict.fromkeys(
+        CONTENT if change.key.startswith(CONTENT + ".") else change.key for change in refused
+    )
+    return " ".join(f"--allow-change {key}" for key in keys)
+
+
+def check_allowed(keys: Sequence[str]) -> None:
+    """Check that what is allowed to change is a key or section of the configuration.
+
+    Raises:
+        ConfigError: some are not; a misspelt one would allow nothing.
+    """
+    problems = []
+    for key in keys:
+        name, equals, _ = key.partition("=")
+        if equals:
+            problems.append(
+                f"--allow-change {key}: must be a key alone (--allow-change {name}); "
+                f"set its value with -o {key}"
+            )
+        elif key not in (*known_paths(), *OTHER_KEYS) and not key.startswith(ENVIRONMENT + "."):
+            nearest = nearest_path(key, OTHER_KEYS)
+            hint = f"did you mean {nearest}?" if nearest else "chomp config reference lists them"
+            problems.append(f"--allow-change {key}: there is no such key; {hint}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_compatible(
+    old: Mapping[str, Any], new: Mapping[str, Any], allowed: Sequence[str]
+) -> list[ConfigChange]:
+    """Return the differences that are no obstacle (allowed ones too).
+
+    Args:
+        old: configuration of the saved run, or its fingerprints under `data`.
+        new: the same of the new start.
+        allowed: dotted keys, or sections, whose change the user wants.
+
+    Raises:
+        ResumeError: something differs that makes it another run; lists old and new values.
+    """
+    found = changes(old, new)
+
+    def is_allowed(change: ConfigChange) -> bool:
+        return any(change.key == key or change.key.startswith(key + ".") for key in allowed)
+
+    refused = [change for change in found if matters(change) and not is_allowed(change)]
+    if refused:
+        lines = [
+            "this is not the run that was saved:",
+            *(f"  {change}" for change in refused),
+            "  put the old values back, start a new run in another folder, or allow the change "
+            f"knowingly: {_options(refused)}",
+        ]
+        raise ResumeError("\n".join(lines))
+    return found

@@ -1,0 +1,290 @@
+"""The rules between keys: each names the keys that it reads and says what is wrong with them."""
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from chomp.config.parallel import REST
+from chomp.config.validators.base import Problem, rule
+from chomp.config.validators.lanes import lanes_divide_the_batch
+from chomp.config.validators.model import (
+    heads_have_even_width,
+    kernels_are_fast_ops,
+    model_dim_divides,
+    norm_groups_have_several_values,
+    output_covers_the_vocabulary,
+    value_dim_divides,
+)
+from chomp.config.validators.paths import places_are_apart
+
+if TYPE_CHECKING:
+    from chomp.config.schema import Config
+
+RULE_BROKEN = "rule_broken"
+"""The type of such problems among pydantic's."""
+
+_BYTE_KEYS = ("data.tokenizer.kind", "data.tokenizer.byte_offset")
+
+
+@rule("train.seq_len", "model.chunk_size")
+def rows_are_whole_chunks(config: "Config") -> Iterator[Problem]:
+    """`train.seq_len` is a multiple of `model.chunk_size`, and not smaller."""
+    time, chunk = config.train.seq_len, config.model.chunk_size
+    if chunk > time:
+        yield Problem(
+            "model.chunk_size", f"must be at most train.seq_len, which is {time} (got {chunk})"
+        )
+    elif time % chunk:
+        below = time - time % chunk
+        yield Problem(
+            "train.seq_len",
+            f"must be a multiple of model.chunk_size, which is {chunk} (got {time}); "
+            f"the nearest are {below} and {below + chunk}",
+        )
+
+
+@rule("train.seq_len", "train.generate_input_len")
+def prompts_fit(config: "Config") -> Iterator[Problem]:
+    """`train.generate_input_len` is at most `train.seq_len`."""
+    prompt, time = config.train.generate_input_len, config.train.seq_len
+    if prompt is not None and prompt > time:
+        yield Problem(
+            "train.generate_input_len",
+            f"must be at most train.seq_len, which is {time} (got {prompt})",
+        )
+
+
+@rule("train.steps", "optim.warmup_steps")
+def warmup_ends(config: "Config") -> Iterator[Problem]:
+    """`optim.warmup_steps` is less than `train.steps`."""
+    warmup, steps = config.optim.warmup_steps, config.train.steps
+    if warmup >= steps:
+        yield Problem(
+            "optim.warmup_steps",
+            f"must be less than train.steps, which is {steps} (got {warmup})",
+        )
+
+
+@rule("parallel.data", "parallel.fsdp")
+def axes_are_sizes(config: "Config") -> Iterator[Problem]:
+    """`parallel.data` and `parallel.fsdp` are at least 1, or one of them is -1."""
+    axes = {"parallel.data": config.parallel.data, "parallel.fsdp": config.parallel.fsdp}
+    for key, size in axes.items():
+        if size == 0:
+            yield Problem(key, "must be a number of devices, or -1 for the rest of them (got 0)")
+    if set(axes.values()) == {REST}:
+        yield Problem("parallel.fsdp", "must be a number of devices where parallel.data is -1")
+
+
+@rule("data.packing_mode", "data.packing_buffer_docs", "train.batch_size", "train.grad_accum")
+def buffer_fills_a_batch(config: "Config") -> Iterator[Problem]:
+    """With `data.packing_mode: bin`, `data.packing_buffer_docs` is at least
+    `train.grad_accum * train.batch_size`.
+    """
+    buffer, rows = (
+        config.data.packing_buffer_docs,
+        config.train.grad_accum * config.train.batch_size,
+    )
+    if config.data.packing_mode == "bin" and buffer < rows:
+        yield Problem(
+            "data.packing_buffer_docs",
+            "must be at least train.grad_accum * train.batch_size with packing_mode bin, "
+            f"which is {rows} (got {buffer})",
+        )
+
+
+@rule("data.backend", "data.files")
+def files_are_named(config: "Config") -> Iterator[Problem]:
+    """`data.backend: files` needs `data.files`."""
+    if config.data.backend == "files" and not config.data.files:
+        yield Problem(
+            "data.files", "must name at least one file or glob with data.backend: files (got none)"
+        )
+
+
+@rule("data.backend", "data.local_text")
+def local_text_is_given(config: "Config") -> Iterator[Problem]:
+    """`data.backend: local_text` needs `data.local_text`, with something in it."""
+    texts = config.data.local_text or ()
+    if config.data.backend == "local_text" and not any(text.strip() for text in texts):
+        yield Problem(
+            "data.local_text",
+            "must hold some text with data.backend: local_text "
+            f"(got {'only blanks' if texts else 'none'})",
+        )
+
+
+@rule("data.backend", "data.tokens_dir")
+def tokens_are_named(config: "Config") -> Iterator[Problem]:
+    """`data.backend: tokens` needs `data.tokens_dir`."""
+    if config.data.backend == "tokens" and config.data.tokens_dir is None:
+        yield Problem(
+            "data.tokens_dir",
+            "must name a folder made by chomp data prepare with data.backend: tokens (got none)",
+        )
+
+
+@rule("data.backend", "data.hf_split", "data.hf_eval_split")
+def splits_are_two(config: "Config") -> Iterator[Problem]:
+    """With `data.backend: hf`, `data.hf_eval_split` is another split than `data.hf_split`."""
+    data = config.data
+    if data.backend == "hf" and data.hf_eval_split == data.hf_split:
+        yield Problem(
+            "data.hf_eval_split",
+            f"must be another split than data.hf_split (got {data.hf_split!r}); null holds "
+            "documents of it out of training",
+        )
+
+
+@rule("data.tokenizer.kind", "data.tokenizer.hf_name_or_path")
+def hf_tokenizer_is_named(config: "Config") -> Iterator[Problem]:
+    """`data.tokenizer.kind: hf` needs `data.tokenizer.hf_name_or_path`."""
+    tokenizer = config.data.tokenizer
+    if tokenizer.kind == "hf" and tokenizer.hf_name_or_path is None:
+        yield Problem(
+            "data.tokenizer.hf_name_or_path",
+            "must name a tokenizer with data.tokenizer.kind: hf (got none)",
+        )
+
+
+@rule(*_BYTE_KEYS, "model.vocab_size")
+def bytes_fit_the_vocabulary(config: "Config") -> Iterator[Problem]:
+    """With the byte tokenizer, `model.vocab_size` is at least 256 + `data.tokenizer.byte_offset`
+    (the ids of all bytes).
+    """
+    tokenizer, vocab = config.data.tokenizer, config.model.vocab_size
+    if tokenizer.kind == "byte" and vocab < tokenizer.byte_offset + 256:
+        yield Problem(
+            "model.vocab_size",
+            "must be at least data.tokenizer.byte_offset + 256 with the byte tokenizer, "
+            f"which is {tokenizer.byte_offset + 256} (got {vocab})",
+        )
+
+
+@rule(*_BYTE_KEYS, "data.tokenizer.add_bos", "model.bos_token_id")
+def bos_is_no_byte(config: "Config") -> Iterator[Problem]:
+    """With the byte tokenizer, `data.tokenizer.add_bos` needs `data.tokenizer.byte_offset` above 0
+    and `model.bos_token_id` below it.
+    """
+    if config.data.tokenizer.add_bos:
+        yield from _added_token(config, "add_bos", "bos_token_id", config.model.bos_token_id)
+
+
+@rule(*_BYTE_KEYS, "data.tokenizer.add_eos", "model.eos_token_id")
+def eos_is_no_byte(config: "Config") -> Iterator[Problem]:
+    """With the byte tokenizer, `data.tokenizer.add_eos` needs `data.tokenizer.byte_offset` above 0
+    and `model.eos_token_id` below it.
+    """
+    if config.data.tokenizer.add_eos:
+        yield from _added_token(config, "add_eos", "eos_token_id", config.model.eos_token_id)
+
+
+def _added_token(config: "Config", flag: str, name: str, token_id: int) -> Iterator[Problem]:
+    offset = config.data.tokenizer.byte_offset
+    if config.data.tokenizer.kind != "byte":
+        return
+    if offset == 0:
+        yield Problem(
+            f"data.tokenizer.{flag}",
+            "needs data.tokenizer.byte_offset above 0: without it all ids are bytes (got true "
+            f"with byte_offset 0); for example byte_offset: 3 and model.vocab_size: {3 + 256}",
+        )
+    elif token_id >= offset:
+        yield Problem(
+            f"model.{name}",
+            f"must be less than data.tokenizer.byte_offset, which is {offset}, with "
+            f"data.tokenizer.{flag} (got {token_id}, the id of a byte)",
+        )
+
+
+@rule(
+    *_BYTE_KEYS,
+    "data.tokenizer.vocab_size_multiple",
+    "model.vocab_size",
+    "model.pad_token_id",
+    "model.bos_token_id",
+    "model.eos_token_id",
+)
+def special_tokens_are_in_the_vocabulary(config: "Config") -> Iterator[Problem]:
+    """With the byte tokenizer, pad, BOS and EOS ids are less than the vocabulary's size."""
+    if config.data.tokenizer.kind != "byte":
+        return  # The tokenizer decides on the size, and usually on the ids.
+    vocab = _vocab(config)
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        token_id = getattr(config.model, name)
+        if token_id >= vocab:
+            yield Problem(
+                f"model.{name}",
+                f"must be less than the vocabulary's size, which is {vocab} (got {token_id})",
+            )
+
+
+@rule(
+    *_BYTE_KEYS,
+    "data.tokenizer.vocab_size_multiple",
+    "model.vocab_size",
+    "train.generate_top_k",
+)
+def top_k_is_in_the_vocabulary(config: "Config") -> Iterator[Problem]:
+    """With the byte tokenizer, `train.generate_top_k` is at most the vocabulary's size."""
+    top_k = config.train.generate_top_k
+    if config.data.tokenizer.kind == "byte" and top_k is not None and top_k > _vocab(config):
+        yield Problem(
+            "train.generate_top_k",
+            f"must be at most the vocabulary's size, which is {_vocab(config)} (got {top_k})",
+        )
+
+
+def _vocab(config: "Config") -> int:
+    multiple = config.data.tokenizer.vocab_size_multiple
+    return -(-config.model.vocab_size // multiple) * multiple
+
+
+RULES = (
+    rows_are_whole_chunks,
+    prompts_fit,
+    warmup_ends,
+    axes_are_sizes,
+    buffer_fills_a_batch,
+    files_are_named,
+    local_text_is_given,
+    tokens_are_named,
+    splits_are_two,
+    lanes_divide_the_batch,
+    hf_tokenizer_is_named,
+    bytes_fit_the_vocabulary,
+    bos_is_no_byte,
+    eos_is_no_byte,
+    special_tokens_are_in_the_vocabulary,
+    top_k_is_in_the_vocabulary,
+    norm_groups_have_several_values,
+    model_dim_divides,
+    heads_have_even_width,
+    value_dim_divides,
+    kernels_are_fast_ops,
+    output_covers_the_vocabulary,
+    places_are_apart,
+)
+
+
+def check_rules(config: "Config", invalid: Collection[str]) -> None:
+    """Apply all rules that read none of the `invalid` keys and sections.
+
+    Raises:
+        ValidationError: with one entry for each broken rule.
+    """
+    problems = [
+        problem for rule in RULES if rule.applies(invalid) for problem in rule.check(config)
+    ]
+    if problems:
+        raise ValidationError.from_exception_data(
+            "Config", [_as_pydantic_has_it(problem) for problem in problems]
+        )
+
+
+def _as_pydantic_has_it(problem: Problem) -> InitErrorDetails:
+    # The message goes in as a value: braces in it are not placeholders.
+    error = PydanticCustomError(RULE_BROKEN, "{text}", {"text": problem.message})
+    return InitErrorDetails(type=error, loc=tuple(problem.path.split(".")), input=None)

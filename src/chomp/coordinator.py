@@ -1,0 +1,112 @@
+"""The processes of a run as its parts see them; here those of a run with one."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from chomp.errors import ChompError
+
+T = TypeVar("T")
+
+
+@dataclass
+class Hooks:
+    """What the watch does to its own process; all are called in one of its threads."""
+
+    stop_asked: Callable[[], int | None] = lambda: None
+    """The signal that asks this process to stop."""
+    ask_to_stop: Callable[[int], None] = lambda number: None
+    """Takes the signal that another process got."""
+    before_end: Callable[[ChompError], None] = lambda failure: None
+    """Records why the process ends, where its main thread can't."""
+
+
+class Coordinator:
+    """The processes of a run; this class is that of a run with one process.
+
+    All processes call the methods in the same order, those of a channel at least; a channel is for
+    the calls of one thread.
+    """
+
+    size = 1
+    """Number of processes."""
+    index = 0
+    """Of this process."""
+
+    def __init__(self):
+        self.hooks = Hooks()
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process has console, files and decisions."""
+        return self.index == 0
+
+    def exchange(
+        self, name: str, part: Any, decide: Callable[[list[Any]], Any] = list, channel: str = "main"
+    ) -> Any:
+        """Return what the leader decides on the parts of all processes, the same to each of them.
+
+        Args:
+            name: of the occasion.
+            part: what this process contributes; a JSON value, as is what is decided.
+            decide: takes the parts in the order of the processes; called by the leader alone.
+            channel: of the calling thread.
+
+        Raises:
+            PeerError, LostError: another process has failed or is gone.
+        """
+        return decide([part])
+
+    def from_leader(self, name: str, work: Callable[[], T], channel: str = "main") -> T:
+        """Return what `work`, done by the leader alone, returns: a JSON value.
+
+        Raises:
+            ChompError, Interrupted: in all processes what `work` raised.
+        """
+        return work()
+
+    def interruptible(
+        self, name: str, guard: Callable[[Callable[[], T]], T], work: Callable[[], T]
+    ) -> T:
+        """Do work that a stop of any process interrupts in all of them.
+
+        Args:
+            name: of the work.
+            guard: does it, and raises Interrupted where this process is to stop.
+            work: without any exchange and without a program that all devices run.
+
+        Raises:
+            Interrupted: in all processes.
+        """
+        return guard(work)
+
+    def agree(self, values: Mapping[str, Any]) -> None:
+        """Check that all processes have the same values.
+
+        Raises:
+            ConfigError: in all of them; names the keys, and who has which value.
+        """
+
+    def check(self) -> None:
+        """Raise the failure of another process that is known.
+
+        Raises:
+            PeerError, LostError: another process has failed or is gone.
+        """
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Have what the loss of a process leads to inside raised as that loss.
+
+        Raises:
+            PeerError, LostError: another process has failed or is gone.
+        """
+        yield
+
+    def end(self, error: BaseException | None) -> None:
+        """Leave the cohort.
+
+        Args:
+            error: what ends this process; None: it ends as all do.
+        """

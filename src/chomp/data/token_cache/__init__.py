@@ -1,0 +1,1 @@
+"""Prepared corpora: documents encoded once, kept as shards of tokens."""

@@ -1,0 +1,239 @@
+"""Preparing: a config's texts are encoded once and written as shards of tokens.
+
+What is finished of it is in `progress.json`, written behind each shard: its content says where in
+the texts the next shard begins, so that a preparation killed anywhere goes on there, and ends with
+the same bytes.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain.python as grain
+import numpy as np
+
+from chomp.config.data import DataConfig
+from chomp.data.corpus import SEEDS, TextSplits, find_texts
+from chomp.data.holdout import HoldOut
+from chomp.data.packing import Block, TokenizedDocument
+from chomp.data.sources.documents import DocumentStream, Shard
+from chomp.data.sources.read_policy import read_policy
+from chomp.data.token_cache.corpus import MOST_DOCUMENTS, TokenShards, frame, read_manifest
+from chomp.data.token_cache.files import (
+    MANIFEST,
+    PROGRESS,
+    TOKENIZER,
+    Manifest,
+    on_disk,
+    records_of,
+    token_type,
+    write_json,
+    write_shard,
+)
+from chomp.data.token_cache.unfinished import UnfinishedCache, check_same, locked, read_begun
+from chomp.data.tokenize import EncodedBlocks, encode
+from chomp.data.tokenizers.base import Tokenizer
+from chomp.errors import DataError
+
+
+class Prepared(NamedTuple):
+    """How far a preparation is."""
+
+    documents: int
+    tokens: int
+    share: float
+    """About which part of the texts is done, 0 to 1."""
+
+
+Tell = Callable[[Prepared], None]
+
+
+def prepare(
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    evaluate: bool,
+    shard_tokens: int,
+    tell: Tell,
+) -> Manifest:
+    """Write a config's corpus as tokens, or finish what was begun of it.
+
+    Args:
+        config: the section `data`.
+        tokenizer: of the config.
+        out: folder to write to: new, empty, or with the same corpus, finished or not.
+        evaluate: whether an evaluation set is kept apart.
+        shard_tokens: tokens behind which a shard ends.
+        tell: takes how far it is, behind each block of documents.
+
+    Raises:
+        DataError: the texts can't be read, or the folder holds something else.
+        DiskError: the folder can't be written to.
+    """
+    closing = threading.Event()
+    texts = find_texts(config, read_policy(config, closing), evaluate=evaluate)
+    plan = _plan(config, tokenizer, texts, evaluate=evaluate, shard_tokens=shard_tokens)
+    on_disk(out, lambda: out.mkdir(parents=True, exist_ok=True))
+    with locked(out):
+        if (out / MANIFEST).exists():
+            manifest = read_manifest(out)
+            check_same(out, manifest.plan, plan)
+            (out / PROGRESS).unlink(missing_ok=True)
+            return manifest
+        writer = _Writer(out, texts, tokenizer, read_begun(out, plan, texts))
+        try:
+            return writer.write(config.tokenizer.max_doc_tokens, evaluate=evaluate, tell=tell)
+        finally:
+            closing.set()
+
+
+def _plan(
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    texts: TextSplits,
+    *,
+    evaluate: bool,
+    shard_tokens: int,
+) -> dict[str, Any]:
+    kept: dict[str, Any] | None = {"max_eval_samples": config.max_eval_samples}
+    if not evaluate:
+        kept = None
+    elif texts.own is None:
+        kept |= {"shuffle": config.shuffle}
+        if config.shuffle:
+            kept |= {"seed": config.seed % SEEDS, "shuffle_buffer_size": config.shuffle_buffer_size}
+    return {
+        "source": {"backend": config.backend, **texts.fingerprint},
+        "text_key": config.text_key,
+        "tokenizer": {
+            "kind": config.tokenizer.kind,
+            "byte_offset": config.tokenizer.byte_offset,
+            "vocab_size": tokenizer.vocab_size,
+            "fingerprint": tokenizer.fingerprint,
+        },
+        "frame": frame(config.tokenizer),
+        "evaluation": kept,
+        "shard_tokens": shard_tokens,
+    }
+
+
+class _Writer:
+    """Writes what is missing of a corpus."""
+
+    def __init__(self, out: Path, texts: TextSplits, tokenizer: Tokenizer, begun: UnfinishedCache):
+        self._out, self._texts, self._tokenizer, self._begun = out, texts, tokenizer, begun
+        self._dtype = token_type(tokenizer.vocab_size)
+
+    def write(self, max_tokens: int | None, *, evaluate: bool, tell: Tell) -> Manifest:
+        on_disk(self._out, lambda: self._tokenizer.save(self._out / TOKENIZER))
+        held_out = self._held_out(evaluate=evaluate)
+        if not self._begun.evaluated:
+            self._write_evaluation(max_tokens, evaluate=evaluate)
+        split = self._texts.split
+        documents = DocumentStream(split.corpus.shards, split.reading, repeat=False, seed=None)
+        blocks = EncodedBlocks(
+            HoldOut(documents, held_out), self._tokenizer, max_tokens, short_before_error=False
+        ).__iter__()
+        try:
+            if self._begun.state is not None:
+                blocks.set_state(self._begun.state)
+            self._write_shards(blocks, tell)
+        finally:
+            blocks.close()
+        manifest = self._begun.manifest
+        if held_out and manifest.shards:
+            first = TokenShards(self._out, manifest.shards, self._dtype).source(0)
+            manifest = manifest._replace(end_alone=min(held_out) < first)
+        if not any(shard.tokens for shard in manifest.shards):
+            raise DataError("the corpus gives no token; data.tokenizer doesn't suit it")
+        write_json(self._out / MANIFEST, manifest.as_values())
+        (self._out / PROGRESS).unlink()
+        return manifest
+
+    def _held_out(self, *, evaluate: bool) -> frozenset[int]:
+        if evaluate and self._texts.own is None and self._begun.evaluated:  # no need to read again
+            return TokenShards(self._out, self._begun.manifest.evaluation, self._dtype).sources()
+        return self._texts.held_out(evaluate=evaluate)
+
+    def _write_evaluation(self, max_tokens: int | None, *, evaluate: bool) -> None:
+        chosen = self._texts.chosen.documents() if evaluate else []
+        shards = []
+        if documents := encode(chosen, self._tokenizer, max_tokens):
+            tokens = np.concatenate([document.tokens for document in documents])
+            records = records_of(documents)
+            shards = [write_shard(self._out, "evaluation", records, tokens.astype(self._dtype))]
+        self._keep(evaluated=True, manifest=self._begun.manifest._replace(evaluation=shards))
+
+    def _write_shards(self, blocks: grain.DatasetIterator[Block], tell: Tell) -> None:
+        shards, end = self._begun.manifest.shards, len(self._texts.corpus.shards)
+        share = _Share(self._texts.corpus.shards, self._begun.state)
+        documents = sum(shard.documents for shard in shards)
+        tokens = sum(shard.tokens for shard in shards)
+        parts = _Parts([], [])
+        for block in blocks:
+            state = blocks.get_state()
+            if block[-1].key < 0 and state["shard"] == end:  # comes behind the last document
+                manifest = self._begun.manifest._replace(skipped_at_end=block.pop().skipped)
+                self._begun = self._begun._replace(manifest=manifest)
+            parts.add(block, self._dtype)
+            documents += len(block)
+            tokens += sum(len(document.tokens) for document in block)
+            if documents > MOST_DOCUMENTS:
+                raise DataError(f"more than {MOST_DOCUMENTS:,} documents; prepare parts of it")
+            if parts.size >= self._begun.manifest.plan["shard_tokens"]:
+                self._write_shard(parts, state)
+                parts = _Parts([], [])
+            tell(Prepared(documents, tokens, share.of(state, block)))
+        if any(map(len, parts.records)):
+            self._write_shard(parts, blocks.get_state())
+
+    def _write_shard(self, parts: "_Parts", state: dict[str, Any]) -> None:
+        manifest = self._begun.manifest
+        name = f"train-{len(manifest.shards):05d}"
+        shard = write_shard(
+            self._out, name, np.concatenate(parts.records), np.concatenate(parts.tokens)
+        )
+        self._keep(state=state, manifest=manifest._replace(shards=[*manifest.shards, shard]))
+
+    def _keep(self, **finished: Any) -> None:
+        self._begun = self._begun._replace(**finished)
+        self._begun.save(self._out)
+
+
+class _Parts(NamedTuple):
+    """What waits to be written as a shard."""
+
+    records: list[np.ndarray]
+    tokens: list[np.ndarray]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.tokens))
+
+    def add(self, block: Block, dtype: np.dtype) -> None:
+        self.records.append(records_of(block))
+        if block:
+            self.tokens.append(np.concatenate([d.tokens for d in block]).astype(dtype))
+
+
+class _Share:
+    """Tells about which part of the texts is done, by the sizes of files where these are known."""
+
+    def __init__(self, shards: Sequence[Shard], start: dict[str, Any] | None):
+        files = [getattr(shard, "file", None) for shard in shards]
+        self._sizes = [max(1, file.size) if file else 1 for file in files]
+        self._total = sum(self._sizes)
+        self._shard = start["shard"] if start else 0
+        self._before, self._within = sum(self._sizes[: self._shard]), 0
+
+    def of(self, state: dict[str, Any], block: Sequence[TokenizedDocument]) -> float:
+        """Return the part done at a state behind a block."""
+        while self._shard < state["shard"]:
+            self._before += self._sizes[self._shard]
+            self._shard, self._within = self._shard + 1, 0
+        if self._shard == len(self._sizes):
+            return 1.0
+        self._within += sum(document.bytes for document in block)
+        return (self._before + min(self._within, self._sizes[self._shard])) / self._total

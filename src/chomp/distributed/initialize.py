@@ -1,0 +1,243 @@
+"""The start of a run with several processes: they find each other through `jax.distributed`."""
+
+import atexit
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax._src import distributed
+
+from chomp.coordinator import Coordinator, Hooks
+from chomp.distributed.cluster import ProcessInfo, check_address
+from chomp.distributed.failure_detector import FailureDetector, lost_message
+from chomp.distributed.kv_store import KeyValueStore
+from chomp.distributed.process_group import ProcessGroup
+from chomp.distributed.rendezvous import (
+    ANOTHER,
+    NOTHING,
+    NotMetError,
+    Rendezvous,
+    ask_for_address,
+    bind_host,
+    free_port,
+    grpc_address,
+    listen,
+)
+from chomp.errors import ChompError, ConfigError, LostError
+
+JAX_PATIENCE = 100
+"""Seconds by which JAX notices a lost process later than chomp does: it aborts the process."""
+DYING = 3.0
+"""Seconds in which a process that dies may still take connections."""
+CONNECT_SECONDS = 30.0
+"""Longest that the connection may take at least, once all are there."""
+THREAD = "chomp-join"
+
+
+def join(place: ProcessInfo | None, *, seconds: float, lost_after: float) -> Coordinator:
+    """Meet the other processes; to be called before JAX starts.
+
+    Args:
+        place: of this process; None: it is alone, and nothing is done.
+        seconds: to wait for the others.
+        lost_after: seconds without a sign of life after which one counts as lost.
+
+    Raises:
+        ConfigError: they can't be met, or not in time.
+    """
+    if place is None:
+        return Coordinator()
+    # Its handler of SIGTERM would replace ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    hooks = Hooks()
+
+    def end(failure: ChompError) -> None:
+        failure.process = place.number or None
+        hooks.before_end(failure)
+        _say(failure)
+        _exit(failure.exit_code)
+
+    ends = time.monotonic() + seconds
+    actual, bind = _meet(place, seconds)
+    _outlive_the_coordinator(actual, end)  # from the first connection on
+    _connect(actual, place, bind, ends, seconds, lost_after)
+    names = [f"process {number}" for number in range(place.size)]
+    names[0] += f" ({place.coordinator})"
+    board = KeyValueStore(distributed.global_state.client)
+    watch = FailureDetector(board, place.number, names, lost_after, end, hooks)
+    watch.start()
+    return ProcessGroup(board, watch, place.number, place.size, _leave)
+
+
+def _meet(place: ProcessInfo, seconds: float) -> tuple[ProcessInfo, str]:
+    """Wait for the others; return the place with the coordinator's own port, and where it binds.
+
+    Raises:
+        ConfigError: they don't come, or this process isn't one of theirs.
+    """
+    host, port = check_address(place.coordinator)
+    try:
+        if place.number:
+            bind, port = "", ask_for_address(host, port, place.size, place.number, seconds)
+        else:
+            bind, port = _let_in(place, host, port, seconds)
+    except NotMetError as missing:
+        raise ConfigError([_not_met(place, str(missing), seconds)]) from missing
+    return place._replace(
+        coordinator=f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
+    ), bind
+
+
+def _let_in(place: ProcessInfo, host: str, port: int, seconds: float) -> tuple[str, int]:
+    bind = bind_host(host)
+    try:
+        server = listen(bind, port)
+    except OSError as error:
+        raise ConfigError(
+            [
+                f"--coordinator: process 0 can't have port {port} of {socket.gethostname()} "
+                f"({error.strerror}); give another one to all processes"
+            ]
+        ) from error
+    door = Rendezvous(server, place.size)
+    try:
+        door.wait(seconds)
+        inside = free_port(bind)
+        door.open(inside)
+    finally:
+        door.close()
+    return bind, inside
+
+
+def _not_met(place: ProcessInfo, missing: str, seconds: float) -> str:
+    where = f"at {place.coordinator} (--coordinator)"
+    if place.number and missing == NOTHING:
+        return (
+            f"nothing answers {where} in {seconds:g} s (parallel.join_seconds): is process 0 "
+            "running on that host, and does the network let this host reach the port?"
+        )
+    if place.number and missing == ANOTHER:
+        return (
+            f"another program than process 0 of a run answers {where}: give another port to all "
+            "processes"
+        )
+    who = "" if place.number else f"; missing: {missing}"
+    return (
+        f"not all of the {place.size} processes came {where} in {seconds:g} s "
+        f"(parallel.join_seconds){who}: start all of them, each with its own --process-id from 0 "
+        f"to {place.size - 1}, and look whether one has ended with an error"
+    )
+
+
+def _connect(
+    place: ProcessInfo,
+    given: ProcessInfo,
+    bind: str,
+    ends: float,
+    seconds: float,
+    lost_after: float,
+) -> None:
+    """Have JAX connect the processes, which are all there now."""
+    problem: list[BaseException] = []
+    _, port = check_address(place.coordinator)
+
+    def connect() -> None:
+        try:
+            jax.distributed.initialize(
+                place.coordinator,
+                place.size,
+                place.number,
+                local_device_ids=place.devices,
+                cluster_detection_method="deactivate",
+                # Its own end of the wait is an abort of the process.
+                initialization_timeout=int(seconds) + 3600,
+                heartbeat_timeout_seconds=int(lost_after) + JAX_PATIENCE,
+                shutdown_timeout_seconds=60,
+                coordinator_bind_address=grpc_address(bind, port),
+            )
+        except Exception as error:  # noqa: BLE001 - raised by the caller's thread
+            problem.append(error)
+
+    thread = threading.Thread(target=connect, name=THREAD, daemon=True)
+    thread.start()
+    thread.join(max(CONNECT_SECONDS, ends - time.monotonic()))
+    if not thread.is_alive() and not problem:
+        return
+    if problem:
+        where = f"at {given.coordinator} (--coordinator)"
+        lines = f"the processes can't meet {where}: {str(problem[0]).splitlines()[0]}"
+    else:
+        lines = _not_met(given, "?", seconds)
+    _leave(ConfigError.exit_code)
+    raise ConfigError([lines])
+
+
+def _answers(address: str) -> bool:
+    try:
+        with socket.create_connection(check_address(address), timeout=3.0):
+            return True
+    except OSError:
+        return False
+
+
+def _leave(code: int | None) -> None:
+    """End the connection; with an exit code, have the process end without that."""
+    if code is None:
+        jax.distributed.shutdown()
+    else:
+        # Before JAX's own attempt to shut down, which would wait for processes that are gone.
+        atexit.register(_exit, code)
+
+
+def _exit(code: int) -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _say(failure: ChompError) -> None:
+    who = "" if failure.process is None else f"process {failure.process}: "
+    for line in str(failure).split("\n"):
+        print(f"error: {who}{line}", file=sys.stderr)
+
+
+def _outlive_the_coordinator(place: ProcessInfo, end: Callable[[ChompError], None]) -> None:
+    """End with a clear error where JAX aborts the process since process 0 is gone.
+
+    JAX's client has no other way to be told: its callback can't be one of Python (jaxlib 0.10).
+    """
+    if place.number == 0:
+        return
+    libc: Any = ctypes.CDLL(None)
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+
+    first = threading.Lock()
+
+    def aborted(number: int) -> None:
+        if not first.acquire(blocking=False):
+            time.sleep(10 * DYING)  # several of its threads may abort
+        ends = time.monotonic() + DYING
+        while time.monotonic() < ends:
+            if not _answers(place.coordinator):
+                name = f"process 0 ({place.coordinator})"
+                end(LostError(lost_message(name, "the connection broke")))
+            time.sleep(0.1)
+        libc.signal(signal.SIGABRT, None)  # the abort, of another cause, goes on
+
+    _kept.append(kind(aborted))
+    libc.signal(signal.SIGABRT, ctypes.cast(_kept[-1], ctypes.c_void_p))
+
+
+_kept: list[Any] = []
+"""Callbacks that C code holds."""

@@ -1,0 +1,123 @@
+"""Heartbeat, record and watchdog of one start, opened and closed together."""
+
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from chomp.errors import ChompError
+from chomp.run.goodput import Goodput, measure
+from chomp.run.heartbeat import Heartbeat, Phase
+from chomp.run.record import EventKind, with_beat
+from chomp.run.recorder import Compare, RunRecorder
+from chomp.run.watchdog import Stall, Watchdog
+
+
+class RunMonitor:
+    """Records a start from `begin` to the end of the `with` block, an error that ends it included.
+
+    A start that is refused before `begin` leaves no trace; the watchdog looks at it already.
+
+    Attributes:
+        heartbeat: to be told of phases and steps.
+        lineage: to be told of events.
+    """
+
+    def __init__(
+        self,
+        *,
+        record: Path,
+        heartbeat: Path,
+        log_file: Path | None,
+        watchdog_seconds: float,
+        started: float,
+        tell: Callable[[str], None],
+        keep: bool = True,
+    ):
+        """Read what earlier starts left.
+
+        Args:
+            record: path of `run.json`.
+            heartbeat: path of the heartbeat.
+            log_file: gets the stacks of a stall.
+            watchdog_seconds: that make a stall; 0: none.
+            started: `time.perf_counter()` when the command began.
+            tell: takes lines for the user.
+            keep: write the files; else another process does, and they are only read.
+        """
+        self.lineage = RunRecorder(record, heartbeat, tell, keep=keep)
+        self._keep = keep
+        self.heartbeat = Heartbeat(None, started=started)
+        self._path, self._started, self._tell = heartbeat, started, tell
+        self._watchdog = Watchdog(
+            self.heartbeat, seconds=watchdog_seconds, log_file=log_file, tell=tell, note=self._stall
+        )
+        self._how = "ended"
+        self._begun = False
+
+    def begin(self, *, versions: dict[str, str], config: dict[str, Any], compare: Compare) -> None:
+        """Begin the start in the record, see `RunRecorder.start`, and keep the heartbeat's file."""
+        time_began = time.time() - (time.perf_counter() - self._started)
+        self.lineage.start(time=time_began, versions=versions, config=config, compare=compare)
+        if self._keep:
+            self.heartbeat.keep_in(self._path, self.lineage.number)
+        self._begun = True
+        if problem := self.heartbeat.problem:
+            self._tell(f"warning: {problem}; if the run is killed, it can't tell where")
+
+    def resumed(self, step: int, fallbacks: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Record the checkpoint that the start goes on from, as `RunRecorder.resumed` does."""
+        self.lineage.resumed(step, fallbacks)
+        self.heartbeat.finished(step)
+
+    def end(self, how: str) -> None:
+        """Say how the start ends (`finished`, `stopped`, ...); recorded at the end of the block."""
+        self._how = how
+        self.heartbeat.enter(Phase.CLOSING)
+
+    def stopped(self, stop: signal.Signals | None) -> None:
+        """Say that this signal ends the start."""
+        if stop and self._begun:
+            self.lineage.event(EventKind.STOP, signal=stop.name)
+        self.end("stopped")
+
+    def lost(self, failure: ChompError) -> None:
+        """Record the error that ends the process without the end of the block; in any thread."""
+        if self._begun:
+            reason = f"{type(failure).__name__}: {failure}"
+            self.lineage.end("failed", self.heartbeat.now(), error=reason)
+
+    def goodput(self) -> Goodput:
+        """Return what the time of the whole run so far went into."""
+        *before, current = self.lineage.record.starts
+        current = with_beat(current, self.heartbeat.now(), running=True)
+        return measure([*before, current], time.time())
+
+    def __enter__(self) -> "RunMonitor":
+        self._watchdog.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._watchdog.close()
+        if not self._begun:
+            return
+        how, reason = self._how, None
+        if kind is not None:
+            how = "failed" if issubclass(kind, ChompError) else "crashed"
+            reason = f"{kind.__name__}: {error}"
+        self.lineage.end(how, self.heartbeat.now(), error=reason)
+        self.heartbeat.close()
+
+    def _stall(self, stall: Stall) -> None:
+        if not self._begun:
+            return
+        kind = EventKind.WENT_ON if stall.over else EventKind.STALL
+        seconds = round(stall.seconds, 1)
+        self.lineage.event(kind, phase=stall.what, step=stall.step, seconds=seconds)

@@ -1,0 +1,87 @@
+import pytest
+
+from chomp.checkpoint.compatibility import ConfigChange, changes, check_compatible
+from chomp.errors import ResumeError
+
+OLD = {
+    "model": {"model_dim": 64, "dropout": 0.0},
+    "data": {"files": ["texts/*.txt"], "max_retries": 3, "tokenizer": {"kind": "byte"}},
+    "train": {"steps": 10, "batch_size": 2, "log_every": 5, "eval_every": 5},
+    "optim": {"lr": 1e-3, "muon": {"momentum": 0.9}},
+    "logging": {"level": "INFO"},
+}
+
+
+def with_value(key: str, value: object) -> dict:
+    section, _, name = key.partition(".")
+    if "." in name:
+        group, _, name = name.partition(".")
+        return {**OLD, section: {**OLD[section], group: {**OLD[section][group], name: value}}}
+    return {**OLD, section: {**OLD[section], name: value}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.model_dim", 128),
+        ("data.files", ["other/*.txt"]),
+        ("data.tokenizer.kind", "hf"),
+        ("train.batch_size", 4),
+        ("train.eval_every", 0),  # which documents are held out
+        ("optim.lr", 2e-3),
+        ("optim.muon.momentum", 0.95),
+    ],
+)
+def test_what_makes_another_run_is_refused_with_old_and_new_value(key: str, value: object):
+    with pytest.raises(ResumeError) as caught:
+        check_compatible(OLD, with_value(key, value), [])
+    [change] = changes(OLD, with_value(key, value))
+    assert change.key == key
+    assert f"{key}: was {change.old!r}, now {value!r}" in str(caught.value)
+    assert f"--allow-change {key}" in str(caught.value)
+    assert check_compatible(OLD, with_value(key, value), [key]) == [change]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.steps", 20),
+        ("train.log_every", 1),
+        ("train.eval_every", 7),
+        ("data.max_retries", 9),
+        ("logging.level", "DEBUG"),
+    ],
+)
+def test_other_changes_are_reported_only(key: str, value: object):
+    [change] = check_compatible(OLD, with_value(key, value), [])
+    assert change == ConfigChange(key, changes(OLD, with_value(key, value))[0].old, value)
+
+
+def test_nothing_has_changed():
+    assert check_compatible(OLD, OLD, []) == []
+
+
+def test_another_spelling_of_a_path_is_no_change():
+    assert check_compatible(OLD, with_value("data.files", ["./texts//*.txt"]), []) == []
+
+
+def test_all_refused_values_are_listed_at_once():
+    new = {**with_value("model.model_dim", 1), "optim": {"lr": 5, "muon": {"momentum": 0.9}}}
+    with pytest.raises(ResumeError) as caught:
+        check_compatible(OLD, new, [])
+    assert "model.model_dim" in str(caught.value)
+    assert "optim.lr" in str(caught.value)
+
+
+def test_a_section_is_allowed_whole_but_a_name_is_no_prefix():
+    new = with_value("optim.muon.momentum", 0.5)
+    assert check_compatible(OLD, new, ["optim"])
+    assert check_compatible(OLD, new, ["optim.muon"])
+    with pytest.raises(ResumeError):
+        check_compatible(OLD, new, ["optim.mu"])
+
+
+def test_a_value_that_is_new_or_gone_is_a_change():
+    gone = {**OLD, "model": {"model_dim": 64}}
+    assert changes(OLD, gone) == [ConfigChange("model.dropout", 0.0, None)]
+    assert changes(gone, OLD) == [ConfigChange("model.dropout", None, 0.0)]
