@@ -31,7 +31,7 @@ from chomp.run.run_folder import RunFolder  # noqa: E402
 from chomp.system.garbage_collection import deferred_collection  # noqa: E402
 from chomp.trainer import launch, trainer  # noqa: E402
 from chomp.trainer.components import Components  # noqa: E402
-from chomp.trainer.programs import CompiledStep, compile_step  # noqa: E402
+from chomp.trainer.program import CompiledStep, compile_step  # noqa: E402
 from chomp.types import Batch  # noqa: E402
 
 
@@ -63,7 +63,7 @@ class Both:
     def bare(self) -> None:
         """Take the same steps."""
         assert self._setup and self._compiled
-        step, state = self._compiled.step, jax.block_until_ready(self._setup.learner.init())
+        step, state = self._compiled.step, jax.block_until_ready(self._setup.program.init())
         start = time.perf_counter()
         for batch in self.batches:
             state, _ = step(state, batch)

@@ -34,8 +34,8 @@ import numpy as np  # noqa: E402
 
 from chomp.config import Config, ModelConfig, config_from_mapping, load_config  # noqa: E402
 from chomp.models import build_model  # noqa: E402
-from chomp.trainer.components import build_components, build_program  # noqa: E402
-from chomp.trainer.programs import lower_step  # noqa: E402
+from chomp.trainer.components import build_components  # noqa: E402
+from chomp.trainer.program import build_program, lower_step  # noqa: E402
 from chomp.types import IGNORE_LABEL, Batch  # noqa: E402
 
 SWITCHES = ("swiglu", "rescale_nffn", "scale_emb", "share_emb", "norm_affine", "use_checkpoint")
@@ -205,10 +205,10 @@ def final_losses(
     found = []
     for seed in range(seeds):
         train = config.train.model_copy(update={"seed": seed})
-        learner = build_program(config.model_copy(update={"train": train}), "gpu")
-        state, losses = learner.init(), []
+        train_program = build_program(config.model_copy(update={"train": train}), "gpu")
+        state, losses = train_program.init(), []
         for batch in batches:
-            state, metrics = program(state, learner.placement.place_batch(batch))
+            state, metrics = program(state, train_program.sharding.put_batch(batch))
             losses.append(float(metrics.loss))
         found.append(float(np.mean(losses[-LAST:])))
         print(f"{'fast' if fast else 'library'} seed {seed}: {found[-1]:.4f}", file=sys.stderr)

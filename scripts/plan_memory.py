@@ -71,22 +71,23 @@ def measure_case(config_path: str, devices: int, overrides: list[str]) -> tuple[
     use_virtual_devices(devices)
     config, _ = open_tokenizer(load_config(Path(config_path), overrides), None)
     train = config.train
-    learner, program = compile_planned(config, train.batch_size)
+    train_program, program = compile_planned(config, train.batch_size)
     predicted = (
-        memory_of(config, train.batch_size, learner, program.memory_analysis()).total * devices
+        memory_of(config, train.batch_size, train_program, program.memory_analysis()).total
+        * devices
     )
-    learner.prepare()
+    train_program.prepare()
     rng = np.random.default_rng(0)
     shape = (train.grad_accum, train.batch_size, train.seq_len)
     ids = rng.integers(3, config.model.vocab_size, shape, np.int32)
     batch = Batch(ids, ids, 1 + np.arange(shape[2], dtype=np.int32) // 256 + 0 * ids, ids > 0)
-    state, _ = program(learner.init(), learner.placement.place_batch(batch))
+    state, _ = program(train_program.init(), train_program.sharding.put_batch(batch))
     jax.block_until_ready(state)
     del state
     trim()
     base = status("VmRSS")
-    state = learner.init()
-    placed = learner.placement.place_batch(batch)
+    state = train_program.init()
+    placed = train_program.sharding.put_batch(batch)
     for _ in range(2):
         jax.block_until_ready(state)
         trim()

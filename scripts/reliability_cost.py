@@ -39,12 +39,12 @@ class Bench:
 
     def __init__(self, config_path: Path, overrides: Sequence[str]):
         from chomp.trainer.components import build_components
-        from chomp.trainer.programs import compile_step
+        from chomp.trainer.program import compile_step
         from chomp.types import Progress
 
         self.setup = build_components(load_config(config_path, overrides), None)
         self.compiled = compile_step(self.setup).step
-        self.state = self.setup.learner.init()
+        self.state = self.setup.program.init()
         self.progress = Progress()
         self.setup.data.train.start()
 
@@ -90,7 +90,7 @@ class Timed:
 def unchecked_step(bench: Bench) -> Any:
     """Compile the step without the choice between old and new values."""
     from chomp.trainer import step
-    from chomp.trainer.programs import compile_step
+    from chomp.trainer.program import compile_step
 
     choose, step._where = step._where, lambda condition, new, old: new
     try:

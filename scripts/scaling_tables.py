@@ -44,12 +44,12 @@ def main() -> int:
     for optimizer, (fsdp, gather) in product(OPTIMIZERS, MESHES):
         mesh = (f"parallel.fsdp={fsdp}", f"parallel.gather={gather}", "parallel.data=-1")
         config = load_config(args.config, [*args.override, f"optim.name={optimizer}", *mesh])
-        learner, sizes = measure(config, config.train.batch_size)
+        program, sizes = measure(config, config.train.batch_size)
         memory = sizes.memory
         names = f"| {optimizer} | {DEVICES // fsdp} x {fsdp} | {gather} "
         if gather == "step":
             whole = [sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-                     for tree in (learner.shapes.params, learner.shapes.opt_state)]  # fmt: skip
+                     for tree in (program.shapes.params, program.shapes.opt_state)]  # fmt: skip
             pieces = (memory.parameters, memory.optimizer)
             off = [part * fsdp / all_ - 1 for part, all_ in zip(pieces, whole, strict=True)]
             good &= max(map(abs, off)) < ROUNDING
@@ -58,7 +58,7 @@ def main() -> int:
                 f"{memory.optimizer / MB:.1f} | {off[1]:+.2%} |"
             )
         total = sum(one.times * one.sent for one in sizes.collectives)
-        least = least_bytes(config, learner)
+        least = least_bytes(config, program)
         good &= total <= SLACK * least
         sent.append(
             f"{names}| {kinds(sizes)} | {total / MB:.1f} | {least / MB:.1f} | {total / least:.3f} |"
@@ -71,7 +71,7 @@ def main() -> int:
     return int(not good)
 
 
-def least_bytes(config: Config, learner: TrainProgram) -> float:
+def least_bytes(config: Config, program: TrainProgram) -> float:
     """Return the bytes that a device has to send in a step, with rings.
 
     Over `fsdp` parameters are fetched once, in the dtype that the model casts them to, and the
@@ -83,13 +83,13 @@ def least_bytes(config: Config, learner: TrainProgram) -> float:
         config: with the mesh.
         learner: with the parameters' shapes.
     """
-    params, mesh = learner.shapes.params, learner.placement.mesh.shape
+    params, mesh = program.shapes.params, program.sharding.mesh.shape
     data, fsdp = mesh["data"], mesh["fsdp"]
     reduced = np.dtype(config.parallel.reduce_dtype).itemsize
     by_layer = config.parallel.gather == "layer"
     passed = summed = exchanged = 0.0
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    casts, groups = jax.tree.leaves(learner.model.cast_dtypes(params)), learner.groups
+    casts, groups = jax.tree.leaves(program.model.cast_dtypes(params)), program.groups
     for (path, leaf), cast, group in zip(leaves, casts, jax.tree.leaves(groups), strict=True):
         fetched = min(leaf.dtype.itemsize, np.dtype(cast).itemsize)
         times = 1 + (by_layer and ".layers" in jax.tree_util.keystr(path))

@@ -67,6 +67,16 @@ def test_a_prompt_is_all_of_a_short_document(length: int):
     assert choose_prompt(ids, 10, np.random.default_rng(0)) == ids
 
 
+class Texts:
+    """A stream of them."""
+
+    def __init__(self, texts: list[str]):
+        self._texts = iter(texts)
+
+    def next_document(self) -> str:
+        return next(self._texts)
+
+
 def test_a_sample_continues_a_part_of_the_next_document(
     params: Any, texts: list[str], make_config: Callable[..., Any]
 ):
@@ -76,9 +86,8 @@ def test_a_sample_continues_a_part_of_the_next_document(
     reports: list[dict[str, Any]] = []
 
     def make(seed: int) -> SampleMaker:
-        documents = iter(texts)
         return SampleMaker(
-            next_document=lambda: next(documents),
+            documents=Texts(texts),
             tokenizer=tokenizer,
             prompt_limit=4,
             sampling=SAMPLING,

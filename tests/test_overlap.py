@@ -11,14 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import chomp.trainer.trainer
 from chomp.config.parallel import ParallelConfig
 from chomp.distributed import MeshSharding, make_mesh
 from chomp.errors import DataError
 from chomp.models.megalodon.model import Megalodon
-from chomp.trainer import Callback, StepInfo, StepTimer, run_loop
-from chomp.trainer.components import Components, build_components, place
-from chomp.trainer.programs import compile_loss, compile_step
+from chomp.system.signals import Signals
+from chomp.trainer.callbacks.base import Callback, PendingWork, StepInfo
+from chomp.trainer.callbacks.runner import CallbackRunner
+from chomp.trainer.components import Components, build_components, put_checked
+from chomp.trainer.control import LocalControl
+from chomp.trainer.loop import TrainLoop
+from chomp.trainer.program import compile_step
+from chomp.trainer.requests import Requests
+from chomp.trainer.step_timer import StepTimer
 from chomp.types import Batch, BatchStats, LoadedBatch, Progress, StepMetrics, TrainState
 
 LOG_EVERY = 5
@@ -42,7 +47,7 @@ class Endless:
     def __init__(self):
         ids = np.zeros((1, 1, 4), np.int32)
         self._drawn = LoadedBatch(
-            place(Batch(ids, ids, ids, ids == 0), vocab=1, placement=one_device(1)),
+            put_checked(Batch(ids, ids, ids, ids == 0), vocab=1, sharding=one_device(1)),
             BatchStats(2, 4, 1, 0, 0, 0, (0,), 0),
         )
 
@@ -53,6 +58,13 @@ class Endless:
         return self._drawn
 
 
+class NoLog:
+    """No rows: each would wait for its step."""
+
+    def after_step(self, info: StepInfo) -> None:
+        pass
+
+
 def test_steps_are_dispatched_ahead():
     @jax.jit
     def slow(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
@@ -60,18 +72,16 @@ def test_steps_are_dispatched_ahead():
         state = dataclasses.replace(state, params=value, step=state.step + 1)
         return state, StepMetrics(value[0, 0], value[0, 0], state.step, state.rejected)
 
-    computing = []
-    zero = jnp.zeros((), jnp.int32)
-    run_loop(
-        slow,
-        TrainState(jnp.ones((512, 512)), (), zero, zero, jnp.zeros(2)),
-        Progress(),
-        Endless(),
-        [Callback("look", lambda moment: computing.append(not moment.metrics.loss.is_ready()), 1)],
-        steps=9,
-        should_stop=lambda: False,
-        stopwatch=StepTimer(),
-    )
+    class Look(Callback):
+        def __call__(self, info: StepInfo) -> None:
+            computing.append(not info.metrics.loss.is_ready())
+
+    computing: list[bool] = []
+    zero, signals = jnp.zeros((), jnp.int32), Signals()
+    control, timer = LocalControl(Endless(), Requests(signals)), StepTimer()
+    callbacks = CallbackRunner([Look()], NoLog(), [], steps=9, pending=PendingWork())
+    state = TrainState(jnp.ones((512, 512)), (), zero, zero, jnp.zeros(2))
+    TrainLoop(slow, control, callbacks, timer, steps=9).run(state, Progress())
     # Not all: this thread may have been kept waiting for a core.
     assert sum(computing) >= 5
 
@@ -84,33 +94,31 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     value, thread = ArrayImpl._value, threading.get_ident()
 
-    def watched(step, state, progress, stream, actions, **keys):
-        now = progress.step
+    now = 0
 
-        def read(array: Any) -> Any:
-            if threading.get_ident() == thread:
-                found.append(now)
-            return value.fget(array)
+    def read(array: Any) -> Any:
+        if threading.get_ident() == thread:
+            found.append(now)
+        return value.fget(array)
 
-        def guarded(action: Callback) -> Callback:
-            def run(moment: StepInfo) -> None:
-                nonlocal now
-                now = moment.progress.step
-                with jax.transfer_guard("disallow" if now % LOG_EVERY else "allow"):
-                    action.run(moment)
+    class Guarded(CallbackRunner):
+        def after_step(self, info: StepInfo) -> None:
+            nonlocal now
+            now = info.progress.step
+            with jax.transfer_guard("disallow" if now % LOG_EVERY else "allow"):
+                super().after_step(info)
 
-            return dataclasses.replace(action, run=run)
+    class Watched(TrainLoop):
+        def run(self, state: TrainState, progress: Progress) -> Any:
+            monkeypatch.setattr(ArrayImpl, "_value", property(read))
+            try:
+                with jax.transfer_guard("disallow"):
+                    return super().run(state, progress)
+            finally:
+                monkeypatch.setattr(ArrayImpl, "_value", value)
 
-        monkeypatch.setattr(ArrayImpl, "_value", property(read))
-        try:
-            with jax.transfer_guard("disallow"):
-                return run_loop(
-                    step, state, progress, stream, [guarded(a) for a in actions], **keys
-                )
-        finally:
-            monkeypatch.setattr(ArrayImpl, "_value", value)
-
-    monkeypatch.setattr(chomp.trainer.trainer, "run_loop", watched)
+    monkeypatch.setattr("chomp.trainer.callbacks.build.CallbackRunner", Guarded)
+    monkeypatch.setattr("chomp.trainer.trainer.TrainLoop", Watched)
     return found
 
 
@@ -124,8 +132,8 @@ def test_a_run_moves_no_value_between_rows(chomp, config_file, tmp_path, reads):
 
 
 def test_the_step_takes_the_place_of_its_state_and_calls_nobody(setup: Components):
-    compiled = compile_step(setup)
-    state, drawn = setup.learner.init(), next(setup.data.train)
+    compiled = compile_step(setup.program, setup.config.train)
+    state, drawn = setup.program.init(), next(setup.data.train)
     assert isinstance(drawn.batch.input_ids, jax.Array)
     after, _ = compiled.step(state, drawn.batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -140,11 +148,11 @@ def test_evaluation_is_compiled_once(setup: Components, monkeypatch: pytest.Monk
     traced = []
     summed = Megalodon.loss
     monkeypatch.setattr(Megalodon, "loss", lambda *args: traced.append(1) or summed(*args))
-    loss, params = compile_loss(setup), setup.learner.init().params
+    params = setup.program.init().params
     batches = list(setup.data.evaluation.batches())
     assert len(batches) > 1
     for batch in [*batches, *batches]:
-        loss(params, batch)
+        setup.program.summed_loss(params, batch)
     assert len(traced) == 1
 
 
@@ -153,7 +161,7 @@ def test_a_token_outside_the_vocabulary_is_refused(token: int):
     ids = np.zeros((1, 2, 3), np.int32)
     ids[0, 1, 2] = token
     with pytest.raises(DataError, match=f"token {token}, .* from 0 to 255"):
-        place(Batch(ids, ids, ids, ids == 0), vocab=256, placement=one_device(2))
+        put_checked(Batch(ids, ids, ids, ids == 0), vocab=256, sharding=one_device(2))
 
 
 def test_the_collector_leaves_alone_what_the_start_has_made(

@@ -42,7 +42,7 @@ class Coordinator:
         """Whether this process has console, files and decisions."""
         return self.index == 0
 
-    def exchange(
+    def gather_and_decide(
         self, name: str, part: Any, decide: Callable[[list[Any]], Any] = list, channel: str = "main"
     ) -> Any:
         """Return what the leader decides on the parts of all processes, the same to each of them.
@@ -58,13 +58,13 @@ class Coordinator:
         """
         return decide([part])
 
-    def from_leader(self, name: str, work: Callable[[], T], channel: str = "main") -> T:
-        """Return what `work`, done by the leader alone, returns: a JSON value.
+    def on_leader(self, name: str, work: Callable[..., T], *args: Any) -> T:
+        """Return what `work(*args)`, done by the leader alone, returns: a JSON value.
 
         Raises:
             ChompError, Interrupted: in all processes what `work` raised.
         """
-        return work()
+        return work(*args)
 
     def interruptible(
         self, name: str, guard: Callable[[Callable[[], T]], T], work: Callable[[], T]
@@ -96,7 +96,7 @@ class Coordinator:
         """
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def translate_peer_failures(self) -> Iterator[None]:
         """Have what the loss of a process leads to inside raised as that loss.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -81,13 +81,21 @@ def _until_end(ids: list[int], eos_id: int | None) -> list[int]:
     return ids[: ids.index(eos_id)] if eos_id in ids else ids
 
 
+class Documents(Protocol):
+    """A stream of texts."""
+
+    def next_document(self) -> str:
+        """Return the next document's text."""
+        ...
+
+
 class SampleMaker:
     """Continues a part of the next document and reports it."""
 
     def __init__(
         self,
         *,
-        next_document: Any,
+        documents: Documents,
         tokenizer: Any,
         prompt_limit: int,
         sampling: Sampling,
@@ -96,19 +104,19 @@ class SampleMaker:
         """Prepare to sample.
 
         Args:
-            next_document: returns the text of the next document of the sample stream.
+            documents: the sample stream.
             tokenizer: has `encode_prompt` and `decode`.
             prompt_limit: tokens of a prompt at most.
             sampling: how to choose tokens.
             seed: of the choice of prompts and tokens; each step has its own keys below it.
         """
-        self._next_document, self._tokenizer = next_document, tokenizer
+        self._documents, self._tokenizer = documents, tokenizer
         self._prompt_limit, self._sampling = prompt_limit, sampling
         self._seed = seed
 
     def __call__(self, params: MegalodonForCausalLM, step: int) -> dict[str, Any]:
         """Return a sample's record; the same document, step and seed give the same text."""
-        ids = self._tokenizer.encode_prompt(self._next_document())
+        ids = self._tokenizer.encode_prompt(self._documents.next_document())
         prompt = choose_prompt(ids, self._prompt_limit, np.random.default_rng([self._seed, step]))
         key = jax.random.fold_in(jax.random.PRNGKey(self._seed), step)
         continuation = generate_ids(params, prompt, self._sampling, key)

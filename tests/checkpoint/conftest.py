@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from chomp.checkpoint.checkpointer import Checkpointer
-from chomp.trainer.components import build_program
+from chomp.trainer.program import build_program
 from chomp.types import Progress, TrainState
 
 META = {"config": {"train": {"steps": 9}}, "versions": {"jax": "1"}}

@@ -25,9 +25,9 @@ def begin(folder: Path, config: dict[str, Any] | None = None) -> tuple[RunRecord
     config = config or {"train": {"steps": 100}}
     (folder / "config_original.yaml").write_text("train: {steps: 100}\n")
     (folder / "config_resolved.json").write_text(json.dumps(config))
-    lineage = RunRecorder(folder / "run.json", folder / "heartbeat", pytest.fail)
-    lineage.start(time=time.time() - 60, versions={}, config=config, compare=changes)
-    return lineage, Heartbeat(folder / "heartbeat", start=lineage.number)
+    recorder = RunRecorder(folder / "run.json", folder / "heartbeat", pytest.fail)
+    recorder.start(time=time.time() - 60, versions={}, config=config, compare=changes)
+    return recorder, Heartbeat(folder / "heartbeat", start=recorder.number)
 
 
 def row(step: int, **values: Any) -> str:
@@ -132,9 +132,9 @@ def test_odd_values_are_no_crash(folder: Path, value: Any):
 
 
 def test_a_running_process(folder: Path):
-    lineage, heartbeat = begin(folder)
-    lineage.resumed(40, [{"step": 45, "reason": "a file is missing"}])
-    lineage.event(EventKind.SAVE, step=48)
+    recorder, heartbeat = begin(folder)
+    recorder.resumed(40, [{"step": 45, "reason": "a file is missing"}])
+    recorder.event(EventKind.SAVE, step=48)
     heartbeat.enter(Phase.TRAINING, 51)
     heartbeat.finished(50)
     (folder / "metrics.jsonl").write_text(
@@ -170,15 +170,15 @@ def test_a_process_that_only_inherited_the_number_is_not_the_run(folder: Path):
     """The heartbeat of a killed process, whose number this test's process has now."""
     import psutil
 
-    lineage, heartbeat = begin(folder)
+    recorder, heartbeat = begin(folder)
     heartbeat._alive = psutil.Process().create_time() - 100
     heartbeat._write()
     assert not read_status(folder).running
     heartbeat.now()
     assert read_status(folder).running
     # On another host only the signs of life count.
-    lineage.record.starts[0].host = "elsewhere"
-    lineage.event(EventKind.STOP)
+    recorder.record.starts[0].host = "elsewhere"
+    recorder.event(EventKind.STOP)
     assert read_status(folder).running
     heartbeat._alive = time.time() - 60
     heartbeat._write()

@@ -66,7 +66,7 @@ def corpus(tmp_path, write_lines, paragraphs) -> Callable[[str], dict]:
 
 
 @pytest.fixture
-def cohort(opened) -> Callable[..., list[Data]]:
+def coordinator(opened) -> Callable[..., list[Data]]:
     """Open the data of each of some processes."""
 
     def open_(processes: int, **keys) -> list[Data]:
@@ -113,7 +113,7 @@ def tokens_of(drawn: Sequence[LoadedBatch]) -> list[int]:
 )
 @BOTH
 def test_any_number_of_processes_draws_the_same_and_goes_on_with_anothers_state(
-    cohort, corpus, assert_same, kind, packing_mode, lanes
+    coordinator, corpus, assert_same, kind, packing_mode, lanes
 ):
     keys = {
         **corpus(kind),
@@ -125,7 +125,7 @@ def test_any_number_of_processes_draws_the_same_and_goes_on_with_anothers_state(
         "evaluate": True,
         "of_lanes": lanes,
     }
-    [alone] = cohort(1, **keys)
+    [alone] = coordinator(1, **keys)
     expected = list(itertools.islice(alone.train, 5))
     middle = json.loads(json.dumps(alone.get_state()))
     more = 10 if kind == "library" else 70
@@ -133,10 +133,10 @@ def test_any_number_of_processes_draws_the_same_and_goes_on_with_anothers_state(
     assert lanes_of(middle) == lanes
     if kind != "library":
         assert max(drawn.stats.epoch for drawn in expected) > 0
-    [one], two, four = (cohort(count, **keys) for count in (1, 2, 4))
+    [one], two, four = (coordinator(count, **keys) for count in (1, 2, 4))
     for before, after in (([one], two), (two, four), (four, [one])):
         for data in before:
-            data.set_state(cohort(1, **keys)[0].get_state())
+            data.set_state(coordinator(1, **keys)[0].get_state())
         assert_same(take(before, 5), [d._replace(rows=()) for d in expected[:5]])
         assert whole_state(before) == middle
         for data in after:
@@ -158,7 +158,7 @@ def test_any_number_of_processes_draws_the_same_and_goes_on_with_anothers_state(
 @BOTH
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_one_epoch_holds_every_token_once_whichever_lane_ends_first(
-    cohort, corpus, paragraphs, kind, packing_mode, processes
+    coordinator, corpus, paragraphs, kind, packing_mode, processes
 ):
     """Also a process whose lanes have all ended goes on, with padding, while others have rows."""
     keys = {**corpus(kind), "packing_mode": packing_mode, "repeat": False}
@@ -167,7 +167,7 @@ def test_one_epoch_holds_every_token_once_whichever_lane_ends_first(
         with open(keys["files"][2], "a") as file:  # that lane is the last
             file.writelines(json.dumps({"text": text}) + "\n" for text in paragraphs[200:300])
     keys |= {"on_error": "skip", "evaluate": kind == "tokens", "max_eval_samples": 10}
-    several = cohort(processes, **keys)
+    several = coordinator(processes, **keys)
     drawn = take(several, 500)
     assert draw(several) is None
     texts = Counter("".join(paragraphs[: 300 if kind == "files" else 200]).encode())
@@ -185,7 +185,7 @@ def test_one_epoch_holds_every_token_once_whichever_lane_ends_first(
     ended = [not d.batch.attention_mask[:, row].any() for d in drawn for row in range(BATCH)]
     assert any(ended) or kind != "files"
     state = whole_state(several)
-    again = cohort(4, **keys)
+    again = coordinator(4, **keys)
     for data in again:
         data.set_state(state)
     assert draw(again) is None
@@ -213,11 +213,11 @@ def test_neighbours_in_a_file_go_different_ways_in_their_lanes(opened, corpus):
 
 
 @pytest.mark.parametrize("kind", ["files", "one file", "tokens"])
-def test_held_out_documents_are_in_no_lane(cohort, opened, corpus, kind):
+def test_held_out_documents_are_in_no_lane(coordinator, opened, corpus, kind):
     """The same as those of one lane."""
     keys = {**corpus(kind), "max_eval_samples": 10, "evaluate": True, "on_error": "skip"}
     held = opened(SHAPE, **keys).evaluation
-    several = cohort(4, of_lanes=4, repeat=False, **keys)
+    several = coordinator(4, of_lanes=4, repeat=False, **keys)
     assert [d.key for d in several[1].evaluation._encoded] == [d.key for d in held._encoded]
     seen = {key for d in take(several, 500) for key in d.stats.keys}
     if kind != "tokens":
@@ -269,7 +269,7 @@ def test_a_process_reads_no_prepared_token_of_others(
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 def test_a_file_that_breaks_off_is_one_fault_and_stops_every_lane(
-    cohort, write_lines, library_texts, on_error
+    coordinator, write_lines, library_texts, on_error
 ):
     path = write_lines("a.jsonl", *({"text": text} for text in library_texts))
     broken = path.with_suffix(".jsonl.gz")
@@ -278,7 +278,7 @@ def test_a_file_that_breaks_off_is_one_fault_and_stops_every_lane(
     good = write_lines("b.jsonl", *({"text": text} for text in library_texts[:8]))
     keys = {"backend": "files", "files": [str(broken), str(good)], "shuffle": False}
     keys |= {"tokenizer_config": TokenizerConfig(max_doc_tokens=50)}
-    several = cohort(4, of_lanes=4, on_error=on_error, repeat=False, **keys)
+    several = coordinator(4, of_lanes=4, on_error=on_error, repeat=False, **keys)
     if on_error == "skip":
         drawn = take(several, 500)
         assert sum(d.stats.skipped for d in drawn) == 1
@@ -289,15 +289,15 @@ def test_a_file_that_breaks_off_is_one_fault_and_stops_every_lane(
             list(data.train)
 
 
-def test_a_broken_line_is_told_once(cohort, write_lines, paragraphs):
+def test_a_broken_line_is_told_once(coordinator, write_lines, paragraphs):
     lines: list[object] = [{"text": text} for text in paragraphs[:40]]
     lines[13:13] = [b"{broken", {"text": ""}]
     path = write_lines("broken.jsonl", *lines)
     keys = {"backend": "files", "files": [str(path)], "shuffle": False}
-    several = cohort(4, of_lanes=4, on_error="skip", repeat=False, **keys)
+    several = coordinator(4, of_lanes=4, on_error="skip", repeat=False, **keys)
     assert sum(drawn.stats.skipped for drawn in take(several, 100)) == 2
     raised = []
-    for number, data in enumerate(cohort(4, of_lanes=4, repeat=False, **keys)):
+    for number, data in enumerate(coordinator(4, of_lanes=4, repeat=False, **keys)):
         try:
             list(data.train)
         except DataError:
@@ -322,18 +322,18 @@ def test_lanes_without_documents_are_refused(opened, corpus):
         opened((1, 256, 8), of_lanes=256, **prepared)
 
 
-def test_states_that_do_not_fit_together_are_refused(cohort, corpus):
+def test_states_that_do_not_fit_together_are_refused(coordinator, corpus):
     keys = {**corpus("files"), "of_lanes": 2}
-    four = cohort(4, **keys)
-    assert whole_state(four) == cohort(1, **keys)[0].get_state()
+    four = coordinator(4, **keys)
+    assert whole_state(four) == coordinator(1, **keys)[0].get_state()
     with pytest.raises(ValueError, match="lane 1"):
         whole_state(four[:2])
     next(four[0].train)
     with pytest.raises(ValueError, match="lane 0"):
         whole_state(four)
-    [other] = cohort(1, **corpus("files"), of_lanes=4)
+    [other] = coordinator(1, **corpus("files"), of_lanes=4)
     with pytest.raises(DataError, match=r"data\.lanes: the run began with 2 \(got 4\)"):
-        other.set_state(cohort(1, **keys)[0].get_state())
+        other.set_state(coordinator(1, **keys)[0].get_state())
 
 
 def test_the_number_of_lanes_at_the_first_start():

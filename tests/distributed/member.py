@@ -6,7 +6,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,12 @@ import numpy as np
 from chomp.coordinator import Coordinator
 from chomp.distributed import failure_detector
 from chomp.distributed.cluster import ProcessInfo
-from chomp.distributed.initialize import join
-from chomp.distributed.synchronized_batches import StopOrSaveRequest, SynchronizedBatches
+from chomp.distributed.initialize import connect
 from chomp.errors import ChompError, DataError
 from chomp.system.signals import Signals
-from chomp.types import Batch, BatchStats, LoadedBatch
+from chomp.trainer.requests import Requests
+from chomp.trainer.synchronized_batches import SynchronizedBatches
+from chomp.types import Batch, BatchStats, LoadedBatch, RowStats
 
 LOST_AFTER = 2.0
 failure_detector.GRACE = 1.0
@@ -28,74 +29,78 @@ def say(*values: object) -> None:
     print(*values, flush=True)
 
 
-def work(cohort: Coordinator) -> None:
+def work(coordinator: Coordinator) -> None:
     """Agree, exchange, have the leader work."""
-    cohort.agree({"train.steps": 10, "versions.jax": "1"})
+    coordinator.agree({"train.steps": 10, "versions.jax": "1"})
     for step in range(5):
-        total = cohort.exchange(f"step {step}", [step, cohort.index], decide=lambda parts: parts)
-        assert total == [[step, index] for index in range(cohort.size)], total
-    say("folder", cohort.from_leader("folder", lambda: f"made by {cohort.index}"))
+        total = coordinator.gather_and_decide(
+            f"step {step}", [step, coordinator.index], decide=lambda parts: parts
+        )
+        assert total == [[step, index] for index in range(coordinator.size)], total
+    say("folder", coordinator.on_leader("folder", lambda: f"made by {coordinator.index}"))
     seconds = []
     for _ in range(300):
         start = time.perf_counter()
-        cohort.exchange("timed", {"targets": 1000, "keys": list(range(50))}, decide=lambda p: p[0])
+        coordinator.gather_and_decide(
+            "timed", {"targets": 1000, "keys": list(range(50))}, decide=lambda p: p[0]
+        )
         seconds.append(time.perf_counter() - start)
     say("median_ms", round(1e3 * statistics.median(seconds), 3))
 
 
-def refused(cohort: Coordinator) -> None:
+def refused(coordinator: Coordinator) -> None:
     """Be refused by the leader."""
 
     def refuse() -> None:
         raise DataError("no such file")
 
-    cohort.from_leader("data", refuse)
+    coordinator.on_leader("data", refuse)
 
 
-def disagree(cohort: Coordinator) -> None:
+def disagree(coordinator: Coordinator) -> None:
     """Have a value that others haven't."""
-    cohort.agree({"train.steps": 10 + (cohort.index > 0), "model.dim": 8})
+    coordinator.agree({"train.steps": 10 + (coordinator.index > 0), "model.dim": 8})
 
 
-def out_of_step(cohort: Coordinator) -> None:
+def out_of_step(coordinator: Coordinator) -> None:
     """Be somewhere else."""
-    cohort.exchange(f"at {cohort.index}", None)
+    coordinator.gather_and_decide(f"at {coordinator.index}", None)
 
 
-def fail(cohort: Coordinator) -> None:
+def fail(coordinator: Coordinator) -> None:
     """Fail in the last process, without the others' knowing."""
-    if cohort.index == cohort.size - 1:
+    if coordinator.index == coordinator.size - 1:
         raise DataError("shard 3 is damaged")
-    cohort.exchange("never", None)
+    coordinator.gather_and_decide("never", None)
 
 
-def lead_badly(cohort: Coordinator) -> None:
+def lead_badly(coordinator: Coordinator) -> None:
     """Fail in the leader, in no common work."""
-    if cohort.is_leader:
+    if coordinator.is_leader:
         raise ValueError("a bug")
-    cohort.exchange("never", None)
+    coordinator.gather_and_decide("never", None)
 
 
-def vanish(cohort: Coordinator, number: signal.Signals, who: int) -> None:
+def vanish(coordinator: Coordinator, number: signal.Signals, who: int) -> None:
     """Be killed, or suspended, while the others wait."""
-    cohort.exchange("all are here", None)
-    if cohort.index == who:
+    coordinator.gather_and_decide("all are here", None)
+    if coordinator.index == who:
         say("gone", time.time())
         os.kill(os.getpid(), number)
-    cohort.exchange("never", None)
+    coordinator.gather_and_decide("never", None)
 
 
-def hang(cohort: Coordinator) -> None:
+def hang(coordinator: Coordinator) -> None:
     """Be killed while the main thread of the others doesn't come back to Python."""
-    cohort.exchange("all are here", None)
-    if cohort.index == 1:
+    coordinator.gather_and_decide("all are here", None)
+    if coordinator.index == 1:
         say("gone", time.time())
         os.kill(os.getpid(), signal.SIGKILL)
-    cohort.hooks.before_end = lambda failure: say("recorded", type(failure).__name__)
+    coordinator.hooks.before_end = lambda failure: say("recorded", type(failure).__name__)
     time.sleep(60)
 
 
-def collective(cohort: Coordinator) -> None:
+def collective(coordinator: Coordinator) -> None:
     """Be killed while the others are in a program of all devices."""
     import jax
     import jax.numpy as jnp
@@ -105,17 +110,17 @@ def collective(cohort: Coordinator) -> None:
 
     where = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), P("data"))
     here = jax.device_put(jnp.ones(4), jax.local_devices()[0])
-    whole = jax.make_array_from_single_device_arrays((4 * cohort.size,), where, [here])
+    whole = jax.make_array_from_single_device_arrays((4 * coordinator.size,), where, [here])
     total = jax.jit(jnp.sum, out_shardings=NamedSharding(where.mesh, P()))
     say("sum", float(total(whole)))
-    if cohort.index == 1:
+    if coordinator.index == 1:
         say("gone", time.time())
         os.kill(os.getpid(), signal.SIGKILL)
-    with cohort.explained():
+    with coordinator.translate_peer_failures():
         float(total(whole))
 
 
-class Feed:
+class Part:
     """Parts of batches with one document each; then the end, an error, or nothing ever."""
 
     def __init__(self, keys: list[int], then: Exception | None):
@@ -125,44 +130,40 @@ class Feed:
         time.sleep(0 if self.keys or self.then else seconds)
         return bool(self.keys or self.then)
 
-    def peek(self) -> list[int] | None:
+    def peek(self) -> list[RowStats] | None:
         if not self.keys and isinstance(self.then, DataError):
             raise self.then
-        return self.keys[:1] or None
+        return [row_of(key) for key in self.keys[:1]] or None
 
     def __next__(self) -> LoadedBatch:
         return drawn([self.keys.pop(0)])
 
 
+def row_of(key: int) -> RowStats:
+    """A row with one document of one token."""
+    return RowStats(key, key, 1, 1, 1, 0, 0, 0, 0, (key,))
+
+
 def drawn(keys: list[int]) -> LoadedBatch:
     nothing = np.zeros((1, 1, 1), np.int32)
-    return LoadedBatch(Batch(nothing, nothing, nothing, nothing > 0), combine([keys]))
+    stats = BatchStats(len(keys), 0, 0, 0, 0, 0, tuple(keys), 0)
+    return LoadedBatch(Batch(nothing, nothing, nothing, nothing > 0), stats)
 
 
-def combine(parts: Iterable[Sequence[int]]) -> BatchStats:
-    keys = tuple(key for part in parts for key in part)
-    return BatchStats(len(keys), len(keys), len(keys), 0, 0, 0, keys, sum(keys))
-
-
-def steps(cohort: Coordinator) -> None:
+def steps(coordinator: Coordinator) -> None:
     """Draw until the end, an error, a stop; each time both processes, at the same batch."""
-    first = cohort.is_leader
+    first = coordinator.is_leader
     with Signals() as signals:
-        cohort.hooks.stop_asked = lambda: signals.stop
-        cohort.hooks.ask_to_stop = signals.hear
-
-        def wish() -> StopOrSaveRequest:
-            return StopOrSaveRequest(signals.stop, False, signals.save_requested)
+        coordinator.hooks.stop_asked = lambda: signals.stop
+        coordinator.hooks.ask_to_stop = signals.hear
 
         def draw(keys: list[int], then: Exception | None, usr1_at: int = -1) -> list[object]:
             """Return the keys of each batch, whether to save behind it, and how it ended."""
             stream = SynchronizedBatches(
-                cohort,
-                Feed(keys, then),
-                combine=combine,
-                padding=lambda: drawn([]),
-                wish=wish,
-                heed=lambda wish: wish.stop is None or signals.hear(wish.stop),
+                coordinator,
+                Part(keys, then),
+                lambda: drawn([]),
+                Requests(signals),
             )
             seen: list[object] = []
             while not stream.should_stop():
@@ -172,7 +173,7 @@ def steps(cohort: Coordinator) -> None:
                     continue
                 signals.save_requested = False
                 try:
-                    seen.append([next(stream).stats.keys, stream.save_asked])
+                    seen.append([next(stream).stats.keys, stream.save_requested])
                 except StopIteration:
                     return [*seen, "end"]
                 except DataError as error:
@@ -189,7 +190,7 @@ def steps(cohort: Coordinator) -> None:
         say(draw([] if first else [4], None))
 
 
-def saves(cohort: Coordinator, folder: Path) -> None:
+def saves(coordinator: Coordinator, folder: Path) -> None:
     """Save and restore arrays that two processes share; then the disk refuses the second one."""
     import jax
     import jax.numpy as jnp
@@ -200,13 +201,13 @@ def saves(cohort: Coordinator, folder: Path) -> None:
     from chomp.types import Progress, TrainState
 
     where = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), P("data"))
-    here = np.random.default_rng(cohort.index).normal(size=(64, 64)).astype(np.float32)
-    shared = jax.make_array_from_process_local_data(where, here, (64 * cohort.size, 64))
+    here = np.random.default_rng(coordinator.index).normal(size=(64, 64)).astype(np.float32)
+    shared = jax.make_array_from_process_local_data(where, here, (64 * coordinator.size, 64))
     everywhere = NamedSharding(where.mesh, P())
     one = jax.make_array_from_process_local_data(everywhere, np.asarray(7, np.int32))
     key = jax.make_array_from_process_local_data(everywhere, np.zeros(2, np.uint32))
     state = TrainState({"w": shared}, {"m": shared}, one, one, key)
-    checkpoints = Checkpointer(folder, async_save=True, cohort=cohort)
+    checkpoints = Checkpointer(folder, async_save=True, coordinator=coordinator)
     checkpoints.save(state, Progress(1), {}, {})
     checkpoints.wait()
     like = jax.tree.map(
@@ -215,7 +216,7 @@ def saves(cohort: Coordinator, folder: Path) -> None:
     back = checkpoints.restore_state(1, like)
     found = back.params["w"].addressable_shards[0].data
     say("same", bool(jnp.array_equal(found, here)), checkpoints.last_good)
-    if cohort.index:
+    if coordinator.index:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     checkpoints.save(state, Progress(2), {}, {})
@@ -229,13 +230,13 @@ WHAT: dict[str, Callable[[Coordinator], None]] = {
     "refused": refused,
     "disagree": disagree,
     "steps": steps,
-    "saves": lambda cohort: saves(cohort, Path(sys.argv[6])),
+    "saves": lambda coordinator: saves(coordinator, Path(sys.argv[6])),
     "out_of_step": out_of_step,
     "fail": fail,
     "lead_badly": lead_badly,
-    "kill": lambda cohort: vanish(cohort, signal.SIGKILL, 1),
-    "kill_leader": lambda cohort: vanish(cohort, signal.SIGKILL, 0),
-    "suspend_leader": lambda cohort: vanish(cohort, signal.SIGSTOP, 0),
+    "kill": lambda coordinator: vanish(coordinator, signal.SIGKILL, 1),
+    "kill_leader": lambda coordinator: vanish(coordinator, signal.SIGKILL, 0),
+    "suspend_leader": lambda coordinator: vanish(coordinator, signal.SIGSTOP, 0),
     "hang": hang,
     "collective": collective,
 }
@@ -245,20 +246,20 @@ def main() -> int:
     address, size, index, what, seconds = sys.argv[1:6]
     place = ProcessInfo(address, int(size), int(index))
     try:
-        cohort = join(place, seconds=float(seconds), lost_after=LOST_AFTER)
+        coordinator = connect(place, seconds=float(seconds), lost_after=LOST_AFTER)
     except ChompError as error:
         say("refused", error)
         return error.exit_code
     try:
-        WHAT[what](cohort)
+        WHAT[what](coordinator)
     except ChompError as error:
         say("ended", type(error).__name__, error, "at", time.time())
-        cohort.end(error)
+        coordinator.end(error)
         return error.exit_code
     except BaseException as error:
-        cohort.end(error)
+        coordinator.end(error)
         raise
-    cohort.end(None)
+    coordinator.end(None)
     return 0
 
 

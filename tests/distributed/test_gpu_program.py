@@ -15,8 +15,7 @@ from chomp.hlo.accelerators import accelerator
 from chomp.hlo.collectives import Collective, collectives
 from chomp.hlo.target import devices_of, has_gpu_compiler
 from chomp.system.jax_runtime import gpu_compiler_options
-from chomp.trainer.components import TrainProgram, build_program
-from chomp.trainer.programs import lower_step
+from chomp.trainer.program import TrainProgram, build_program, lower_step
 
 DEVICES, ACCUM, LAYERS = 8, 3, 8
 COLLECTIVES = {("all-gather", "u16"), ("reduce-scatter", "f32"), ("all-reduce", "f32")}
@@ -68,13 +67,13 @@ def compiled(
             optim={"name": optimizer},
             parallel={"data": 1, "fsdp": DEVICES, **parallel},
         )
-        learner = build_program(config, "gpu", gpus)
-        program = lower_step(learner, config.train).compile(
+        train_program = build_program(config, "gpu", gpus)
+        program = lower_step(train_program, config.train).compile(
             compiler_options=gpu_compiler_options() | (options or {})
         )
         text = program.as_text()
         assert text is not None and "is_scheduled=true" in text
-        return config, learner, text
+        return config, train_program, text
 
     return build
 
@@ -124,19 +123,19 @@ def layer_loops(bodies: Lines, kind: str) -> list[str]:
 
 def test_a_step_sends_the_least(compiled: Callable[..., Any]):
     """Parameters in bfloat16, gradients in float32, each once."""
-    config, learner, text = compiled("adamw", gather="step")
+    config, train_program, text = compiled("adamw", gather="step")
     found = collectives(text, DEVICES)
     large = {(one.kind, one.dtype) for one in found if one.payload > 1000}
     assert large <= COLLECTIVES
     assert {kind for kind, _ in large} >= {"all-gather", "reduce-scatter"}
     assert not [one for one in found if one.trips]
-    assert bytes_of(found) <= 1.05 * least_bytes(config, learner)
+    assert bytes_of(found) <= 1.05 * least_bytes(config, train_program)
 
 
 @pytest.mark.slow
 def test_gradients_in_bfloat16_send_half(compiled: Callable[..., Any]):
-    config, learner, text = compiled("adamw", gather="step", reduce_dtype="bfloat16")
-    assert bytes_of(collectives(text, DEVICES)) <= 1.05 * least_bytes(config, learner)
+    config, train_program, text = compiled("adamw", gather="step", reduce_dtype="bfloat16")
+    assert bytes_of(collectives(text, DEVICES)) <= 1.05 * least_bytes(config, train_program)
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +146,10 @@ def by_layer(compiled: Callable[..., Any]) -> tuple[Config, TrainProgram, str]:
 @pytest.mark.slow
 def test_by_layer_each_microbatch_sends_the_least(by_layer: tuple[Config, TrainProgram, str]):
     """Muon's exchange of matrices included."""
-    config, learner, text = by_layer
+    config, train_program, text = by_layer
     found = collectives(text, DEVICES)
     assert {len(one.trips) for one in found if one.kind == "all-gather"} == {1, 2}
-    assert bytes_of(found) <= 1.05 * least_bytes(config, learner)
+    assert bytes_of(found) <= 1.05 * least_bytes(config, train_program)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 
 from chomp.coordinator import Coordinator
 from chomp.distributed.cluster import ProcessInfo
-from chomp.distributed.initialize import join
+from chomp.distributed.initialize import connect
 from chomp.distributed.process_group import disagreements
 from chomp.errors import ConfigError
 
@@ -123,15 +123,15 @@ def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ConfigError, match=r"--coordinator: process 0 can't have port \d+ of"):
-            join(ProcessInfo(address, 2, 0), seconds=5, lost_after=5)
+            connect(ProcessInfo(address, 2, 0), seconds=5, lost_after=5)
 
 
 def test_alone_nothing_is_exchanged() -> None:
-    alone = join(None, seconds=1, lost_after=1)
-    assert (type(alone), alone.size, alone.is_leader) == (Coordinator, 1, True)
+    alone = Coordinator()
+    assert (alone.size, alone.is_leader) == (1, True)
     marker = object()  # no JSON value: nothing is encoded
-    assert alone.exchange("parts", marker) == [marker]
-    assert alone.from_leader("work", lambda: marker) is marker
+    assert alone.gather_and_decide("parts", marker) == [marker]
+    assert alone.on_leader("work", lambda: marker) is marker
     assert alone.interruptible("work", lambda work: work(), lambda: marker) is marker
 
 

@@ -13,9 +13,9 @@ HERE = str(Path(chomp.__file__).parent)
 LIBRARY = "/env/site-packages"
 FILES = {
     "ema": (f"{HERE}/ops/complex_ema.py", "_carry.<locals>.step"),
-    "block": (f"{HERE}/models/fast_forward.py", "hidden_states.<locals>.<lambda>"),
-    "lookup": (f"{HERE}/models/fast_forward.py", "hidden_states"),
-    "step": (f"{HERE}/training/step.py", "_accumulate.<locals>.add_microbatch"),
+    "block": (f"{HERE}/models/megalodon/forward.py", "hidden_states.<locals>.<lambda>"),
+    "lookup": (f"{HERE}/models/megalodon/forward.py", "hidden_states"),
+    "step": (f"{HERE}/trainer/step.py", "_accumulate.<locals>.add_microbatch"),
     "product": (f"{LIBRARY}/megalodon_jax/ops.py", "_matmul_3d"),
     "muon": (f"{LIBRARY}/optax/contrib/_muon.py", "_base_newton_schulz_iteration"),
     "rms": (f"{LIBRARY}/megalodon_jax/layers/norms.py", "RMSNorm.__call__"),

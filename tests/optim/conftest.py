@@ -57,6 +57,10 @@ def optimizer_for() -> Make:
             all_2d=config.muon.allow_all_2d,
             tied_embed=config.muon.allow_tied_embed,
         )
-        return build_optimizer(config, groups, lambda count: rate)
+        return build_optimizer(
+            config,
+            groups,
+            {"lr": lambda count: rate, "lr_muon": lambda count: rate * config.muon.lr_scale},
+        )
 
     return build

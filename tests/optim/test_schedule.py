@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from chomp.optim import decay_steps, warmup_cosine
+from chomp.config import OptimConfig
+from chomp.optim import schedules, warmup_cosine
 
 
 def by_hand(count: int, peak: float, warmup: int, decay: int, floor: float) -> float:
@@ -38,6 +39,14 @@ def test_the_floor_is_kept():
 
 
 def test_the_decay_lasts_until_the_last_step_unless_it_is_given():
-    assert decay_steps(100, 10, None) == 90
-    assert decay_steps(100, 10, 40) == 40
-    assert decay_steps(5, 5, None) == 1
+    assert OptimConfig(warmup_steps=10).decay_length(100) == 90
+    assert OptimConfig(warmup_steps=10, decay_steps=40).decay_length(100) == 40
+    assert OptimConfig(warmup_steps=5).decay_length(5) == 1
+
+
+def test_muon_has_its_own_rate():
+    config = OptimConfig(name="muon", lr=2e-3, warmup_steps=4)
+    rates = schedules(config, 10)
+    for count in (0, 3, 7):
+        assert rates["lr_muon"](count) == pytest.approx(100 * rates["lr"](count))
+    assert list(schedules(OptimConfig(), 10)) == ["lr"]

@@ -9,8 +9,9 @@ from chomp.optim import build_optimizer, in_stacks, parameter_groups
 def test_muon_s_update_is_the_same_with_matrices_in_stacks(params):
     config = OptimConfig(name="muon")
     groups = parameter_groups(params, muon=True, all_2d=True, tied_embed=True)
-    alone = build_optimizer(config, groups, lambda count: 0.1)
-    stacked = build_optimizer(config, groups, lambda count: 0.1, in_stacks)
+    rates = {"lr": lambda count: 0.1, "lr_muon": lambda count: 0.1 * config.muon.lr_scale}
+    alone = build_optimizer(config, groups, rates)
+    stacked = build_optimizer(config, groups, rates, in_stacks)
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
     state = alone.init(params)

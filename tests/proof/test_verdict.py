@@ -134,7 +134,7 @@ def test_one_flipped_bit_of_the_state_is_named(straight: Trial, copy: Trial, lea
     setup = build_components(load_config(straight.config), None)
     checkpoints = Checkpointer(copy.archive.folder)
     run = checkpoints.restore_run(STEPS)
-    state = checkpoints.restore_state(STEPS, setup.learner.shapes)
+    state = checkpoints.restore_state(STEPS, setup.program.shapes)
     leaves, tree = jax.tree.flatten(state)
     floats = [i for i, a in enumerate(leaves) if a.dtype == jnp.float32]
     if leaf >= len(floats):

@@ -24,10 +24,10 @@ def open_lineage(tmp_path: Path, warnings: list[str]) -> Callable[..., RunRecord
     """Open the lineage of the test's run folder, and begin a start."""
 
     def start(config: Mapping[str, Any] | None = None) -> RunRecorder:
-        lineage = RunRecorder(tmp_path / "run.json", tmp_path / "heartbeat", warnings.append)
+        recorder = RunRecorder(tmp_path / "run.json", tmp_path / "heartbeat", warnings.append)
         config = dict(config or {})
-        lineage.start(time=100.0, versions={"jax": "1"}, config=config, compare=changes)
-        return lineage
+        recorder.start(time=100.0, versions={"jax": "1"}, config=config, compare=changes)
+        return recorder
 
     return start
 
@@ -39,21 +39,21 @@ def on_disk(folder: Path) -> RunRecord:
 
 
 def test_a_start_from_begin_to_end(tmp_path: Path, open_lineage: Any, warnings: list[str]):
-    lineage = open_lineage()
-    heartbeat = Heartbeat(tmp_path / "heartbeat", start=lineage.number)
+    recorder = open_lineage()
+    heartbeat = Heartbeat(tmp_path / "heartbeat", start=recorder.number)
     (start,) = on_disk(tmp_path).starts
     assert (start.number, start.pid, start.ended) == (1, os.getpid(), None)
-    lineage.on_device("1 x cpu")
-    lineage.event(EventKind.DIVERGED, step=4, loss=float("nan"))
+    recorder.on_device("1 x cpu")
+    recorder.event(EventKind.DIVERGED, step=4, loss=float("nan"))
     heartbeat.finished(5)
-    lineage.end("finished", heartbeat.now())
+    recorder.end("finished", heartbeat.now())
     (start,) = on_disk(tmp_path).starts
     assert (start.device, start.ended, start.last_step) == ("1 x cpu", "finished", 5)
     (event,) = start.events
     assert event["kind"] == "diverged"
     assert event["loss"] == "nan"
     assert start.end_time is not None and event["time"] <= start.end_time
-    assert on_disk(tmp_path) == lineage.record
+    assert on_disk(tmp_path) == recorder.record
     assert warnings == []
     assert sorted(os.listdir(tmp_path)) == ["heartbeat", "run.json"]
 
@@ -87,9 +87,9 @@ def test_the_run_keeps_its_id_and_differences_are_recorded(tmp_path: Path, open_
 
 
 def test_skipped_batches_are_for_good(tmp_path: Path, open_lineage: Any):
-    lineage = open_lineage()
-    lineage.rewind(50, 40, [47, 46])
-    lineage.skip([3, 46])
+    recorder = open_lineage()
+    recorder.rewind(50, 40, [47, 46])
+    recorder.skip([3, 46])
     assert on_disk(tmp_path).skipped_batches == [3, 46, 47]
     resumed = open_lineage()
     assert resumed.skipped_batches == [3, 46, 47]
@@ -114,10 +114,10 @@ def test_they_are_durable_before_the_file_takes_its_place(
         replace(source, target)
         done.append("replaced")
 
-    lineage = open_lineage()
+    recorder = open_lineage()
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(os, "replace", record_replace)
-    lineage.skip([77])
+    recorder.skip([77])
     assert done == ["content", "replaced", "folder"]
 
 
@@ -126,9 +126,9 @@ def test_a_broken_file_is_moved_aside_and_the_run_goes_on(
 ):
     for text in ("{half", "[]"):
         (tmp_path / "run.json").write_text(text)
-        lineage = open_lineage()
-        assert lineage.number == 1
-        assert on_disk(tmp_path).run == lineage.record.run
+        recorder = open_lineage()
+        assert recorder.number == 1
+        assert on_disk(tmp_path).run == recorder.record.run
     assert [(tmp_path / f"run.json.broken-{i}").read_text() for i in (1, 2)] == ["{half", "[]"]
     assert len(warnings) == 2
     assert "run.json.broken-1" in warnings[0] and "skipped" in warnings[0]
@@ -137,14 +137,14 @@ def test_a_broken_file_is_moved_aside_and_the_run_goes_on(
 def test_a_file_that_can_t_be_written_is_a_warning_and_written_later(
     tmp_path: Path, open_lineage: Any, warnings: list[str]
 ):
-    lineage = open_lineage()
+    recorder = open_lineage()
     # Root may write to any folder, so the temporary file's name is taken.
     (tmp_path / "run.json.tmp").mkdir()
-    lineage.skip([5])
+    recorder.skip([5])
     assert len(warnings) == 1
     assert "run.json can't be written (Is a directory)" in warnings[0]
     (tmp_path / "run.json.tmp").rmdir()
-    lineage.event(EventKind.STOP, signal="SIGTERM")
+    recorder.event(EventKind.STOP, signal="SIGTERM")
     assert on_disk(tmp_path).skipped_batches == [5]
     assert len(warnings) == 1
 

@@ -11,7 +11,7 @@ import pytest
 from chomp.errors import DivergedError
 from chomp.trainer import Evaluate, LogMetrics, LogWindow, SaveCheckpoint, StepInfo, StepTimer
 from chomp.trainer.components import build_components
-from chomp.trainer.programs import compile_loss
+from chomp.trainer.program import compile_loss
 from chomp.types import BatchStats, Progress, StepMetrics, TrainState
 
 
@@ -224,7 +224,7 @@ def test_evaluation_is_the_loss_of_each_document_by_itself(
     data = {"packing_mode": mode, "packing_buffer_docs": 8, "max_eval_samples": 7}
     config = make_config(data=data, train={"eval_every": 1})
     setup = build_components(config, None)
-    params = setup.learner.init().params
+    params = setup.program.init().params
     evaluate = Evaluate(
         setup.data.evaluation,
         compile_loss(setup),

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from chomp.errors import DivergedError
-from chomp.trainer import Incident, LossMonitor, LossPolicy, Rewind, StepInfo
-from chomp.types import BatchStats, Progress, StepMetrics, TrainState
+from chomp.trainer.loss_monitor import Incident, LossMonitor, LossPolicy, Rewind
+from chomp.types import BatchStats, Progress, StepMetrics
 
 NAN = float("nan")
 WINDOW = 40
@@ -34,10 +34,9 @@ class Watched:
             self.step += 1
             self.rejected += loss != loss
             values = (jnp.asarray(loss), jnp.asarray(1.0), jnp.asarray(3), self.rejected)
-            state = TrainState((), (), jnp.asarray(0), jnp.asarray(0), jnp.zeros(2))
             progress = Progress(self.step, self.step + 5)
             stats = BatchStats(3, 3, 1, 0, 0, 0, (), 0xABC + self.step)
-            self.watch.collect(StepInfo(state, StepMetrics(*values), progress, stats))
+            self.watch.collect(progress, stats, StepMetrics(*values))
         if self.check_always:
             self.watch.check()
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from chomp.trainer import MfuMeter
+from chomp.trainer.mfu import MfuMeter
 
 
 def never() -> Callable[[], float]:

@@ -45,7 +45,7 @@ def bench_checkpoint(
     start_jax(allow_cpu=config.train.allow_cpu, compile_cache=cache)
     setup = build_components(config, None)
     setup.data.close()
-    state = _full(setup.learner.shapes)
+    state = _full(setup.program.shapes)
     meta = {
         "config": setup.given.model_dump(mode="json"),
         "identity": setup.identity,
@@ -77,7 +77,7 @@ def bench_checkpoint(
         for checkpoints in ways.values():
             checkpoints.close()
     return {
-        "parameters": setup.learner.parameters,
+        "parameters": setup.program.parameters,
         "checkpoint_bytes": manifest.bytes,
         "async_blocked_seconds": Spread.of(blocked[True]),
         "async_written_seconds": Spread.of(written),
@@ -114,7 +114,7 @@ def _save(
 
 def _restore(checkpoints: Checkpointer, step: int, setup: Any) -> None:
     checkpoints.restore_run(step)
-    jax.block_until_ready(checkpoints.restore_state(step, setup.learner.shapes))
+    jax.block_until_ready(checkpoints.restore_state(step, setup.program.shapes))
 
 
 def _seconds(work: Callable[[], object]) -> float:

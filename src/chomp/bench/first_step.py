@@ -49,14 +49,10 @@ def run(file: Path, arguments: list[str]) -> None:
         for module, function, name in FUNCTIONS:
             owner = sys.modules[module]
             setattr(owner, function, noted(name, getattr(owner, function)))
-        session = sys.modules["chomp.trainer.trainer"]
-        compile_step, run_loop = session.compile_step, session.run_loop
-        ends = {
-            "compile_step": lambda *args, **keys: _ending(compile_step(*args, **keys), file),
-            "run_loop": lambda *args, **keys: _begun(run_loop, *args, **keys),
-        }
-        for name, function in ends.items():
-            setattr(session, name, function)
+        trainer: Any = sys.modules["chomp.trainer.trainer"]
+        compile_step, run = trainer.compile_step, trainer.TrainLoop.run
+        trainer.compile_step = lambda *args, **keys: _ending(compile_step(*args, **keys), file)
+        trainer.TrainLoop.run = lambda *args: _begun(run, *args)
         return warnings
 
     jax_runtime.prepare_environment = prepare_and_wrap
@@ -64,9 +60,9 @@ def run(file: Path, arguments: list[str]) -> None:
     runpy.run_module("chomp", run_name="__main__")
 
 
-def _begun(run_loop: Callable[..., Any], *args: Any, **keys: Any) -> Any:
+def _begun(run: Callable[..., Any], *args: Any) -> Any:
     SPANS["first_batch"] = [time.time()] * 2
-    return run_loop(*args, **keys)
+    return run(*args)
 
 
 def _ending(compiled: Any, file: Path) -> Any:

@@ -83,7 +83,7 @@ def bench_program(
     cluster = Cluster(accelerator, devices)
     where = f"{devices} x {accelerator.device}"
     tell(f"compiling the step for {where}")
-    learner, program = compile_step_for(config, accelerator, devices)
+    train_program, program = compile_step_for(config, accelerator, devices)
     other = None
     if against:
         tell(f"compiling the step to compare it with: {against}")
@@ -97,7 +97,7 @@ def bench_program(
     return ProgramBench(
         accelerator,
         devices,
-        learner.parameters,
+        train_program.parameters,
         tokens,
         model_flops_per_token(config.model) * tokens,
         figures(program, cluster, devices),

@@ -12,8 +12,8 @@ from chomp.config import Config
 from chomp.models.megalodon.flops import model_flops_per_token, product_dtype
 from chomp.system.device_flops import matmul_rate
 from chomp.system.jax_runtime import start_jax
-from chomp.trainer.components import Components, build_components, build_program
-from chomp.trainer.programs import compile_step
+from chomp.trainer.components import Components, build_components
+from chomp.trainer.program import build_program, compile_step
 from chomp.types import Batch
 
 Against = Literal["library", "stream"]
@@ -30,9 +30,9 @@ class Contender:
     """One compiled step with a training state of its own."""
 
     def __init__(self, setup: Components, batches: Sequence[Batch]):
-        self.compiled = compile_step(setup)
+        self.compiled = compile_step(setup.program, setup.config.train)
         self._batches = batches
-        self._state = setup.learner.init()
+        self._state = setup.program.init()
         # The first call also loads the program; its loss is comparable between contenders.
         self._state, metrics = self.compiled.step(self._state, batches[0])
         self.loss, self.grad_norm = float(metrics.loss), float(metrics.grad_norm)
@@ -82,7 +82,7 @@ def bench_step(
         batches = [next(setup.data.train).batch for _ in range(steps)]
     finally:
         setup.data.close()
-    tell(f"compiling the step of {setup.learner.parameters:,} parameters")
+    tell(f"compiling the step of {setup.program.parameters:,} parameters")
     contenders = {"": Contender(setup, batches)}
     if against:
         tell(f"compiling the step to compare it with: {against}")
@@ -96,7 +96,7 @@ def bench_step(
         for contender in order:
             contender.run()
         rates.append(measure())
-    values: Values = {"device": device, "parameters": setup.learner.parameters}
+    values: Values = {"device": device, "parameters": setup.program.parameters}
     for prefix, contender in contenders.items():
         values |= {prefix + name: value for name, value in contender.values().items()}
     if against:
@@ -113,7 +113,7 @@ def changed_config(config: Config, against: Against) -> Config:
 
 def _changed(setup: Components, against: Against) -> Components:
     config = changed_config(setup.config, against)
-    return replace(setup, config=config, learner=build_program(config))
+    return replace(setup, config=config, program=build_program(config))
 
 
 def _median(values: Values, prefix: str) -> float:

@@ -78,11 +78,15 @@ class Checkpointer(CheckpointDirectory):
         keep_every: int = 0,
         async_save: bool = False,
         watched: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext(),
-        cohort: Coordinator | None = None,
+        coordinator: Coordinator | None = None,
     ):
-        self._async_save, self._watched, self._cohort = async_save, watched, cohort or Coordinator()
+        self._async_save, self._watched, self._coordinator = (
+            async_save,
+            watched,
+            coordinator or Coordinator(),
+        )
         # All processes write one draft.
-        name = owner or self._cohort.from_leader("name of drafts", lambda: secrets.token_hex(8))
+        name = owner or self._coordinator.on_leader("name of drafts", lambda: secrets.token_hex(8))
         super().__init__(folder, name)
         self._max_to_keep, self._keep_every = max_to_keep, keep_every
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -141,7 +145,7 @@ class Checkpointer(CheckpointDirectory):
         """
         self.wait()
         items = split(state)
-        there, problem = self._cohort.from_leader(
+        there, problem = self._coordinator.on_leader(
             "room", lambda: self._before(progress.step, items)
         )
         if there:
@@ -259,20 +263,20 @@ class Checkpointer(CheckpointDirectory):
             sync_folder(self.folder)
 
         try:
-            if self._cohort.size == 1:
+            if self._coordinator.size == 1:
                 draft.mkdir(parents=True)
                 write_items(draft, items)
                 complete()
             else:
                 self._write_together(draft, items, complete)
         except DISK_ERRORS as error:
-            if self._cohort.is_leader:
+            if self._coordinator.is_leader:
                 _clear(draft.parent)
             self._report(step, reason(error))
             return
         self._last_good = step
         try:
-            if self._max_to_keep is not None and self._cohort.is_leader:
+            if self._max_to_keep is not None and self._coordinator.is_leader:
                 self.prune(self._max_to_keep, self._keep_every)
         except OSError as error:
             self._problems.append(f"old checkpoints can't be deleted: {reason(error)}")
@@ -288,11 +292,11 @@ class Checkpointer(CheckpointDirectory):
 
         def done(name: str, work: Callable[[], None], mine: bool) -> None:
             problem = _problem_of(work) if mine else None
-            problems = self._cohort.exchange(name, problem, channel="save")
+            problems = self._coordinator.gather_and_decide(name, problem, channel="save")
             if found := next(filter(None, problems), None):
                 raise OSError(f"process {problems.index(found)}: {found}")
 
-        leads = self._cohort.is_leader
+        leads = self._coordinator.is_leader
         done("folders", lambda: make_folders(draft, items), leads)
         done("arrays", lambda: write_share(draft, items), True)
         done("parts put together", lambda: finish(draft, items), leads)

@@ -66,3 +66,11 @@ class OptimConfig(Section):
     """Muon's own settings."""
     adam: AdamConfig = Field(default_factory=AdamConfig)
     """Adam's own settings."""
+
+    def decay_length(self, steps: int) -> int:
+        """Return the updates from the end of the warm-up to the lowest rate.
+
+        Args:
+            steps: of the whole run.
+        """
+        return max(1, steps - self.warmup_steps) if self.decay_steps is None else self.decay_steps

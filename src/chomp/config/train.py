@@ -69,3 +69,8 @@ class TrainConfig(Section):
     """Folder of the trace. `null`: in the run folder."""
     jit: bool = True
     """Compile the training step. `false` is slow and for debugging only."""
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Positions of a step's batch, padding included."""
+        return self.grad_accum * self.batch_size * self.seq_len

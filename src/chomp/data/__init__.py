@@ -3,16 +3,19 @@
 from chomp.data.corpus import open_corpus
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.lanes import lanes_at_start, lanes_of, merge_states
-from chomp.data.loader import is_stuck
+from chomp.data.loader import BatchLoader, is_stuck
 from chomp.data.pipeline import Data, open_data
 from chomp.data.resume import place_after_changes
 from chomp.data.row_stats import combine
 from chomp.data.sources.read_policy import read_retries
+from chomp.data.streams import Samples
 from chomp.data.tokenizers.base import SpecialIds, Tokenizer, load_tokenizer
 
 __all__ = [
+    "BatchLoader",
     "Data",
     "EvaluationSet",
+    "Samples",
     "SpecialIds",
     "Tokenizer",
     "combine",

@@ -95,7 +95,7 @@ def find_texts(config: DataConfig, reading: ReadPolicy, *, evaluate: bool = True
     seed = config.seed % SEEDS
 
     def texts_of(
-        corpus: Corpus, own: Corpus | None, asked: int | None, evaluation: Reading = reading
+        corpus: Corpus, own: Corpus | None, asked: int | None, evaluation: ReadPolicy = reading
     ) -> TextSplits:
         split = TrainSplit(corpus, reading, config.shuffle, config.shuffle_buffer_size)
 

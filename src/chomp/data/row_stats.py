@@ -59,7 +59,7 @@ def combine(parts: Iterable[Iterable[Sequence]]) -> BatchStats:
     """Return what a batch holds, however its rows are spread over the parts.
 
     Args:
-        parts: `Drawn.rows` of each process, as they are or through JSON.
+        parts: `LoadedBatch.rows` of each process, as they are or through JSON.
     """
     every = (RowStats(*row) for part in parts for row in part)
     rows = sorted(every, key=lambda row: row.row)

@@ -35,7 +35,7 @@ class DataParallel:
         reduce_dtype: in which devices add up gradients.
     """
 
-    placement: MeshSharding
+    sharding: MeshSharding
     by_layer: bool
     cast_dtypes: Callable[[Any], Any]
     reduce_dtype: Any
@@ -49,7 +49,7 @@ class DataParallel:
         summed once, behind all microbatches; over `fsdp` as well, unless `by_layer` has each
         microbatch hand the others their shares. One device alone has nothing to sum.
         """
-        if self.placement.mesh.size == 1:
+        if self.sharding.mesh.size == 1:
             return accumulate
 
         def local(shares: Any, batch: Batch, key: PRNGKeyArray | None) -> Sums:
@@ -67,7 +67,7 @@ class DataParallel:
         self, work: Callable[[Any, Batch], tuple[Array, ...]]
     ) -> Callable[[Any, Batch], tuple[Array, ...]]:
         """Return `work` for the whole batch: each of its results summed over all devices."""
-        if self.placement.mesh.size == 1:
+        if self.sharding.mesh.size == 1:
             return work
 
         def local(shares: Any, batch: Batch, key: None) -> tuple[Array, ...]:
@@ -78,7 +78,7 @@ class DataParallel:
 
     def _on_devices(self, local: Callable[..., T], out: Callable[[Any], Any]) -> Callable[..., T]:
         def call(params: Any, batch: Batch, key: PRNGKeyArray | None) -> T:
-            specs = self.placement.specs(params)
+            specs = self.sharding.specs(params)
 
             def marked(pieces: Any, batch: Batch, key: PRNGKeyArray | None) -> T:
                 shares = jax.tree.map(self._mark, pieces, specs, self.cast_dtypes(pieces))
@@ -86,7 +86,7 @@ class DataParallel:
 
             return jax.shard_map(
                 marked,
-                mesh=self.placement.mesh,
+                mesh=self.sharding.mesh,
                 in_specs=(specs, ROWS, P()),
                 out_specs=out(specs),
                 check_vma=False,

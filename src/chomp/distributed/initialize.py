@@ -42,19 +42,17 @@ CONNECT_SECONDS = 30.0
 THREAD = "chomp-join"
 
 
-def join(place: ProcessInfo | None, *, seconds: float, lost_after: float) -> Coordinator:
+def connect(place: ProcessInfo, seconds: float, lost_after: float) -> Coordinator:
     """Meet the other processes; to be called before JAX starts.
 
     Args:
-        place: of this process; None: it is alone, and nothing is done.
+        place: of this process.
         seconds: to wait for the others.
         lost_after: seconds without a sign of life after which one counts as lost.
 
     Raises:
         ConfigError: they can't be met, or not in time.
     """
-    if place is None:
-        return Coordinator()
     # Its handler of SIGTERM would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

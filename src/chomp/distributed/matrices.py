@@ -17,7 +17,7 @@ Stacks = list[Float[Array, "matrices rows columns"]]
 
 
 def distribute_matrices(
-    placement: MeshSharding, tree: Any, work: Callable[[Stacks], Stacks], squares: int
+    sharding: MeshSharding, tree: Any, work: Callable[[Stacks], Stacks], squares: int
 ) -> Any:
     """Apply `work` to the matrices of a tree, each of them on one device of its group.
 
@@ -32,10 +32,10 @@ def distribute_matrices(
         work: takes stacks of matrices to stacks of the same shapes; a stack may end in zeros.
         squares: how often `work` multiplies a matrix by its transpose, along its longer dimension.
     """
-    mesh, size = placement.mesh, placement.mesh.shape[FSDP]
+    mesh, size = sharding.mesh, sharding.mesh.shape[FSDP]
     matrices, structure = jax.tree.flatten(tree)
     alike: dict[Any, list[int]] = defaultdict(list)
-    specs = jax.tree.leaves(placement.specs(tree), is_leaf=lambda node: isinstance(node, P))
+    specs = jax.tree.leaves(sharding.specs(tree), is_leaf=lambda node: isinstance(node, P))
     for number, (matrix, spec) in enumerate(zip(matrices, specs, strict=True)):
         alike[matrix.shape, spec].append(number)
 

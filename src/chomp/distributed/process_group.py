@@ -48,7 +48,7 @@ class ProcessGroup(Coordinator):
         self._board, self._watch, self._leave = board, watch, leave
         self._turns: dict[str, int] = defaultdict(int)
 
-    def exchange(
+    def gather_and_decide(
         self, name: str, part: Any, decide: Callable[[list[Any]], Any] = list, channel: str = "main"
     ) -> Any:
         """Return what the leader decides on the parts of all processes."""
@@ -65,16 +65,16 @@ class ProcessGroup(Coordinator):
         # As the others see it: JSON has no tuples.
         return json.loads(json.dumps(decision))
 
-    def from_leader(self, name: str, work: Callable[[], T], channel: str = "main") -> T:
-        """Return what `work`, done by the leader alone, returns."""
+    def on_leader(self, name: str, work: Callable[..., T], *args: Any) -> T:
+        """Return what `work(*args)`, done by the leader alone, returns."""
         result, raised = None, None
         if self.is_leader:
             try:
-                result = work()
+                result = work(*args)
             except (ChompError, Interrupted) as error:
                 raised = error
         told = {"result": result, "error": _described(raised), "stop": self.hooks.stop_asked()}
-        told = self.exchange(name, told, decide=lambda parts: parts[0], channel=channel)
+        told = self.gather_and_decide(name, told, decide=lambda parts: parts[0])
         if raised:
             raise raised
         if told["error"]:
@@ -90,7 +90,7 @@ class ProcessGroup(Coordinator):
         done: list[T] = []
         with suppress(Interrupted):
             done.append(guard(work))
-        stops = self.exchange(name, None if done else self.hooks.stop_asked())
+        stops = self.gather_and_decide(name, None if done else self.hooks.stop_asked())
         if stop := next(filter(None, stops), None):
             self.hooks.ask_to_stop(stop)
             raise Interrupted
@@ -98,7 +98,7 @@ class ProcessGroup(Coordinator):
 
     def agree(self, values: Mapping[str, Any]) -> None:
         """Check that all processes have the same values."""
-        if problems := self.exchange("agree", dict(values), decide=disagreements):
+        if problems := self.gather_and_decide("agree", dict(values), decide=disagreements):
             raise ConfigError(["the processes of a run must have the same settings:", *problems])
 
     def check(self) -> None:
@@ -106,7 +106,7 @@ class ProcessGroup(Coordinator):
         self._watch.check()
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def translate_peer_failures(self) -> Iterator[None]:
         """Have what the loss of a process leads to inside raised as that loss."""
         try:
             yield
@@ -117,7 +117,7 @@ class ProcessGroup(Coordinator):
     def end(self, error: BaseException | None) -> None:
         """Leave the cohort."""
         if error is None:
-            self.exchange("end", None)
+            self.gather_and_decide("end", None)
             self._watch.close()
             self._leave(None)
             return

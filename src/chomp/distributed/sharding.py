@@ -55,7 +55,7 @@ class MeshSharding:
         """Return the place of each array that `place_shapes` gave one."""
         return jax.tree.map(lambda leaf: leaf.sharding, shapes)
 
-    def place_batch(self, batch: Batch) -> Batch:
+    def put_batch(self, batch: Batch) -> Batch:
         """Start the copy of this process's rows to its devices; return the whole batch.
 
         Args:

@@ -41,8 +41,8 @@ _RULES: tuple[tuple[str, Part], ...] = (
 )
 # If none is: all of the model lies within these.
 _AROUND_MODEL: tuple[tuple[str, Part], ...] = (
-    (r"training/step\.py:_accumulate", "gradient accumulation"),
-    (r"training/step\.py:", "optimizer"),
+    (r"trainer/step\.py:_accumulate", "gradient accumulation"),
+    (r"trainer/step\.py:", "optimizer"),
 )
 _DECIDING = ("chomp", "megalodon_jax", "optax")
 _OPERATION = re.compile(r'op_name="([^"]*)"')

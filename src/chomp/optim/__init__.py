@@ -2,15 +2,15 @@
 
 from chomp.optim.groups import Group, group_table, parameter_groups
 from chomp.optim.optimizer import build_optimizer
-from chomp.optim.schedule import decay_steps, warmup_cosine
+from chomp.optim.schedule import schedules, warmup_cosine
 from chomp.optim.stacks import in_stacks
 
 __all__ = [
     "Group",
     "build_optimizer",
-    "decay_steps",
     "group_table",
     "in_stacks",
     "parameter_groups",
+    "schedules",
     "warmup_cosine",
 ]

@@ -1,6 +1,6 @@
 """AdamW, or Muon with AdamW for what is not a projection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -61,21 +61,21 @@ def _muon(config: MuonConfig, together: Callable[[Any, Work, int], Any] | None) 
 def build_optimizer(
     config: OptimConfig,
     groups: Any,
-    schedule: optax.Schedule,
+    rates: Mapping[str, optax.Schedule],
     together: Callable[[Any, Work, int], Any] | None = None,
 ) -> Transformation:
     """Return clipping by global norm, then the update of each parameter's group.
 
-    Muon (Jordan et al., 2024) has the rate `schedule * config.muon.lr_scale`. Weight decay is
-    decoupled (Loshchilov and Hutter, arXiv:1711.05101) and reaches matrices only.
+    Muon is of Jordan et al., 2024. Weight decay is decoupled (Loshchilov and Hutter,
+    arXiv:1711.05101) and reaches matrices only.
 
     Args:
         config: the `optim` section.
         groups: a tree like the parameters with a `Group` for each.
-        schedule: learning rate of AdamW by update count.
+        rates: learning rates by update count, as `schedules` gives them.
         together: applies work on stacks of matrices, which squares them so many times, to a tree
-            of them (`chomp.optim.in_stacks`, or `chomp.distributed.deal_out` where several devices
-            hold them in pieces); None: each matrix alone.
+            of them (`in_stacks`, or `distribute_matrices` of `chomp.distributed` where several
+            devices hold them in pieces); None: each matrix alone.
     """
     adam = optax.scale_by_adam(
         config.adam.b1, config.adam.b2, config.adam.eps, nesterov=config.adam.nesterov
@@ -84,13 +84,13 @@ def build_optimizer(
     shape_scale = (
         optax.identity() if muon.consistent_rms is None else _scale_to_rms(muon.consistent_rms)
     )
-    rate = optax.scale_by_learning_rate(schedule)
+    rate = optax.scale_by_learning_rate(rates["lr"])
     transforms = {
         Group.MUON: optax.chain(
             _muon(muon, together),
             shape_scale,
             optax.add_decayed_weights(config.weight_decay * muon.weight_decay_mult),
-            optax.scale_by_learning_rate(lambda count: schedule(count) * muon.lr_scale),
+            optax.scale_by_learning_rate(rates.get("lr_muon", rates["lr"])),
         ),
         Group.ADAMW: optax.chain(adam, optax.add_decayed_weights(config.weight_decay), rate),
         Group.ADAM: optax.chain(adam, rate),

@@ -2,10 +2,25 @@
 
 import optax
 
+from chomp.config import OptimConfig
 
-def decay_steps(steps: int, warmup_steps: int, configured: int | None) -> int:
-    """Return the length of the cosine decay in steps: `configured`, or all after the warm-up."""
-    return configured if configured is not None else max(1, steps - warmup_steps)
+
+def schedules(config: OptimConfig, steps: int) -> dict[str, optax.Schedule]:
+    """Return the learning rates by update count, under their names in the metrics.
+
+    Args:
+        config: the `optim` section. Muon has the rate `lr_muon`, `muon.lr_scale` times `lr`.
+        steps: of the whole run.
+    """
+    rate = warmup_cosine(
+        config.lr,
+        warmup_steps=config.warmup_steps,
+        decay_steps=config.decay_length(steps),
+        min_ratio=config.min_lr_ratio,
+    )
+    if config.name != "muon":
+        return {"lr": rate}
+    return {"lr": rate, "lr_muon": lambda count: rate(count) * config.muon.lr_scale}
 
 
 def warmup_cosine(

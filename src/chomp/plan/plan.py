@@ -17,7 +17,7 @@ from chomp.plan.propose import Proposal, propose
 from chomp.plan.request import Request
 from chomp.plan.sizes import Sizes, measure, measure_for, measure_memory_for, with_rows
 from chomp.trainer.accelerator_program import Tell, fit_without_download
-from chomp.trainer.components import TrainProgram
+from chomp.trainer.program import TrainProgram
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def make_plan(config: Config, request: Request, tell: Tell) -> Plan:
     """
     config = fit_without_download(config, tell)
     train = config.train
-    learner, sizes, found = _first(config, request, tell)
+    train_program, sizes, found = _first(config, request, tell)
     largest = None
     if request.search:
         tell(f"compiled in {sizes.seconds:.0f} s; now for other microbatches, to find the largest")
@@ -136,14 +136,14 @@ def make_plan(config: Config, request: Request, tell: Tell) -> Plan:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Plan(
         request,
-        dict(learner.placement.mesh.shape),
-        learner.parameters,
+        dict(train_program.sharding.mesh.shape),
+        train_program.parameters,
         tokens,
         flops,
         sizes,
         found,
         _estimate(request, sizes, found, flops, tokens),
-        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner.shapes)),
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(train_program.shapes)),
         largest,
         proposal,
         peak if sys.platform == "darwin" else peak * 1024,
@@ -158,10 +158,10 @@ def _first(
         tell(f"compiling the step for {devices} devices of this machine's processor")
         return *measure(config, config.train.batch_size), None
     tell(f"compiling the step for {devices} x {cluster.accelerator.device}")
-    learner, sizes, program = measure_for(config, cluster.accelerator, devices)
+    train_program, sizes, program = measure_for(config, cluster.accelerator, devices)
     if cluster.accelerator.platform == "tpu":  # its programs don't say how long their loops are
-        return learner, sizes, None
-    return learner, sizes, figures(program, cluster, devices)
+        return train_program, sizes, None
+    return train_program, sizes, figures(program, cluster, devices)
 
 
 def _told(config: Config, rows: int, request: Request, tell: Tell) -> Sizes:

@@ -12,8 +12,7 @@ from chomp.hlo.accelerators import Accelerator
 from chomp.hlo.collectives import Collective, collectives
 from chomp.hlo.compiled import Program
 from chomp.trainer.accelerator_program import compile_step_for, memory_of_step_for
-from chomp.trainer.components import TrainProgram, build_program
-from chomp.trainer.programs import batch_shapes, lower_step
+from chomp.trainer.program import TrainProgram, batch_shapes, build_program, lower_step
 
 FLOAT32 = 4
 """Bytes of an element of the gradients, whatever the parameters are."""
@@ -59,12 +58,14 @@ class Sizes:
 def measure(config: Config, rows: int) -> tuple[TrainProgram, Sizes]:
     """Compile the step for microbatches of so many rows, with nothing allocated."""
     start = time.perf_counter()
-    learner, program = compile_planned(config, rows)
+    train_program, program = compile_planned(config, rows)
     seconds = time.perf_counter() - start
     text, plan = program.as_text(), program.memory_analysis()
     assert text is not None and plan is not None, "there are both for CPUs"
-    found = collectives(text, learner.placement.mesh.size)
-    return learner, Sizes(rows, memory_of(config, rows, learner, plan), tuple(found), seconds)
+    found = collectives(text, train_program.sharding.mesh.size)
+    return train_program, Sizes(
+        rows, memory_of(config, rows, train_program, plan), tuple(found), seconds
+    )
 
 
 def compile_planned(config: Config, rows: int) -> tuple[TrainProgram, jax.stages.Compiled]:
@@ -72,27 +73,27 @@ def compile_planned(config: Config, rows: int) -> tuple[TrainProgram, jax.stages
     config = with_rows(config, rows)
     # Kernels for GPUs don't compile for a processor.
     model = config.model.model_copy(update={"kernels": "xla"})
-    learner = build_program(config.model_copy(update={"model": model}), "gpu")
-    return learner, lower_step(learner, config.train).compile()
+    train_program = build_program(config.model_copy(update={"model": model}), "gpu")
+    return train_program, lower_step(train_program, config.train).compile()
 
 
 def measure_for(
     config: Config, accelerator: Accelerator, devices: int
 ) -> tuple[TrainProgram, Sizes, Program]:
     """Compile the step for accelerators that aren't there."""
-    learner, program = compile_step_for(config, accelerator, devices)
+    train_program, program = compile_step_for(config, accelerator, devices)
     rows = config.train.batch_size
-    memory = memory_of(config, rows, learner, program.memory)
+    memory = memory_of(config, rows, train_program, program.memory)
     found = collectives(program.module, devices)
-    return learner, Sizes(rows, memory, tuple(found), program.seconds), program
+    return train_program, Sizes(rows, memory, tuple(found), program.seconds), program
 
 
 def measure_memory_for(config: Config, accelerator: Accelerator, devices: int) -> Sizes:
     """Compile the same, and say what memory it needs; its collectives are left out."""
     start = time.perf_counter()
-    learner, plan = memory_of_step_for(config, accelerator, devices)
+    train_program, plan = memory_of_step_for(config, accelerator, devices)
     rows = config.train.batch_size
-    memory = memory_of(config, rows, learner, plan)
+    memory = memory_of(config, rows, train_program, plan)
     return Sizes(rows, memory, (), time.perf_counter() - start)
 
 
@@ -102,7 +103,7 @@ def with_rows(config: Config, rows: int) -> Config:
     return config.model_copy(update={"train": train})
 
 
-def memory_of(config: Config, rows: int, learner: TrainProgram, plan: Any) -> Memory:
+def memory_of(config: Config, rows: int, train_program: TrainProgram, plan: Any) -> Memory:
     """Return what XLA plans for one device.
 
     Args:
@@ -111,9 +112,11 @@ def memory_of(config: Config, rows: int, learner: TrainProgram, plan: Any) -> Me
         learner: of the program.
         plan: its `memory_analysis()`.
     """
-    shapes, train = learner.shapes, config.train
+    shapes, train = train_program.shapes, config.train
     batch = _bytes_each(
-        learner.placement.place_batch_shapes(batch_shapes(train.grad_accum, rows, train.seq_len))
+        train_program.sharding.place_batch_shapes(
+            batch_shapes(train.grad_accum, rows, train.seq_len)
+        )
     )
     parameters = _bytes_each(shapes.params)
     # Where whole parameters are fetched for a step, so are gradients whole until its end.

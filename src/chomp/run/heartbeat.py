@@ -158,6 +158,11 @@ class Heartbeat:
             self.beats += 1
             self._write()
 
+    @property
+    def last_finished(self) -> int:
+        """The last finished step."""
+        return self._finished
+
     @contextmanager
     def background(self, name: str, step: int) -> Iterator[None]:
         """Let the watchdog look at work beside the training thread while inside."""

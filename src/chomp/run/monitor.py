@@ -22,7 +22,7 @@ class RunMonitor:
 
     Attributes:
         heartbeat: to be told of phases and steps.
-        lineage: to be told of events.
+        recorder: to be told of events.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RunMonitor:
             tell: takes lines for the user.
             keep: write the files; else another process does, and they are only read.
         """
-        self.lineage = RunRecorder(record, heartbeat, tell, keep=keep)
+        self.recorder = RunRecorder(record, heartbeat, tell, keep=keep)
         self._keep = keep
         self.heartbeat = Heartbeat(None, started=started)
         self._path, self._started, self._tell = heartbeat, started, tell
@@ -60,16 +60,16 @@ class RunMonitor:
     def begin(self, *, versions: dict[str, str], config: dict[str, Any], compare: Compare) -> None:
         """Begin the start in the record, see `RunRecorder.start`, and keep the heartbeat's file."""
         time_began = time.time() - (time.perf_counter() - self._started)
-        self.lineage.start(time=time_began, versions=versions, config=config, compare=compare)
+        self.recorder.start(time=time_began, versions=versions, config=config, compare=compare)
         if self._keep:
-            self.heartbeat.keep_in(self._path, self.lineage.number)
+            self.heartbeat.keep_in(self._path, self.recorder.number)
         self._begun = True
         if problem := self.heartbeat.problem:
             self._tell(f"warning: {problem}; if the run is killed, it can't tell where")
 
     def resumed(self, step: int, fallbacks: Sequence[Mapping[str, Any]] = ()) -> None:
         """Record the checkpoint that the start goes on from, as `RunRecorder.resumed` does."""
-        self.lineage.resumed(step, fallbacks)
+        self.recorder.resumed(step, fallbacks)
         self.heartbeat.finished(step)
 
     def end(self, how: str) -> None:
@@ -80,18 +80,18 @@ class RunMonitor:
     def stopped(self, stop: signal.Signals | None) -> None:
         """Say that this signal ends the start."""
         if stop and self._begun:
-            self.lineage.event(EventKind.STOP, signal=stop.name)
+            self.recorder.event(EventKind.STOP, signal=stop.name)
         self.end("stopped")
 
     def lost(self, failure: ChompError) -> None:
         """Record the error that ends the process without the end of the block; in any thread."""
         if self._begun:
             reason = f"{type(failure).__name__}: {failure}"
-            self.lineage.end("failed", self.heartbeat.now(), error=reason)
+            self.recorder.end("failed", self.heartbeat.now(), error=reason)
 
     def goodput(self) -> Goodput:
         """Return what the time of the whole run so far went into."""
-        *before, current = self.lineage.record.starts
+        *before, current = self.recorder.record.starts
         current = with_beat(current, self.heartbeat.now(), running=True)
         return measure([*before, current], time.time())
 
@@ -112,7 +112,7 @@ class RunMonitor:
         if kind is not None:
             how = "failed" if issubclass(kind, ChompError) else "crashed"
             reason = f"{kind.__name__}: {error}"
-        self.lineage.end(how, self.heartbeat.now(), error=reason)
+        self.recorder.end(how, self.heartbeat.now(), error=reason)
         self.heartbeat.close()
 
     def _stall(self, stall: Stall) -> None:
@@ -120,4 +120,4 @@ class RunMonitor:
             return
         kind = EventKind.WENT_ON if stall.over else EventKind.STALL
         seconds = round(stall.seconds, 1)
-        self.lineage.event(kind, phase=stall.what, step=stall.step, seconds=seconds)
+        self.recorder.event(kind, phase=stall.what, step=stall.step, seconds=seconds)

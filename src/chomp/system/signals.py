@@ -72,8 +72,10 @@ class Signals:
         """128 + the signal's number, as shells have it; 0 without one."""
         return 0 if self.stop is None else 128 + self.stop
 
-    def unless_stopped(self, work: Callable[[], T], check: Callable[[], None] = lambda: None) -> T:
-        """Return what `work` returns; it runs in a thread that a stop leaves behind.
+    def unless_stopped(
+        self, work: Callable[..., T], *args: Any, check: Callable[[], None] | None = None
+    ) -> T:
+        """Return `work(*args)`, which runs in a thread that a stop leaves behind.
 
         So does an error that `check` raises, which is called again and again meanwhile.
 
@@ -88,7 +90,7 @@ class Signals:
 
         def run() -> None:
             try:
-                result.append(work())
+                result.append(work(*args))
             except BaseException as raised:  # noqa: BLE001 - raised again by the caller's thread
                 error.append(raised)
 
@@ -97,7 +99,8 @@ class Signals:
         while thread.is_alive():
             if self.stop_requested():
                 raise Interrupted
-            check()
+            if check:
+                check()
             thread.join(POLL_SECONDS)
         if error:
             raise error[0]

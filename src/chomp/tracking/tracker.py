@@ -1,4 +1,4 @@
-"""One place to report to; what is reported reaches every sink."""
+"""Where a run reports to: one tracker that hands each report to all others."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -32,7 +32,7 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """A sink that ignores everything; sinks override what they care about."""
+    """A tracker that ignores everything; others override what they care about."""
 
     def log(self, row: Row) -> None:
         """Ignore a row."""
@@ -64,10 +64,10 @@ class LatestMetrics(NullTracker):
 
 
 class MultiTracker:
-    """Hands each report to all sinks, in order; an error that ends the run leaves a last row."""
+    """Hands each report to all trackers, in order; an error that ends the run leaves a last row."""
 
-    def __init__(self, sinks: Sequence[Tracker], step: int):
-        self._sinks, self._step = list(sinks), step
+    def __init__(self, trackers: Sequence[Tracker], step: int):
+        self._trackers, self._step = list(trackers), step
 
     def __enter__(self) -> "MultiTracker":
         return self
@@ -80,26 +80,30 @@ class MultiTracker:
     ) -> None:
         if kind is not None:
             self.log({"step": self._step, "error": kind.__name__, "reason": str(error)})
-        for sink in reversed(self._sinks):
-            sink.close()
+        self.close()
 
     def log(self, row: Row) -> None:
         """Report a row of metrics."""
-        for sink in self._sinks:
-            sink.log(row)
+        for tracker in self._trackers:
+            tracker.log(row)
 
     def sample(self, record: Row) -> None:
         """Report a generated sample."""
-        for sink in self._sinks:
-            sink.sample(record)
+        for tracker in self._trackers:
+            tracker.sample(record)
 
     def progress(self, step: int) -> None:
         """Report that `step` is finished."""
         self._step = step
-        for sink in self._sinks:
-            sink.progress(step)
+        for tracker in self._trackers:
+            tracker.progress(step)
 
     def message(self, text: str) -> None:
         """Report a line for the user."""
-        for sink in self._sinks:
-            sink.message(text)
+        for tracker in self._trackers:
+            tracker.message(text)
+
+    def close(self) -> None:
+        """Close all trackers, the last one first."""
+        for tracker in reversed(self._trackers):
+            tracker.close()

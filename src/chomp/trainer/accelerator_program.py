@@ -12,7 +12,7 @@ from chomp.hlo.compiled import Options, Program, compile_memory, compile_traced
 from chomp.hlo.target import devices_of
 from chomp.system.jax_runtime import gpu_compiler_options
 from chomp.trainer.components import TrainProgram, build_program, open_tokenizer
-from chomp.trainer.programs import trace_step
+from chomp.trainer.program import trace_step
 
 Tell = Callable[[str], None]
 
@@ -35,24 +35,24 @@ def compile_step_for(
     Raises:
         ConfigError: the configuration doesn't fit the devices, or their compiler isn't installed.
     """
-    learner, traced = trace_step_for(config, accelerator, devices)
-    return learner, compile_traced(traced, compiler_options(accelerator))
+    train_program, traced = trace_step_for(config, accelerator, devices)
+    return train_program, compile_traced(traced, compiler_options(accelerator))
 
 
 def memory_of_step_for(
     config: Config, accelerator: Accelerator, devices: int
 ) -> tuple[TrainProgram, Any]:
     """Return what XLA plans of one device's memory for the same program."""
-    learner, traced = trace_step_for(config, accelerator, devices)
-    return learner, compile_memory(traced, compiler_options(accelerator))
+    train_program, traced = trace_step_for(config, accelerator, devices)
+    return train_program, compile_memory(traced, compiler_options(accelerator))
 
 
 def trace_step_for(
     config: Config, accelerator: Accelerator, devices: int
 ) -> tuple[TrainProgram, jax.stages.Traced]:
     """Trace the same program; nothing is compiled yet."""
-    learner = build_program(config, accelerator.platform, devices_of(accelerator, devices))
-    return learner, trace_step(learner, config.train)
+    train_program = build_program(config, accelerator.platform, devices_of(accelerator, devices))
+    return train_program, trace_step(train_program, config.train)
 
 
 def use_virtual_devices(devices: int = 1) -> None:

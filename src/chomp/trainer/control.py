@@ -1,107 +1,169 @@
-"""What is asked of a run from outside, stops and saves, heeded by all its processes alike."""
+"""Stop and save requests, acted on at the same step by every process."""
 
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from chomp.coordinator import Coordinator
-from chomp.data import Data, combine
-from chomp.distributed import StopOrSaveRequest, SynchronizedBatches
+from chomp.data import BatchLoader, Data
+from chomp.errors import Interrupted
 from chomp.system.signals import Signals
+from chomp.trainer.requests import Requests
+from chomp.trainer.synchronized_batches import SynchronizedBatches
+from chomp.types import LoadedBatch
 
 T = TypeVar("T")
+WAIT_SECONDS = 0.05
 
 
-class SaveTimer:
-    """When a checkpoint is wanted for another reason than its step: minutes, or SIGUSR1."""
+class RunControl(ABC):
+    """The next batch, unless a stop was requested; and whether a checkpoint is wanted."""
 
-    def __init__(self, minutes: float | None, signals: Signals):
-        self._minutes, self._signals = minutes, signals
-        self._start = time.monotonic()
+    def next_batch(self) -> LoadedBatch:
+        """Return the next batch.
 
-    def restart(self) -> None:
-        """Begin to count anew: a checkpoint was just made."""
-        self._start = time.monotonic()
-        self._signals.save_requested = False
+        The stop request is looked at *before* a batch is drawn, since a drawn batch counts as
+        trained on.
 
-    def is_late(self) -> bool:
-        """Whether the minutes are over."""
-        return self._minutes is not None and time.monotonic() - self._start >= 60 * self._minutes
+        Raises:
+            Interrupted: a stop was requested.
+            StopIteration: the data has ended.
+            DataError: a batch could not be had.
+        """
+        while True:
+            if self.should_stop():
+                raise Interrupted
+            if batch := self.poll(WAIT_SECONDS):
+                return batch
 
-    def is_due(self) -> bool:
-        """Whether a checkpoint is wanted now."""
-        return self.is_late() or self._signals.save_requested
-
-
-class RunControl:
-    """Answers the training loop and its work: draw, stop, save.
-
-    A run with one process hears its signals wherever it is. Several processes agree before each
-    batch, since all have to run the same programs on their devices; within such a program nobody
-    can be interrupted.
-
-    Args:
-        cohort: the processes.
-        signals: of this one.
-        data: of this one.
-        save_minutes: between checkpoints; None: only steps count.
-    """
-
-    def __init__(
-        self, cohort: Coordinator, signals: Signals, data: Data, save_minutes: float | None = None
-    ):
-        self._cohort, self._signals = cohort, signals
-        self._clock = SaveTimer(save_minutes if cohort.is_leader else None, signals)
-        self._agreed = SynchronizedBatches(
-            cohort,
-            data.train,
-            combine=combine,
-            padding=data.padding,
-            wish=self._wish,
-            heed=self._heed,
-        )
-        self._alone = cohort.size == 1
-        self.stream = data.train if self._alone else self._agreed
-        """The batches."""
-
+    @abstractmethod
     def should_stop(self) -> bool:
         """Whether to stop before the next batch."""
-        return self._signals.stop_requested() if self._alone else self._agreed.should_stop()
 
-    def should_stop_here(self) -> bool:
-        """Whether to stop amid work, at a place that all processes come to."""
-        return self._signals.stop_requested() if self._alone else self._agreed.agree_to_stop()
+    @abstractmethod
+    def poll(self, seconds: float) -> LoadedBatch | None:
+        """Return the next batch, if it can be had within so many seconds."""
 
-    def save_asked(self) -> bool:
+    @abstractmethod
+    def check_stop(self) -> None:
+        """Raise Interrupted if a stop was requested; called amid work, by all processes alike."""
+
+    @abstractmethod
+    def save_requested(self) -> bool:
         """Whether a checkpoint is wanted now."""
-        return self._clock.is_due() if self._alone else self._agreed.save_asked
 
-    def saved(self) -> None:
+    @abstractmethod
+    def checkpoint_saved(self) -> None:
         """Take notice of a checkpoint."""
-        self._clock.restart()
 
-    def guard(self, work: Callable[[], T]) -> T:
-        """Do work in which the devices of all processes take part.
-
-        Raises:
-            Interrupted: the only process is to stop, or the work itself raised it.
-        """
-        return self._signals.unless_stopped(work) if self._alone else work()
-
-    def by_leader(self, name: str, work: Callable[[], T]) -> T:
-        """Have the leader do work without any other's devices; return the result, a JSON value.
+    @abstractmethod
+    def unless_stopped(self, work: Callable[..., T], *args: Any) -> T:
+        """Return `work(*args)`, in which the devices of all processes take part.
 
         Raises:
-            Interrupted: the leader is to stop; in all processes.
+            Interrupted: a stop was requested.
         """
-        return self._cohort.from_leader(name, lambda: self._signals.unless_stopped(work))
 
-    def _wish(self) -> StopOrSaveRequest:
-        signals = self._signals
-        return StopOrSaveRequest(signals.stop, self._clock.is_late(), signals.save_requested)
+    @abstractmethod
+    def on_leader(self, name: str, work: Callable[..., T], *args: Any) -> T:
+        """Return `work(*args)`, a JSON value, done by the leader without any other's devices.
 
-    def _heed(self, wish: StopOrSaveRequest) -> None:
-        if wish.stop is not None:
-            self._signals.hear(wish.stop)
-        if wish.signalled:
-            self._signals.save_requested = True
+        Raises:
+            Interrupted: a stop was requested; in all processes.
+        """
+
+
+class LocalControl(RunControl):
+    """Of a run with one process, which hears its signals wherever it is."""
+
+    def __init__(self, batches: BatchLoader, requests: Requests):
+        self._batches, self._requests = batches, requests
+
+    def should_stop(self) -> bool:
+        """Whether a stop was requested."""
+        return self._requests.signals.stop_requested()
+
+    def poll(self, seconds: float) -> LoadedBatch | None:
+        """Return the next batch, if it can be had within so many seconds."""
+        return next(self._batches) if self._batches.wait(seconds) else None
+
+    def check_stop(self) -> None:
+        """Raise Interrupted if a stop was requested."""
+        if self.should_stop():
+            raise Interrupted
+
+    def save_requested(self) -> bool:
+        """Whether a checkpoint is wanted now."""
+        request = self._requests.own()
+        return request.save or request.signalled
+
+    def checkpoint_saved(self) -> None:
+        """Take notice of a checkpoint."""
+        self._requests.checkpoint_saved()
+
+    def unless_stopped(self, work: Callable[..., T], *args: Any) -> T:
+        """Return `work(*args)`, or raise Interrupted as soon as a stop is requested."""
+        return self._requests.signals.unless_stopped(work, *args)
+
+    def on_leader(self, name: str, work: Callable[..., T], *args: Any) -> T:
+        """Return `work(*args)`, or raise Interrupted as soon as a stop is requested."""
+        return self._requests.signals.unless_stopped(work, *args)
+
+
+class SynchronizedControl(RunControl):
+    """Of a run with several processes, which agree before each batch.
+
+    All have to run the same programs on their devices; within such a program nobody can be
+    interrupted.
+    """
+
+    def __init__(self, coordinator: Coordinator, data: Data, requests: Requests):
+        self._coordinator, self._requests = coordinator, requests
+        self._batches = SynchronizedBatches(coordinator, data.train, data.padding, requests)
+
+    def should_stop(self) -> bool:
+        """Whether all stop now."""
+        return self._batches.should_stop()
+
+    def poll(self, seconds: float) -> LoadedBatch | None:
+        """Return this process's part of the next batch, if all have theirs or know why not."""
+        return next(self._batches) if self._batches.wait(seconds) else None
+
+    def check_stop(self) -> None:
+        """Raise Interrupted if any process was asked to stop; all ask at the same place."""
+        self._batches.agree_to_stop()
+        if self.should_stop():
+            raise Interrupted
+
+    def save_requested(self) -> bool:
+        """Whether all save after this step."""
+        return self._batches.save_requested
+
+    def checkpoint_saved(self) -> None:
+        """Take notice of a checkpoint."""
+        self._requests.checkpoint_saved()
+
+    def unless_stopped(self, work: Callable[..., T], *args: Any) -> T:
+        """Return `work(*args)`, whose devices nobody can interrupt."""
+        return work(*args)
+
+    def on_leader(self, name: str, work: Callable[..., T], *args: Any) -> T:
+        """Return what the leader's `work(*args)` returns, or raise Interrupted in all processes."""
+        return self._coordinator.on_leader(name, self._requests.signals.unless_stopped, work, *args)
+
+
+def run_control(
+    coordinator: Coordinator, data: Data, signals: Signals, save_minutes: float | None
+) -> RunControl:
+    """Return the control of a run, by its number of processes.
+
+    Args:
+        coordinator: the processes.
+        data: of this process.
+        signals: to this process.
+        save_minutes: between checkpoints; None: only steps count.
+    """
+    requests = Requests(signals, save_minutes if coordinator.is_leader else None)
+    if coordinator.size == 1:
+        return LocalControl(data.train, requests)
+    return SynchronizedControl(coordinator, data, requests)

@@ -1,8 +1,8 @@
-"""A training run, from its configuration to its summary: the only module that knows all parts."""
+"""The start of a training run: processes, run folder, checkpoint, components; then the Trainer."""
 
 import dataclasses
-import functools
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,34 +14,28 @@ from chomp.checkpoint.checkpointer import Checkpointer, SavedRun
 from chomp.checkpoint.compatibility import (
     ENVIRONMENT,
     changes,
-    check_compatible,
+    flat,
     keep_old_defaults,
-    matters,
     package_versions,
-    without_evaluation,
 )
-from chomp.checkpoint.directory import CheckpointChoice, damage_lines
+from chomp.checkpoint.directory import CheckpointChoice
 from chomp.config import Config, config_warnings
 from chomp.coordinator import Coordinator
-from chomp.data import is_stuck, lanes_of, place_after_changes
-from chomp.distributed import ProcessInfo
+from chomp.data import is_stuck, lanes_of
+from chomp.distributed import ProcessInfo, connect
 from chomp.errors import ChompError, Interrupted, ResumeError
-from chomp.run.heartbeat import Heartbeat
+from chomp.run.acquire import AcquiredFolder, acquire_folder
 from chomp.run.monitor import RunMonitor
 from chomp.run.ownership import claim_outputs
-from chomp.run.recorder import RunRecorder
 from chomp.run.run_folder import RunFolder
-from chomp.system.jax_runtime import (
-    keep_cpu_threads,
-    memory_readings,
-    numeric_environment,
-    start_jax,
-)
+from chomp.system.jax_runtime import memory_readings, numeric_environment, start_jax
 from chomp.system.signals import Signals, work_left_behind
-from chomp.tracking import PlainConsole, log_to_file, require_wandb
+from chomp.tracking import NoConsole, PlainConsole, log_to_file, open_console, require_wandb
+from chomp.trainer.callbacks.base import Callback
 from chomp.trainer.components import Components, build_components, derived_values
-from chomp.trainer.programs import compile_step
-from chomp.trainer.startup import console_of, line_of, log_path_of, meet, settings, take_folder
+from chomp.trainer.context import RunContext
+from chomp.trainer.program import compile_step
+from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
 from chomp.trainer.trainer import Trainer
 
@@ -59,7 +53,8 @@ class Request:
         resume: `latest`, a step, or None for a new run.
         allow_change: dotted keys that may differ from the saved run.
         started: `time.perf_counter()` when the command began.
-        place: of this process among several; None: it is alone.
+        process: this one among several; None: it is alone.
+        callbacks: the user's own, besides those that the configuration asks for.
     """
 
     config: Config
@@ -68,7 +63,8 @@ class Request:
     resume: str | None
     allow_change: Sequence[str]
     started: float
-    place: ProcessInfo | None = None
+    process: ProcessInfo | None = None
+    callbacks: Sequence[Callback] = ()
 
 
 def train(request: Request) -> int:
@@ -77,134 +73,37 @@ def train(request: Request) -> int:
     Raises:
         ChompError: anything the user can act on.
     """
-    config = request.config
     with ExitStack() as resources:
         signals = resources.enter_context(Signals())
-        if config.logging.wandb.enabled:
+        if request.config.logging.wandb.enabled:
             require_wandb()  # before the folder is taken
         try:
-            cohort = meet(request.place, config, signals, resources)
+            coordinator = _connect(request.config, request.process, signals, resources)
             options = {"--resume": request.resume, "--allow-change": list(request.allow_change)}
-            cohort.agree(settings(config) | options)
-            taken = take_folder(request.folder, request.resume, cohort, resources)
-            request = dataclasses.replace(request, folder=taken.folder)
+            coordinator.agree(_settings(request.config) | options)
+            acquired = acquire_folder(request.folder, request.resume, coordinator, resources)
         except Interrupted:
             return signals.exit_code
-        folder = taken.folder
-        console = console_of(config, cohort)
-        tell = console.message if cohort.is_leader else line_of(cohort.index)
-        log_path = log_path_of(config, folder, cohort)
-        history = _open_history(request, log_path, tell, cohort)
-        run = history.lineage.record.run
-
-        def take() -> list[str]:
-            new, lock = not folder.holds_run(), taken.lock
-            clean = lock is not None and not lock.was_there
-            try:
-                found = claim_outputs(folder.path, run, config, resources, new=new, clean=clean)
-            except ChompError:
-                if new and lock:
-                    lock.leave_no_trace()
-                raise
-            if new:
-                _keep_until_refused(request, resources)
-            return found
-
-        for warning in [*taken.warnings, *cohort.from_leader("places", take)]:
-            console.message(f"warning: {warning}")
-        log_to_file(log_path, config.logging.level, tell)
-        resources.enter_context(history)
-        cohort.hooks.before_end = history.lost
-        run = cohort.from_leader("name of the run", lambda: run)
-        checkpoints = _open_checkpoints(request, resources, history.heartbeat, cohort, run)
-        snapshot = request.folder.tokenizer if request.resume else None
+        request = dataclasses.replace(request, folder=acquired.folder)
+        context = _open_run(request, acquired, coordinator, signals, resources)
         try:
-            choose = functools.partial(_choose, request, checkpoints, console, history.lineage)
-            choice = CheckpointChoice(
-                *cohort.from_leader("checkpoint", lambda: signals.unless_stopped(choose))
-            )
-            saved = None
-            if checkpoints and choice.step is not None:
-                saved = checkpoints.restore_run(choice.step)
-                config = keep_old_defaults(config, saved.meta["config"])
-                request = dataclasses.replace(request, config=config)
-                _check_config(request, saved, console)
-            values = config.model_dump(mode="json")
-            history.begin(versions=package_versions(), config=values, compare=changes)
-            if saved:
-                fallbacks = [{"step": step, "reason": what} for step, what in choice.rejected]
-                history.resumed(saved.progress.step, fallbacks)
-            lanes, on_device = (
-                lanes_of(saved.data_state) if saved else None,
-                history.lineage.on_device,
-            )
-            setup = cohort.interruptible(
-                "parts",
-                signals.unless_stopped,
-                lambda: _prepare(config, snapshot, lanes, console, resources, on_device),
-            )
+            saved, config = _restore(request, context)
+            request = dataclasses.replace(request, config=config)
+            components = _build(request, context, saved, resources)
         except Interrupted:
-            history.stopped(signals.stop)
-            console.message("stopped before the first step")
+            context.monitor.stopped(signals.stop)
+            context.console.message("stopped before the first step")
             return signals.exit_code
         if saved:
-            _check_fit(saved, checkpoints, setup, request.allow_change)
+            check_contents(components, saved, context)
+            lanes = lanes_of(saved.data_state)
             if config.data.lanes not in (None, lanes):
-                console.message(
-                    f"warning: data.lanes: stays {lanes}, as the run began with it "
-                    f"(got {config.data.lanes})"
+                context.warn(
+                    f"data.lanes: stays {lanes}, as the run began with it (got {config.data.lanes})"
                 )
-        cohort.from_leader(
-            "start", lambda: _write_start(request, setup, saved, checkpoints, console)
-        )
-        session = Trainer(
-            setup,
-            request.folder,
-            checkpoints,
-            saved,
-            console,
-            signals,
-            history,
-            request.started,
-            cohort,
-            functools.partial(place_in_data, setup, request.allow_change),
-        )
-        with cohort.explained():
-            return session.go()
-
-
-def _write_start(
-    request: Request,
-    setup: Components,
-    saved: SavedRun | None,
-    checkpoints: Checkpointer | None,
-    console: PlainConsole,
-) -> None:
-    """Write what the folder of a run has from its start on."""
-    folder = request.folder
-    resolved = request.config.model_dump(mode="json") | {"derived": derived_values(setup)}
-    if checkpoints and (warning := checkpoints.prepare(setup.learner.shapes)):
-        console.message(f"warning: {warning}")
-    if saved is None:
-        folder.keep_tokenizer(setup.tokenizer.save)
-    folder.write_configs(request.original, resolved)
-    if checkpoints and saved and (aside := checkpoints.set_aside_after(saved.progress.step)):
-        console.message(f"newer checkpoints set aside in {aside}")
-
-
-def _keep_until_refused(request: Request, resources: ExitStack) -> None:
-    """Write the configuration at once: a run that is killed as it starts can be started again.
-
-    If the start is refused, the folder is free again for a new run.
-    """
-    folder = request.folder
-    folder.write_configs(request.original, request.config.model_dump(mode="json"))
-
-    def free(kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            folder.free_if_not_begun()
-
-    resources.push(free)
+        coordinator.on_leader("start", _write_start, request, context, components, saved)
+        with coordinator.translate_peer_failures():
+            return Trainer(components, context, saved, callbacks=request.callbacks).fit()
 
 
 def work_goes_on() -> bool:
@@ -212,174 +111,267 @@ def work_goes_on() -> bool:
     return work_left_behind() or is_stuck()
 
 
-def dry_run(config: Config, place: ProcessInfo | None = None) -> None:
+def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
     """Build everything, compile and take one step; write nothing.
 
     Args:
         config: the validated configuration.
-        place: of this process among several; None: it is alone.
+        process: this one among several; None: it is alone.
 
     Raises:
         ChompError: what would stop the run.
     """
     with ExitStack() as resources:
-        cohort = meet(place, config, Signals(), resources)
-        cohort.agree(settings(config))
-        console = console_of(config, cohort, steps=1)
+        coordinator = _connect(config, process, Signals(), resources)
+        coordinator.agree(_settings(config))
+        console = _open_console(config, coordinator, steps=1)
         log_to_file(None, config.logging.level, console.message)
-        setup = _prepare(config, None, None, console, resources)
-        console.table("Parameters", *parameter_table(setup))
-        drawn = next(setup.data.train)
-        state = setup.learner.init()
-        compiled = compile_step(setup)
+        device = _start_jax(config)
+        components = _build_components(config, device, console, resources)
+        console.table("Parameters", *parameter_table(components))
+        drawn = next(components.data.train)
+        state = components.program.init()
+        compiled = compile_step(components.program, components.config.train)
         start = time.perf_counter()
         _, metrics = compiled.step(state, drawn.batch)
         loss = float(metrics.loss)
         seconds = time.perf_counter() - start
-        for line in dry_run_lines(setup, compiled, seconds, loss, memory_readings()):
+        for line in dry_run_lines(components, compiled, seconds, loss, memory_readings()):
             console.message(line)
 
 
-def _prepare(
-    config: Config,
-    snapshot: Path | None,
-    lanes: int | None,
-    console: PlainConsole,
-    resources: ExitStack,
-    on_device: Callable[[str], None] = lambda device: None,
-) -> Components:
-    """Start JAX, build the parts and say what they are."""
-    device = start_jax(
-        allow_cpu=config.train.allow_cpu,
-        compile_cache=config.runtime.compile_cache,
-        compile_cache_gb=config.runtime.compile_cache_gb,
+def _connect(
+    config: Config, process: ProcessInfo | None, signals: Signals, resources: ExitStack
+) -> Coordinator:
+    """Meet the other processes of the run, if there are any; left at the end of `resources`.
+
+    Raises:
+        ConfigError: they can't be met, or not in time.
+        Interrupted: a stop was asked for meanwhile.
+    """
+    if process is None:
+        return Coordinator()
+    parallel = config.parallel
+    coordinator = signals.unless_stopped(
+        connect, process, parallel.join_seconds, parallel.lost_after_seconds
     )
-    on_device(device)
-
-    def warn(line: str) -> None:
-        log.warning("%s", line)
-        console.message(f"warning: {line}")
-
-    setup = build_components(config, snapshot, lanes, warn)
-    resources.callback(setup.data.close)
-    for note in (*setup.tokenizer.notes, *setup.data.notes):
-        warn(note)
-    for warning in config_warnings(setup.config):
-        console.message(f"warning: {warning}")
-    for line in start_lines(setup, device):
-        console.message(line)
-    return setup
+    resources.push(lambda kind, error, trace: coordinator.end(error))
+    coordinator.hooks.stop_asked = lambda: signals.stop
+    coordinator.hooks.ask_to_stop = signals.hear
+    return coordinator
 
 
-def _open_history(
-    request: Request, log_file: Path | None, tell: Callable[[str], None], cohort: Coordinator
-) -> RunMonitor:
-    folder, config = request.folder, request.config
-    return RunMonitor(
+def _settings(config: Config) -> dict[str, Any]:
+    """Return what all processes of a run must have alike."""
+    versions = {f"version of {name}": number for name, number in package_versions().items()}
+    return flat(config.model_dump(mode="json") | {ENVIRONMENT: numeric_environment()}) | versions
+
+
+def _open_console(
+    config: Config, coordinator: Coordinator, steps: int | None = None
+) -> PlainConsole:
+    """Return the console, which the leader alone has."""
+    if not coordinator.is_leader:
+        return NoConsole()
+    return open_console(steps=steps or config.train.steps, use_rich=config.logging.console_use_rich)
+
+
+def _open_run(
+    request: Request,
+    acquired: AcquiredFolder,
+    coordinator: Coordinator,
+    signals: Signals,
+    resources: ExitStack,
+) -> RunContext:
+    """Open console, log, record and checkpoints of a run whose folder is taken."""
+    config, folder = request.config, acquired.folder
+    console = _open_console(config, coordinator)
+    tell = console.message if coordinator.is_leader else _line_of(coordinator.index)
+    log_path = _log_path(config, folder, coordinator)
+    monitor = RunMonitor(
         record=folder.record,
         heartbeat=folder.heartbeat,
-        log_file=log_file,
+        log_file=log_path,
         watchdog_seconds=config.runtime.watchdog_seconds,
         started=request.started,
         tell=tell,
-        keep=cohort.is_leader,
+        keep=coordinator.is_leader,
     )
+    run = monitor.recorder.record.run
+    found = coordinator.on_leader("places", _claim, request, run, acquired, resources)
+    for warning in [*acquired.warnings, *found]:
+        console.message(f"warning: {warning}")
+    log_to_file(log_path, config.logging.level, tell)
+    resources.enter_context(monitor)
+    coordinator.hooks.before_end = monitor.lost
+    run = coordinator.on_leader("name of the run", str, run)
+    context = RunContext(
+        folder,
+        coordinator,
+        signals,
+        console,
+        monitor,
+        _open_checkpointer(request, coordinator, monitor, run),
+        request.started,
+        request.allow_change,
+    )
+    if checkpointer := context.checkpointer:
+        resources.callback(checkpointer.close)
+        if request.resume is None and coordinator.on_leader(
+            "checkpoints there", checkpointer.steps
+        ):
+            raise ResumeError(
+                f"{checkpointer.folder} already holds checkpoints, of another run; "
+                "give another checkpoint.root_dir or --run-dir"
+            )
+    return context
 
 
-def _open_checkpoints(
-    request: Request, resources: ExitStack, heartbeat: Heartbeat, cohort: Coordinator, run: str
+def _claim(request: Request, run: str, acquired: AcquiredFolder, resources: ExitStack) -> list[str]:
+    """Check that what a run writes to is its own; a new run keeps its configuration from here on.
+
+    A run that is killed as it starts can be started again. If the start is refused, the folder is
+    free again for a new run.
+    """
+    folder, lock = acquired.folder, acquired.lock
+    new = not folder.holds_run()
+    clean = lock is not None and not lock.was_there
+    try:
+        found = claim_outputs(folder.path, run, request.config, resources, new=new, clean=clean)
+    except ChompError:
+        if new and lock:
+            lock.leave_no_trace()
+        raise
+    if new:
+        folder.write_configs(request.original, request.config.model_dump(mode="json"))
+
+        def free(kind: type[BaseException] | None, *_: object) -> None:
+            if kind is not None:
+                folder.free_if_not_begun()
+
+        resources.push(free)
+    return found
+
+
+def _line_of(process: int) -> Callable[[str], None]:
+    """Return what prints a line about a process without console."""
+    return lambda line: print(f"process {process}: {line}", file=sys.stderr, flush=True)
+
+
+def _log_path(config: Config, folder: RunFolder, coordinator: Coordinator) -> Path | None:
+    """Return the path of the process's own log."""
+    if config.logging.log_file is None:
+        return None
+    path, index = folder.inside(config.logging.log_file), coordinator.index
+    return path if coordinator.is_leader else path.with_suffix(f".process-{index}{path.suffix}")
+
+
+def _open_checkpointer(
+    request: Request, coordinator: Coordinator, monitor: RunMonitor, run: str
 ) -> Checkpointer | None:
     settings = request.config.checkpoint
     if not settings.enabled:
         return None
-    checkpoints = Checkpointer(
+    return Checkpointer(
         request.folder.inside(settings.root_dir or "checkpoints"),
         owner=run,
         max_to_keep=settings.max_to_keep,
         keep_every=settings.keep_every,
         async_save=settings.async_save,
-        watched=lambda step: heartbeat.background("saving", step),
-        cohort=cohort,
+        watched=lambda step: monitor.heartbeat.background("saving", step),
+        coordinator=coordinator,
     )
-    resources.callback(checkpoints.close)
-    if request.resume is None and cohort.from_leader("checkpoints there", checkpoints.steps):
-        raise ResumeError(
-            f"{checkpoints.folder} already holds checkpoints, of another run; "
-            "give another checkpoint.root_dir or --run-dir"
-        )
-    return checkpoints
 
 
-def _choose(
-    request: Request, checkpoints: Checkpointer | None, console: PlainConsole, lineage: RunRecorder
-) -> CheckpointChoice:
-    """Return the step to go on from, and say what is wrong with newer ones."""
-    if request.resume is None:
-        return CheckpointChoice(None, [])
-    if checkpoints is None:
-        raise ResumeError(
-            "checkpoint.enabled is false: there is nothing to resume from; set it to true, "
-            "or start a new run in another folder"
+def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Config]:
+    """Read the checkpoint to go on from, and begin the start in the run's record.
+
+    Returns:
+        The checkpoint without its arrays, None for a run from the beginning; and the configuration,
+        where the run was begun by an earlier version with that version's defaults.
+    """
+    config, monitor, checkpointer = request.config, context.monitor, context.checkpointer
+    choice = CheckpointChoice(
+        *context.coordinator.on_leader(
+            "checkpoint",
+            context.signals.unless_stopped,
+            choose_checkpoint,
+            request.resume,
+            config.train.steps,
+            context,
         )
-    choice = checkpoints.choose(request.resume)
-    if choice.step is None:
-        reached = f", though step {lineage.reached} was reached" if lineage.reached else ""
-        console.message(f"nothing is saved{reached}: starting from the first step")
-        return choice
-    for line in damage_lines(choice):
+    )
+    saved = None
+    if checkpointer and choice.step is not None:
+        saved = checkpointer.restore_run(choice.step)
+        config = keep_old_defaults(config, saved.meta["config"])
+        check_settings(config, saved, context)
+    values = config.model_dump(mode="json")
+    monitor.begin(versions=package_versions(), config=values, compare=changes)
+    if saved:
+        fallbacks = [{"step": step, "reason": what} for step, what in choice.rejected]
+        monitor.resumed(saved.progress.step, fallbacks)
+    return saved, config
+
+
+def _build(
+    request: Request, context: RunContext, saved: SavedRun | None, resources: ExitStack
+) -> Components:
+    """Start JAX, and build the components and say what they are; a stop interrupts it."""
+    config = request.config
+    snapshot = request.folder.tokenizer if request.resume else None
+    lanes = lanes_of(saved.data_state) if saved else None
+
+    def build() -> Components:
+        device = _start_jax(config)
+        context.monitor.recorder.on_device(device)
+        return _build_components(config, device, context.console, resources, snapshot, lanes)
+
+    return context.coordinator.interruptible("parts", context.signals.unless_stopped, build)
+
+
+def _start_jax(config: Config) -> str:
+    """Return what JAX computes on."""
+    return start_jax(
+        allow_cpu=config.train.allow_cpu,
+        compile_cache=config.runtime.compile_cache,
+        compile_cache_gb=config.runtime.compile_cache_gb,
+    )
+
+
+def _build_components(
+    config: Config,
+    device: str,
+    console: PlainConsole,
+    resources: ExitStack,
+    snapshot: Path | None = None,
+    lanes: int | None = None,
+) -> Components:
+    def warn(line: str) -> None:
+        log.warning("%s", line)
         console.message(f"warning: {line}")
-    if choice.rejected:
-        reached = max(lineage.reached, choice.rejected[0][0])
-        console.message(f"warning: {reached - choice.step} steps are trained again")
-    if (steps := request.config.train.steps) < choice.step:
-        raise ResumeError(
-            f"train.steps: {steps} is less than the {choice.step} steps that are done; give more, "
-            "or resume an earlier step"
-        )
-    return choice
 
-
-def _check_config(request: Request, saved: SavedRun, console: PlainConsole) -> None:
-    """Check that the configuration and the environment fit a saved run's."""
-    now = request.config.model_dump(mode="json") | {ENVIRONMENT: numeric_environment()}
-    # Checkpoints of earlier versions don't know the environment.
-    before = {ENVIRONMENT: saved.meta.get(ENVIRONMENT, now[ENVIRONMENT])} | saved.meta["config"]
-    for change in check_compatible(before, now, request.allow_change):
-        console.message(f"changed since the checkpoint: {change}")
-        if change.key == "train.steps" and request.config.optim.decay_steps is None:
-            console.message("  the learning rate decays until the new last step from here on")
-    # On a CPU; earlier versions didn't keep it.
-    if line := keep_cpu_threads(saved.meta.get("cpu_threads")):
+    components = build_components(config, snapshot, lanes, warn)
+    resources.callback(components.data.close)
+    for note in (*components.tokenizer.notes, *components.data.notes):
+        warn(note)
+    for warning in config_warnings(components.config):
+        console.message(f"warning: {warning}")
+    for line in start_lines(components, device):
         console.message(line)
-    for change in changes(saved.meta["versions"], package_versions()):
-        console.message(f"warning: {change}; results may differ in their last bits from here on")
+    return components
 
 
-def place_in_data(
-    setup: Components, allowed: Sequence[str], saved: SavedRun
-) -> tuple[dict[str, Any], str]:
-    """Return where the data of a saved run goes on now, and what to say about that."""
-    data = setup.config.data
-    found = [
-        *changes(saved.meta["config"], setup.given.model_dump(mode="json")),
-        *changes(saved.meta["identity"], setup.identity),
-    ]
-    return place_after_changes(
-        saved.data_state,
-        setup.start,
-        [change.key for change in found if matters(change)],
-        allowed,
-        bins=data.packing_mode == "bin",
-    )
-
-
-def _check_fit(
-    saved: SavedRun, checkpoints: Checkpointer | None, setup: Components, allowed: Sequence[str]
+def _write_start(
+    request: Request, context: RunContext, components: Components, saved: SavedRun | None
 ) -> None:
-    """Check that data and tokenizer are what they were, and that the parameters fit."""
-    then, now = saved.meta["identity"], setup.identity
-    if setup.config.train.eval_every == 0:
-        then, now = without_evaluation(then), without_evaluation(now)
-    check_compatible(then, now, allowed)
-    if checkpoints:
-        checkpoints.check_shapes(saved.progress.step, setup.learner.shapes.params)
+    """Write what the folder of a run has from its start on."""
+    folder, checkpointer = request.folder, context.checkpointer
+    resolved = request.config.model_dump(mode="json") | {"derived": derived_values(components)}
+    if checkpointer and (warning := checkpointer.prepare(components.program.shapes)):
+        context.warn(warning)
+    if saved is None:
+        folder.keep_tokenizer(components.tokenizer.save)
+    folder.write_configs(request.original, resolved)
+    if checkpointer and saved and (aside := checkpointer.set_aside_after(saved.progress.step)):
+        context.console.message(f"newer checkpoints set aside in {aside}")

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import jax
 
-from chomp.config.train import DivergencePolicy, SpikePolicy
+from chomp.config.train import DivergencePolicy, SpikePolicy, TrainConfig
 from chomp.errors import DivergedError
-from chomp.trainer.loop import StepInfo
-from chomp.types import StepMetrics
+from chomp.types import BatchStats, Progress, StepMetrics
 
 MIN_HISTORY = 16
 """Losses that must be known before one can be called unusual."""
@@ -58,6 +57,17 @@ class LossPolicy(NamedTuple):
     limit: int
     """Rejected updates in a row that end a run which skips them."""
 
+    @classmethod
+    def of(cls, train: TrainConfig) -> "LossPolicy":
+        """Return what the `train` section asks for."""
+        return cls(
+            to_divergence=train.on_divergence,
+            to_spikes=train.on_spike,
+            threshold=train.spike_threshold,
+            window=train.spike_window,
+            limit=train.divergence_limit,
+        )
+
 
 class _Seen(NamedTuple):
     step: int
@@ -70,7 +80,7 @@ class LossMonitor:
     """Collects what each step reports, and judges it when asked.
 
     Args:
-        reaction: what to do.
+        policy: what to do.
         losses: of the steps before, as the property gave them.
         rejected: updates rejected before.
         report: takes an incident that the run survives.
@@ -80,7 +90,7 @@ class LossMonitor:
 
     def __init__(
         self,
-        reaction: LossPolicy,
+        policy: LossPolicy,
         losses: Iterable[float],
         rejected: int,
         report: Callable[[Incident], None],
@@ -89,8 +99,8 @@ class LossMonitor:
         in_a_row: int = 0,
     ):
         self._run = run
-        self._reaction, self._report = reaction, report
-        self._losses = collections.deque(losses, maxlen=reaction.window)
+        self._policy, self._report = policy, report
+        self._losses = collections.deque(losses, maxlen=policy.window)
         self._rejected, self._in_a_row = rejected, in_a_row
         self._unread: list[_Seen] = []
 
@@ -104,16 +114,13 @@ class LossMonitor:
         """How many of the last steps had their updates rejected."""
         return self._in_a_row
 
-    def collect(self, moment: StepInfo) -> None:
+    def collect(self, progress: Progress, stats: BatchStats, metrics: StepMetrics) -> None:
         """Keep what the step reports, unread but for once in many steps.
 
         Raises:
             DivergedError, Rewind: as `check` does.
         """
-        now = moment.progress
-        self._unread.append(
-            _Seen(now.step, now.batches, f"{moment.stats.hash:016x}", moment.metrics)
-        )
+        self._unread.append(_Seen(progress.step, progress.batches, f"{stats.hash:016x}", metrics))
         if len(self._unread) >= MOST_UNREAD:
             self.check()
 
@@ -147,12 +154,12 @@ class LossMonitor:
     def _spike(self, one: _Seen, loss: float) -> Incident | None:
         before = sorted(self._losses)
         self._losses.append(loss)
-        if self._reaction.to_spikes == "ignore" or len(before) < MIN_HISTORY:
+        if self._policy.to_spikes == "ignore" or len(before) < MIN_HISTORY:
             return None
         median = statistics.median(before)
         spread = MAD_TO_SIGMA * statistics.median(abs(value - median) for value in before)
         distance = (loss - median) / max(spread, LEAST_SPREAD * abs(median), 1e-12)
-        if distance <= self._reaction.threshold:
+        if distance <= self._policy.threshold:
             return None
         what = (
             f"loss {loss:.4f} at step {one.step} is {distance:.1f} robust standard deviations "
@@ -162,20 +169,20 @@ class LossMonitor:
 
     def _react_to_divergence(self, found: list[Incident | None]) -> None:
         incidents = [incident for incident in found if incident]
-        if self._reaction.to_divergence == "rewind":
+        if self._policy.to_divergence == "rewind":
             raise Rewind(_offending(found))
-        if self._reaction.to_divergence == "stop":
+        if self._policy.to_divergence == "stop":
             raise DivergedError(_explain(incidents, self._run))
         for incident in incidents:
             self._report(incident)
-        if self._in_a_row >= self._reaction.limit:
+        if self._in_a_row >= self._policy.limit:
             raise DivergedError(
                 f"{_explain(incidents, self._run)}\n  {self._in_a_row} in a row: "
-                f"train.divergence_limit is {self._reaction.limit}"
+                f"train.divergence_limit is {self._policy.limit}"
             )
 
     def _react_to_spikes(self, found: list[Incident | None]) -> None:
-        if self._reaction.to_spikes == "rewind":
+        if self._policy.to_spikes == "rewind":
             raise Rewind(_offending(found))
         for before, incident in zip([None, *found], found, strict=False):
             if incident and not before:

@@ -1,9 +1,14 @@
 """Time per step, without the time of what isn't training."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+
+import jax
+
+from chomp.run.heartbeat import Heartbeat, Phase
+from chomp.types import TrainState
 
 
 class Lap(NamedTuple):
@@ -15,20 +20,16 @@ class Lap(NamedTuple):
     """Of these, seconds spent waiting for data."""
 
 
-def _ignore(doing: str) -> None:
-    pass
-
-
 class StepTimer:
-    """Measures laps; `paused` takes evaluation, sampling and saving out of them.
+    """Measures laps; evaluation, sampling and saving are taken out of them.
 
     Args:
-        tell: is told what the run is doing, whenever that changes or gets on.
+        heartbeat: is told what the run is doing; None: nobody is.
     """
 
-    def __init__(self, tell: Callable[[str], None] = _ignore):
-        self._tell, self._doing = tell, "starting"
-        self.total_waiting = 0.0
+    def __init__(self, heartbeat: Heartbeat | None = None):
+        self._heartbeat = heartbeat or Heartbeat(None)
+        self._phase = Phase.STARTING
         self._restart()
 
     def _restart(self) -> None:
@@ -39,31 +40,38 @@ class StepTimer:
     def waiting(self) -> Iterator[None]:
         """Count the time inside as waiting for data."""
         start = time.perf_counter()
-        self._do("waiting")
+        # The next step begins with the wait for its batch.
+        self._phase = Phase.WAITING
+        self._heartbeat.enter(Phase.WAITING, self._heartbeat.last_finished + 1)
         yield
-        self._do("training")
-        seconds = time.perf_counter() - start
-        self._waiting += seconds
-        self.total_waiting += seconds
+        self._enter(Phase.TRAINING)
+        self._waiting += time.perf_counter() - start
 
     @contextmanager
-    def paused(self, doing: str) -> Iterator[None]:
+    def paused(self, phase: Phase) -> Iterator[None]:
         """Leave the time inside out of the lap. The device must be idle at the start."""
         start = time.perf_counter()
-        self._do(doing)
+        self._enter(phase)
         try:
             yield
         finally:
-            self._do("training")
+            self._enter(Phase.TRAINING)
             self._paused += time.perf_counter() - start
 
-    def alive(self) -> None:
-        """Tell that what the run is doing goes on."""
-        self._tell(self._doing)
+    @contextmanager
+    def paused_after(self, state: TrainState, phase: Phase) -> Iterator[None]:
+        """Leave the time inside out of the lap, once the device has finished its steps."""
+        jax.block_until_ready(state.step)
+        with self.paused(phase):
+            yield
 
-    def _do(self, doing: str) -> None:
-        self._doing = doing
-        self._tell(doing)
+    def alive(self) -> None:
+        """Tell the heartbeat that the present phase goes on."""
+        self._enter(self._phase)
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._heartbeat.enter(phase)
 
     def lap(self) -> Lap:
         """Return the lap so far and begin the next. The device must be idle."""

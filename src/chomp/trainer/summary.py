@@ -3,15 +3,20 @@
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
-from typing import Any
 
 import jax
 
+from chomp.config import Config
 from chomp.distributed import device_bytes, shard_shape
 from chomp.optim import Group, group_table
+from chomp.run.goodput import goodput_line
+from chomp.tracking.tracker import Row
 from chomp.trainer.components import Components, derived_values
-from chomp.trainer.programs import CompiledStep
+from chomp.trainer.context import RunContext
+from chomp.trainer.loop import LoopResult, StopReason
+from chomp.trainer.program import CompiledStep
 from chomp.types import Progress
 
 GIB = 1 << 30
@@ -26,52 +31,52 @@ def program_name() -> str:
     return shlex.quote(typed)
 
 
-def start_lines(setup: Components, device: str) -> list[str]:
+def start_lines(components: Components, device: str) -> list[str]:
     """Return the lines that a run begins with."""
-    config, learner = setup.config, setup.learner
+    config, program = components.config, components.program
     train, data = config.train, config.data
     shape = f"{train.grad_accum} x {train.batch_size} x {train.seq_len}"
-    tokens = train.grad_accum * train.batch_size * train.seq_len
+    tokens = train.tokens_per_step
     sizes = dict.fromkeys(Group, 0)
     counts = dict.fromkeys(Group, 0)
-    for row in group_table(learner.shapes.params, learner.groups):
+    for row in group_table(program.shapes.params, program.groups):
         sizes[row.group] += row.size
         counts[row.group] += 1
     groups = ", ".join(
         f"{group} {counts[group]} ({sizes[group]:,})" for group in Group if counts[group]
     )
-    mesh = [f"mesh       {_mesh(setup)}"] if learner.placement.mesh.size > 1 else []
+    mesh = [f"mesh       {_mesh(components)}"] if program.sharding.mesh.size > 1 else []
     return [
         f"device     {device}",
         *mesh,
-        f"model      {config.model.backend}, {learner.parameters:,} parameters, "
+        f"model      {config.model.backend}, {program.parameters:,} parameters, "
         f"vocabulary {config.model.vocab_size:,}",
         f"data       {data.backend}, {data.packing_mode} packing, {data.tokenizer.kind} tokenizer",
-        *_evaluation(setup),
+        *_evaluation(components),
         f"batch      {shape} (accum x batch x time) = {tokens:,} tokens a step",
         f"optimizer  {config.optim.name}; parameters by update: {groups}",
     ]
 
 
-def _evaluation(setup: Components) -> list[str]:
-    if not setup.data.evaluated:
+def _evaluation(components: Components) -> list[str]:
+    if not components.data.evaluated:
         return []
-    found = setup.data.evaluation
+    found = components.data.evaluation
     documents = f"{found.documents:,} document{'s' if found.documents != 1 else ''}"
-    return [f"evaluation {documents}, {found.targets:,} tokens: {setup.data.evaluated}"]
+    return [f"evaluation {documents}, {found.targets:,} tokens: {components.data.evaluated}"]
 
 
-def parameter_table(setup: Components) -> tuple[list[str], list[list[str]]]:
+def parameter_table(components: Components) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of the parameters: what updates them, and what a device holds."""
-    learner = setup.learner
+    program = components.program
     columns = ["parameter", "shape", "size", "update"]
     rows = [
         [row.path, _by(row.shape), f"{row.size:,}", row.group]
-        for row in group_table(learner.shapes.params, learner.groups)
+        for row in group_table(program.shapes.params, program.groups)
     ]
-    if learner.placement.mesh.size > 1:
+    if program.sharding.mesh.size > 1:
         columns += ["on a device", "bytes"]
-        for row, leaf in zip(rows, jax.tree.leaves(learner.shapes.params), strict=True):
+        for row, leaf in zip(rows, jax.tree.leaves(program.shapes.params), strict=True):
             row += [_by(shard_shape(leaf)), f"{device_bytes(leaf):,}"]
     return columns, rows
 
@@ -80,24 +85,26 @@ def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _mesh(setup: Components) -> str:
-    return " x ".join(f"{axis} {size}" for axis, size in setup.learner.placement.mesh.shape.items())
+def _mesh(components: Components) -> str:
+    return " x ".join(
+        f"{axis} {size}" for axis, size in components.program.sharding.mesh.shape.items()
+    )
 
 
 def dry_run_lines(
-    setup: Components,
+    components: Components,
     compiled: CompiledStep,
     step_seconds: float,
     loss: float,
     memory: dict[str, float],
 ) -> list[str]:
     """Return what a dry run found out."""
-    derived, shapes = derived_values(setup)["train"], setup.learner.shapes
+    derived, shapes = derived_values(components)["train"], components.program.shapes
     scratch = (
         "" if compiled.temp_bytes is None else f", scratch {compiled.temp_bytes / GIB:.2f} GiB"
     )
     return [
-        f"parameters       {setup.learner.parameters:,}",
+        f"parameters       {components.program.parameters:,}",
         f"compile          {compiled.seconds:.1f} s",
         f"first step       {step_seconds:.2f} s, loss {loss:.4f}",
         f"state            parameters {device_bytes(shapes.params) / 1e6:.2f} MB, optimizer "
@@ -110,49 +117,38 @@ def dry_run_lines(
 
 
 def summary_lines(
-    *,
-    last_row: dict[str, Any],
-    progress: Progress,
-    seconds: float,
-    trained: int,
-    folder: Path,
-    can_resume: bool,
-    can_generate: bool,
-    steps: int,
-    stopped: bool,
-    program: str = "chomp",
+    config: Config, context: RunContext, result: LoopResult, first: Progress, latest: Row
 ) -> list[str]:
     """Return the closing summary: results, and the commands to go on with.
 
     Args:
-        last_row: the newest row of metrics; evaluation values from the newest that had them.
-        progress: counts at the end.
-        seconds: wall time of the whole command.
-        trained: targets of this start, without those before a resume.
-        folder: of the run.
-        can_resume: whether there is a checkpoint.
-        can_generate: whether the model can.
-        steps: of the configuration.
-        stopped: something is left to do.
-        program: how the user calls chomp.
+        config: of the run.
+        context: of the run.
+        result: of the loop.
+        first: the counts at this start.
+        latest: the newest row of metrics; evaluation values from the newest that had them.
     """
+    progress, steps = result.progress, config.train.steps
+    stopped = result.reason is not StopReason.FINISHED
+    seconds = time.perf_counter() - context.started
     ended = "stopped" if stopped else "finished"
     lines = [f"{ended:<10} after step {progress.step} of {steps}, {seconds:.0f} s"]
-    if "loss" in last_row:
-        lines.append(f"loss       {last_row['loss']:.4f} nats per token (training)")
-    if "eval_loss" in last_row:
-        at = last_row["eval_step"]
+    if "loss" in latest:
+        lines.append(f"loss       {latest['loss']:.4f} nats per token (training)")
+    if "eval_loss" in latest:
+        at = latest["eval_step"]
         lines.append(
-            f"evaluation {last_row['eval_loss']:.4f} nats per token, "
-            f"{last_row['eval_bits_per_byte']:.4f} bits per byte"
+            f"evaluation {latest['eval_loss']:.4f} nats per token, "
+            f"{latest['eval_bits_per_byte']:.4f} bits per byte"
             f"{f' (after step {at})' if at != progress.step else ''}"
         )
+    trained = progress.tokens_seen - first.tokens_seen
     lines.append(f"tokens     {progress.tokens_seen:,} seen, {trained:,} of them now")
-    lines.append(f"run folder {folder}")
-    if can_resume:
-        quoted = shlex.quote(str(folder))
+    lines.append(f"run folder {context.folder.path}")
+    if context.checkpointer:
+        program, folder = program_name(), shlex.quote(str(context.folder.path))
         more = "" if stopped or progress.step < steps else f" -o train.steps={2 * steps}"
-        lines.append(f"resume     {program} train --run-dir {quoted} --resume latest{more}")
-        if can_generate:
-            lines.append(f"generate   {program} generate {quoted} --prompt 'def '")
-    return lines
+        lines.append(f"resume     {program} train --run-dir {folder} --resume latest{more}")
+        if config.model.backend == "megalodon":
+            lines.append(f"generate   {program} generate {folder} --prompt 'def '")
+    return [*lines, goodput_line(context.monitor.goodput())]

@@ -12,8 +12,13 @@ from chomp.config import Config
 from chomp.config.parallel import ParallelConfig
 from chomp.distributed import device_bytes
 from chomp.hlo.collectives import collectives
-from chomp.trainer.components import TrainProgram, build_program
-from chomp.trainer.programs import CompiledStep, batch_shapes, compile_step
+from chomp.trainer.program import (
+    CompiledStep,
+    TrainProgram,
+    batch_shapes,
+    build_program,
+    compile_step,
+)
 from chomp.types import Batch, TrainState
 
 LAYERS = 2
@@ -30,8 +35,8 @@ BFLOAT16 = {"compute_dtype": "bfloat16"}
 ACCUM, ROWS, TIME = 3, 8, 64
 
 
-def learner_for(config: Config, *, data: int, fsdp: int, **parallel: Any) -> TrainProgram:
-    """The learner of a config on the first data * fsdp devices."""
+def program_for(config: Config, *, data: int, fsdp: int, **parallel: Any) -> TrainProgram:
+    """The program of a config on the first data * fsdp devices."""
     parallel = ParallelConfig(data=data, fsdp=fsdp, **parallel)
     config = config.model_copy(update={"parallel": parallel})
     return build_program(config, devices=jax.devices()[: data * fsdp])
@@ -42,7 +47,7 @@ class Steps:
 
     def __init__(self, setup: Any):
         self.setup = setup
-        self.compiled: CompiledStep = compile_step(setup)
+        self.compiled: CompiledStep = compile_step(setup.program, setup.config.train)
 
     @property
     def text(self) -> str:
@@ -50,10 +55,10 @@ class Steps:
 
     def after(self, batches: list[Batch]) -> tuple[TrainState, list[float], list[float]]:
         """State, losses and gradient norms, on the host."""
-        learner = self.setup.learner
-        state, losses, norms = learner.init(), [], []
+        train_program = self.setup.program
+        state, losses, norms = train_program.init(), [], []
         for batch in batches:
-            state, metrics = self.compiled.step(state, learner.placement.place_batch(batch))
+            state, metrics = self.compiled.step(state, train_program.sharding.put_batch(batch))
             losses.append(float(metrics.loss))
             norms.append(float(metrics.grad_norm))
         return jax.device_get(state), losses, norms
@@ -91,9 +96,9 @@ def steps(make_config: Callable[..., Any]) -> Callable[..., Steps]:
             data={"isolate_documents": True},
             parallel={"data": -1},
         )
-        learner = learner_for(config, **mesh)
+        train_program = program_for(config, **mesh)
         config = config.model_copy(update={"parallel": ParallelConfig(**mesh)})
-        setup = type("Setup", (), {"config": config, "learner": learner})
+        setup = type("Setup", (), {"config": config, "program": train_program})
         return Steps(setup)
 
     return build
@@ -155,7 +160,7 @@ def test_a_model_in_bfloat16_learns_the_same(
     in_float32 = config.parallel.model_copy(update={"reduce_dtype": "float32"})
     config = config.model_copy(update={"parallel": in_float32})
     sent = sum(one.times * one.sent for one in collectives(compiled.text, 8))
-    assert sent <= 1.05 * least_bytes(config, compiled.setup.learner)
+    assert sent <= 1.05 * least_bytes(config, compiled.setup.program)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -177,9 +182,9 @@ def test_state_is_cut_among_the_devices(make_config: Callable[..., Any]):
                "ffn_hidden_dim": 512, "num_layers": 2},
         train={"batch_size": ROWS},
     )  # fmt: skip
-    whole = device_bytes(learner_for(config, **ONE).shapes)
+    whole = device_bytes(program_for(config, **ONE).shapes)
     for count in (2, 4, 8):
-        part = device_bytes(learner_for(config, data=1, fsdp=count).shapes)
+        part = device_bytes(program_for(config, data=1, fsdp=count).shapes)
         assert part * count == pytest.approx(whole, rel=0.05)
 
 
@@ -204,8 +209,8 @@ def test_layers_are_fetched_one_by_one(steps: Callable[..., Steps]):
 
 def test_a_batch_is_the_global_one(make_config: Callable[..., Any]):
     config = make_config("dummy", train={"batch_size": ROWS})
-    placement = learner_for(config, data=8, fsdp=1).placement
+    sharding = program_for(config, data=8, fsdp=1).sharding
     shapes = batch_shapes(ACCUM, ROWS, TIME)
-    placed = placement.place_batch_shapes(shapes)
+    placed = sharding.place_batch_shapes(shapes)
     assert placed.input_ids.shape == (ACCUM, ROWS, TIME)
     assert placed.input_ids.sharding.shard_shape(placed.input_ids.shape) == (ACCUM, 1, TIME)

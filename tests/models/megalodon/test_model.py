@@ -11,8 +11,7 @@ from chomp.errors import ConfigError
 from chomp.models import build_model
 from chomp.models.megalodon.model import megalodon_config
 from chomp.trainer import make_train_step
-from chomp.trainer.components import build_program
-from chomp.trainer.programs import batch_shapes
+from chomp.trainer.program import batch_shapes, build_program
 from chomp.types import IGNORE_LABEL, Batch
 
 TIME = 64
@@ -152,10 +151,10 @@ def test_every_switch_can_be_the_other_way(make_config: Any, names: tuple[str, .
     """Each alone, all together, and all but one: parameters, loss and gradient can be traced."""
     values = {name: not ModelConfig.model_fields[name].default for name in names}
     config = make_config("megalodon", model=values, train={"deterministic": False})
-    learner = build_program(config)
+    program = build_program(config)
     _, metrics = jax.eval_shape(
-        make_train_step(learner.model, learner.optimizer, deterministic=False),
-        learner.shapes,
+        make_train_step(program.model, program.optimizer, deterministic=False),
+        program.shapes,
         batch_shapes(2, 2, 64),
     )
     assert metrics.loss.shape == ()

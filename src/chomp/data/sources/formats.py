@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from chomp.data.file_kinds import kind_by_content
 from chomp.data.resume import check_place
 from chomp.data.sources.decompress import broken_compression, decompressed
+from chomp.data.sources.file_kinds import kind_by_content
 from chomp.data.sources.rows import BrokenFileError, Row, Rows
 from chomp.data.sources.text_files import read_text
 from chomp.data.sources.unicode_text import looks_like_utf16, text_row, utf8_lines

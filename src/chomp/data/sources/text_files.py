@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from chomp.data.file_kinds import HEAD_BYTES, kind_by_content
 from chomp.data.resume import check_place
+from chomp.data.sources.file_kinds import HEAD_BYTES, kind_by_content
 from chomp.data.sources.rows import Row, Rows
 from chomp.data.sources.unicode_text import MARK_BYTES, encoding_of, looks_like_utf16, text_row
 

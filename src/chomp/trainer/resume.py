@@ -1,0 +1,109 @@
+"""Resuming a run: the checkpoint, what must not have changed, and where the data goes on."""
+
+from typing import Any
+
+from chomp.checkpoint.checkpointer import SavedRun
+from chomp.checkpoint.compatibility import (
+    ENVIRONMENT,
+    changes,
+    check_compatible,
+    matters,
+    package_versions,
+    without_evaluation,
+)
+from chomp.checkpoint.directory import CheckpointChoice, damage_lines
+from chomp.config import Config
+from chomp.data import place_after_changes
+from chomp.errors import ResumeError
+from chomp.system.jax_runtime import keep_cpu_threads, numeric_environment
+from chomp.trainer.components import Components
+from chomp.trainer.context import RunContext
+
+
+def choose_checkpoint(resume: str | None, steps: int, context: RunContext) -> CheckpointChoice:
+    """Return the step to go on from, and say what is wrong with newer ones.
+
+    Args:
+        resume: `latest`, a step, or None for a new run.
+        steps: the last step of the run.
+        context: of the run.
+
+    Raises:
+        ResumeError: there is nothing to go on from, or nothing left to do.
+    """
+    if resume is None:
+        return CheckpointChoice(None, [])
+    if context.checkpointer is None:
+        raise ResumeError(
+            "checkpoint.enabled is false: there is nothing to resume from; set it to true, "
+            "or start a new run in another folder"
+        )
+    choice, recorder = context.checkpointer.choose(resume), context.monitor.recorder
+    if choice.step is None:
+        reached = f", though step {recorder.reached} was reached" if recorder.reached else ""
+        context.console.message(f"nothing is saved{reached}: starting from the first step")
+        return choice
+    for line in damage_lines(choice):
+        context.warn(line)
+    if choice.rejected:
+        reached = max(recorder.reached, choice.rejected[0][0])
+        context.warn(f"{reached - choice.step} steps are trained again")
+    if steps < choice.step:
+        raise ResumeError(
+            f"train.steps: {steps} is less than the {choice.step} steps that are done; give more, "
+            "or resume an earlier step"
+        )
+    return choice
+
+
+def check_settings(config: Config, saved: SavedRun, context: RunContext) -> None:
+    """Check that the configuration and the environment fit a saved run's.
+
+    Raises:
+        ResumeError: something changed that isn't allowed to.
+    """
+    now = config.model_dump(mode="json") | {ENVIRONMENT: numeric_environment()}
+    # Checkpoints of earlier versions don't know the environment.
+    before = {ENVIRONMENT: saved.meta.get(ENVIRONMENT, now[ENVIRONMENT])} | saved.meta["config"]
+    for change in check_compatible(before, now, context.allow_change):
+        context.console.message(f"changed since the checkpoint: {change}")
+        if change.key == "train.steps" and config.optim.decay_steps is None:
+            context.console.message(
+                "  the learning rate decays until the new last step from here on"
+            )
+    # On a CPU; earlier versions didn't keep it.
+    if line := keep_cpu_threads(saved.meta.get("cpu_threads")):
+        context.console.message(line)
+    for change in changes(saved.meta["versions"], package_versions()):
+        context.warn(f"{change}; results may differ in their last bits from here on")
+
+
+def check_contents(components: Components, saved: SavedRun, context: RunContext) -> None:
+    """Check that data and tokenizer are a saved run's, and that the parameters fit.
+
+    Raises:
+        ResumeError: they don't.
+    """
+    then, now = saved.meta["identity"], components.identity
+    if components.config.train.eval_every == 0:
+        then, now = without_evaluation(then), without_evaluation(now)
+    check_compatible(then, now, context.allow_change)
+    if context.checkpointer:
+        context.checkpointer.check_shapes(saved.progress.step, components.program.shapes.params)
+
+
+def data_position(
+    components: Components, saved: SavedRun, context: RunContext
+) -> tuple[dict[str, Any], str]:
+    """Return where the data of a saved run goes on now, and what to say about that."""
+    found = [
+        *changes(saved.meta["config"], components.given.model_dump(mode="json")),
+        *changes(saved.meta["identity"], components.identity),
+    ]
+    return place_after_changes(
+        saved.data_state,
+        components.start,
+        [change.key for change in found if matters(change)],
+        context.allow_change,
+        bins=components.config.data.packing_mode == "bin",
+    )
