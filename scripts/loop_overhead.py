@@ -26,12 +26,12 @@ prepare_environment()
 
 import jax  # noqa: E402
 
-from chomp.config import Config, load_config  # noqa: E402
+from chomp.config import Config, TrainConfig, load_config  # noqa: E402
 from chomp.run.run_folder import RunFolder  # noqa: E402
 from chomp.system.garbage_collection import deferred_collection  # noqa: E402
 from chomp.trainer import launch, trainer  # noqa: E402
-from chomp.trainer.components import Components  # noqa: E402
-from chomp.trainer.program import CompiledStep, compile_step  # noqa: E402
+from chomp.trainer.loop import TrainLoop  # noqa: E402
+from chomp.trainer.program import CompiledStep, TrainProgram, compile_step  # noqa: E402
 from chomp.types import Batch  # noqa: E402
 
 
@@ -43,7 +43,7 @@ class Both:
         self.batches: list[Batch] = []
         self.loop_seconds: list[float] = []
         self.bare_seconds: list[float] = []
-        self._setup: Components | None = None
+        self._program: TrainProgram | None = None
         self._compiled: CompiledStep | None = None
 
     def loop(self, folder: Path) -> None:
@@ -54,7 +54,7 @@ class Both:
         )
         with (
             mock.patch.object(trainer, "compile_step", self._compile),
-            mock.patch.object(trainer, "run_loop", self._timed(trainer.run_loop)),
+            mock.patch.object(TrainLoop, "run", self._timed(TrainLoop.run)),
             deferred_collection(),
         ):
             code = launch.train(request)
@@ -62,18 +62,18 @@ class Both:
 
     def bare(self) -> None:
         """Take the same steps."""
-        assert self._setup and self._compiled
-        step, state = self._compiled.step, jax.block_until_ready(self._setup.program.init())
+        assert self._program and self._compiled
+        step, state = self._compiled.step, jax.block_until_ready(self._program.init())
         start = time.perf_counter()
         for batch in self.batches:
             state, _ = step(state, batch)
         jax.block_until_ready(state)
         self.bare_seconds.append((time.perf_counter() - start) / len(self.batches))
 
-    def _compile(self, setup: Components, meanwhile: Callable[[], None]) -> CompiledStep:
-        self._setup = setup
+    def _compile(self, program: TrainProgram, train: TrainConfig, **keys: bool) -> CompiledStep:
+        self._program = program
         if self._compiled is None:
-            self._compiled = compile_step(setup, meanwhile)
+            self._compiled = compile_step(program, train, **keys)
         compiled = self._compiled
 
         def kept(state: Any, batch: Batch) -> Any:
@@ -82,10 +82,10 @@ class Both:
 
         return replace(compiled, step=kept)
 
-    def _timed(self, run_loop: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, run: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **keys: Any) -> Any:
             start = time.perf_counter()
-            result = run_loop(*args, **keys)
+            result = run(*args, **keys)
             self.loop_seconds.append((time.perf_counter() - start) / result.progress.step)
             return result
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-from chomp.trainer import make_train_step
 from chomp.trainer.program import batch_shapes, build_program, compile_step
+from chomp.trainer.step import make_train_step
 
 
 def operations(text: str) -> Counter[str]:

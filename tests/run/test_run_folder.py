@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chomp.trainer.startup import take_folder
 
 from chomp.config.run_files import RUN_FILES, RUN_PLACES
 from chomp.coordinator import Coordinator
 from chomp.errors import DiskError, ResumeError
+from chomp.run.acquire import acquire_folder
 from chomp.run.heartbeat import Heartbeat
 from chomp.run.run_folder import RunFolder, new_run_path
 
@@ -96,7 +96,7 @@ def test_a_new_run_overwrites_nothing_that_is_not_chomp_s(tmp_path: Path):
         (folder.path / name).write_text("mine")
         for _ in range(2):
             with pytest.raises(ResumeError, match=f"{name} is there already"), ExitStack() as stack:
-                take_folder(folder, None, Coordinator(), stack)
+                acquire_folder(folder, None, Coordinator(), stack)
         assert (folder.path / name).read_text() == "mine"
 
 

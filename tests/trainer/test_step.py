@@ -9,7 +9,7 @@ import pytest
 
 from chomp.models import build_model
 from chomp.optim import build_optimizer, parameter_groups
-from chomp.trainer import init_state, make_train_step
+from chomp.trainer.step import init_state, make_train_step
 from chomp.types import IGNORE_LABEL, Batch, TrainState
 
 Step = tuple[Callable[..., Any], TrainState]
@@ -42,7 +42,7 @@ def make(make_config: Callable[..., Any]) -> Callable[..., Step]:
         model = build_model(config.model, isolate_documents=False)
         params = jax.eval_shape(model.init, jax.random.PRNGKey(0))
         groups = parameter_groups(params, muon=False)
-        optimizer = build_optimizer(config.optim, groups, lambda count: config.optim.lr)
+        optimizer = build_optimizer(config.optim, groups, {"lr": lambda count: config.optim.lr})
         state = jax.jit(lambda: init_state(model, optimizer, 5))()
         return jax.jit(make_train_step(model, optimizer, deterministic=deterministic)), state
 

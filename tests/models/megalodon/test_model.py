@@ -10,8 +10,8 @@ from chomp.config import ModelConfig
 from chomp.errors import ConfigError
 from chomp.models import build_model
 from chomp.models.megalodon.model import megalodon_config
-from chomp.trainer import make_train_step
 from chomp.trainer.program import batch_shapes, build_program
+from chomp.trainer.step import make_train_step
 from chomp.types import IGNORE_LABEL, Batch
 
 TIME = 64

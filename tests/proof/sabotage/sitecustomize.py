@@ -13,15 +13,14 @@ if how:
     import jax.numpy as jnp
 
     from chomp.checkpoint.checkpointer import Checkpointer
-    from chomp.trainer import trainer
+    from chomp.trainer import output_files, trainer
 
-    run_loop, restore_state = trainer.run_loop, Checkpointer.restore_state
+    run, restore_state = trainer.TrainLoop.run, Checkpointer.restore_state
 
-    def skip_batch(step, state, progress, stream, *args, **keys):
+    def skip_batch(self, state, progress):
         if progress.step:
-            assert stream.wait(60.0)
-            next(stream)
-        return run_loop(step, state, progress, stream, *args, **keys)
+            self.control.next_batch()
+        return run(self, state, progress)
 
     def flip_bit(self, step, like):
         state = restore_state(self, step, like)
@@ -36,9 +35,9 @@ if how:
         return eqx.tree_at(lambda s: s.opt_state, state, fresh)
 
     if how == "skip batch":
-        trainer.run_loop = skip_batch
+        trainer.TrainLoop.run = skip_batch
     elif how == "keep rows":
-        trainer.keep_rows_up_to = lambda step, path: None
+        output_files.keep_rows_up_to = lambda step, path: None
     else:
         Checkpointer.restore_state = {
             "flip bit": flip_bit,
