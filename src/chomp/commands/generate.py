@@ -13,7 +13,7 @@ from chomp.config import Config
 from chomp.data import Tokenizer
 from chomp.errors import ResumeError
 from chomp.generation import Sampling, stream_ids
-from chomp.models import build_model
+from chomp.models import LanguageModel, build_model
 from chomp.run.folder_config import TRUST, load_folder_config
 from chomp.run.run_folder import RunFolder
 from chomp.system.jax_runtime import start_jax
@@ -66,7 +66,7 @@ def generate_text(
     )
     for warning in warnings:
         warn(warning)
-    if config.model.backend != "megalodon":
+    if not _model_of(config).can_generate:
         raise ResumeError(
             f"{request.run_dir}: the {config.model.backend} model can't generate; "
             "only model.backend megalodon can"
@@ -106,11 +106,14 @@ def _restore_params(
         raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")
     for line in damage_lines(choice):
         warn(line)
+    shapes = jax.eval_shape(_model_of(config).init, jax.random.PRNGKey(0))
+    return checkpoints.restore_params(choice.step, shapes)
+
+
+def _model_of(config: Config) -> LanguageModel:
     # The library's own layers generate: a GPU's kernels needn't be there.
     section = config.model.model_copy(update={"kernels": "xla"})
-    model = build_model(section, isolate_documents=False)
-    shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0))
-    return checkpoints.restore_params(choice.step, shapes)
+    return build_model(section, isolate_documents=False)
 
 
 def _decoded(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:

@@ -4,9 +4,9 @@ import jax
 
 from chomp.config import ModelConfig
 from chomp.errors import ConfigError
+from chomp.models.base import LanguageModel
 from chomp.models.dummy import Dummy
 from chomp.models.megalodon.model import Megalodon, megalodon_config
-from chomp.types import LanguageModel
 
 
 def build_model(

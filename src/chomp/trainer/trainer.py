@@ -254,7 +254,7 @@ class Trainer:
         saved_step = self._wait_for_saves(context.checkpointer)
         if result.reason is StopReason.OUT_OF_DATA:
             tracker.message(f"the data ended after step {step}")
-        for line in summary_lines(self.config, context, result, first, self._latest.values):
+        for line in summary_lines(self.components, context, result, first, self._latest.values):
             tracker.message(line)
         if saved_step not in (None, step):
             raise ChompError(
