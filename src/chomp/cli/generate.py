@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import FolderPath, start_environment
+from chomp.cli.options import FolderPath, plugin_option, start_environment
 from chomp.system.terminal import styled
 
 
@@ -70,6 +70,7 @@ def _read_prompt() -> str:
     is_flag=True,
     help="Run the Python code that comes with the run's tokenizer, if it has any.",
 )
+@plugin_option
 def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> None:
     """Continue a prompt with the model of a run, token by token.
 

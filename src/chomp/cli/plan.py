@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chomp.cli.options import override_option, read_config, rich_console, start_environment
+from chomp.cli.options import config_options, read_config, rich_console, start_environment
 
 if TYPE_CHECKING:
     from chomp.plan.plan import Plan
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
-@override_option
+@config_options
 @click.option(
     "--for",
     "name",

@@ -7,14 +7,19 @@ from chomp.data.loader import BatchLoader, is_stuck
 from chomp.data.pipeline import Data, open_data
 from chomp.data.resume import place_after_changes
 from chomp.data.row_stats import combine
+from chomp.data.sources.local import Corpus
 from chomp.data.sources.read_policy import read_retries
+from chomp.data.sources.registered import register_source
+from chomp.data.sources.rows import Row
 from chomp.data.streams import Samples
 from chomp.data.tokenizers.base import SpecialIds, Tokenizer, load_tokenizer
 
 __all__ = [
     "BatchLoader",
+    "Corpus",
     "Data",
     "EvaluationSet",
+    "Row",
     "Samples",
     "SpecialIds",
     "Tokenizer",
@@ -28,4 +33,5 @@ __all__ = [
     "open_data",
     "place_after_changes",
     "read_retries",
+    "register_source",
 ]
