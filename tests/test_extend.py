@@ -1,6 +1,7 @@
 """What users add from modules of their own: the examples of the page, as they are printed."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -53,7 +54,10 @@ def rows_of(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def test_a_callback_adds_to_the_metrics(page: Path):
-    done = subprocess.run([sys.executable, "weight_norm.py"], capture_output=True, text=True)
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "weight_norm.py"], env=here, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     norms = [row["weight_norm"] for row in rows_of(page / "runs/norms")]
     assert len(norms) == 4 and all(norm > 1 for norm in norms)
@@ -90,6 +94,7 @@ def test_a_model_is_trained_and_resumed(
 ):
     start, resumed = run_printed("--plugin ./trigram.py")
     assert "model      trigram, " in start.out
+    assert f"--resume latest --plugin {page}/trigram.py -o train.steps=40\n" in start.out
     assert "resumed    after step 20" in resumed.out
     losses = [row["loss"] for row in rows_of(page / "runs/trigram")]
     assert losses[-1] < losses[0]

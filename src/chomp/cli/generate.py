@@ -84,14 +84,15 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     text = _read_prompt() if prompt is None else prompt
     start_environment()
     from chomp.commands.generate import GenerateRequest, generate_text
+    from chomp.generation import Sampling
 
     # Into a file or a program the text goes as it is.
     out = sys.stdout if sys.stdout.isatty() else styled(sys.stdout)
 
-    def write(text: str) -> None:
-        click.echo(text, file=out, nl=False)
-
     def warn(text: str) -> None:
         click.echo(f"warning: {text}", err=True)
 
-    generate_text(GenerateRequest(run_dir, step, text, **options), write, warn)
+    names = ("max_tokens", "temperature", "top_k", "top_p")
+    sampling = Sampling(**{name: options.pop(name) for name in names})
+    for piece in generate_text(GenerateRequest(run_dir, step, text, sampling, **options), warn):
+        click.echo(piece, file=out, nl=False)

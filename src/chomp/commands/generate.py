@@ -1,7 +1,7 @@
 """Text from a saved run."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,7 @@ class GenerateRequest:
         run_dir: folder of the run.
         step: `latest` or a saved step.
         prompt: text to continue; an empty one starts from the beginning-of-text token.
-        max_tokens: tokens of each continuation at most.
-        temperature: of sampling; 0 takes the likeliest token.
-        top_k: number of likeliest tokens to choose among.
-        top_p: probability of likeliest tokens to choose among.
+        sampling: how to choose tokens; the run's tokenizer adds the one that ends a text.
         seed: of sampling.
         samples: number of continuations.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
@@ -40,19 +37,14 @@ class GenerateRequest:
     run_dir: Path
     step: str
     prompt: str
-    max_tokens: int
-    temperature: float
-    top_k: int | None
-    top_p: float | None
+    sampling: Sampling
     seed: int
     samples: int
     trust_remote_code: bool = False
 
 
-def generate_text(
-    request: GenerateRequest, write: Callable[[str], None], warn: Callable[[str], None]
-) -> None:
-    """Continue the prompt and hand the text to `write` as it comes, warnings to `warn`.
+def generate_text(request: GenerateRequest, warn: Callable[[str], None]) -> Iterator[str]:
+    """Yield the prompt and its continuations piece by piece, as they come; `warn` takes warnings.
 
     Raises:
         ResumeError: the folder holds no run, or no such checkpoint that is good.
@@ -80,18 +72,15 @@ def generate_text(
     config, tokenizer = open_tokenizer(config, folder.tokenizer)
     params = _restore_params(config, folder, request.step, warn)
     prompt = tokenizer.encode_prompt(request.prompt)
-    sampling = Sampling(
-        request.max_tokens, request.temperature, request.top_k, request.top_p, tokenizer.eos_id
-    )
+    sampling = replace(request.sampling, eos_id=tokenizer.eos_id)
     root = jax.random.PRNGKey(request.seed)
     for index in range(request.samples):
         if request.samples > 1:
-            write(f"--- sample {index + 1} of {request.samples}\n")
-        write(request.prompt)
+            yield f"--- sample {index + 1} of {request.samples}\n"
+        yield request.prompt
         stream = stream_ids(params, prompt, sampling, jax.random.fold_in(root, index))
-        for piece in _decoded(stream, tokenizer):
-            write(piece)
-        write("\n")
+        yield from _decoded(stream, tokenizer)
+        yield "\n"
 
 
 def _restore_params(

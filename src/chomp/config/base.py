@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, Len
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 INT32_MAX = 2**31 - 1
 
@@ -20,8 +20,6 @@ Rate = Annotated[float, Interval(ge=0, lt=1)]
 Name = Annotated[str, Len(min_length=1)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 """A list in the file; a tuple in the frozen config (strict mode would refuse the list)."""
-Options = Annotated[dict[str, JsonValue], WithJsonSchema({"type": "object"})]
-"""Values of the user's own, for what the user has registered."""
 Dtype = Literal["float32", "bfloat16"]
 
 

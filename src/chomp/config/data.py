@@ -10,13 +10,13 @@ from chomp.config.base import (
     CountOrZero,
     Name,
     NotNegative,
-    Options,
     Positive,
     Section,
     Seed,
     Texts,
     TokenId,
 )
+from chomp.config.options import Options
 from chomp.config.registry import SourceName
 
 
@@ -95,7 +95,7 @@ class DataConfig(Section):
     `files`: your own files. `local_text`: text in this config. `builtin`: text that every machine
     has. `tokens`: any of these, tokenised before by `chomp data prepare`. Or the name of a source
     that your own module registers (`--plugin`)."""
-    options: Options = Field(default={})
+    options: Options = Field(default={}, validate_default=True)
     """Values for a source of your own, which reads them as it likes."""
     hf_dataset: Name = "Zyphra/Zyda-2"
     """For `backend: hf`: name on the Hugging Face Hub, or a local folder."""

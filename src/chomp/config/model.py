@@ -9,12 +9,12 @@ from chomp.config.base import (
     INT32_MAX,
     Count,
     Dtype,
-    Options,
     Positive,
     Rate,
     Section,
     TokenId,
 )
+from chomp.config.options import Options
 from chomp.config.registry import ModelName
 
 
@@ -28,7 +28,7 @@ class ModelConfig(Section):
     """`megalodon`: the real model. `dummy`: an embedding and a projection, to try everything that
     is not the model; it uses only `vocab_size`, `d_model` and the token ids. Or the name of a model
     that your own module registers (`--plugin`)."""
-    options: Options = Field(default={})
+    options: Options = Field(default={}, validate_default=True)
     """Values for a model of your own, which reads them as it likes."""
     vocab_size: Count = 256
     """Tokens in the vocabulary. Raised, where needed, to the tokenizer's size and to a multiple of

@@ -1,5 +1,6 @@
 """From text to batches: corpora, tokenizers, packing, evaluation sets."""
 
+from chomp.data.batching import BatchSpec
 from chomp.data.corpus import open_corpus
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.lanes import lanes_at_start, lanes_of, merge_states
@@ -16,6 +17,7 @@ from chomp.data.tokenizers.base import SpecialIds, Tokenizer, load_tokenizer
 
 __all__ = [
     "BatchLoader",
+    "BatchSpec",
     "Corpus",
     "Data",
     "EvaluationSet",

@@ -11,6 +11,7 @@ import jax
 from chomp.distributed import device_bytes, shard_shape
 from chomp.optim import Group, group_table
 from chomp.run.goodput import goodput_line
+from chomp.system.plugins import plugin_options
 from chomp.tracking.tracker import Row
 from chomp.trainer.components import Components, derived_values
 from chomp.trainer.context import RunContext
@@ -146,7 +147,8 @@ def summary_lines(
     lines.append(f"run folder {context.folder.path}")
     if context.checkpointer:
         program, folder = program_name(), shlex.quote(str(context.folder.path))
-        more = "" if stopped or progress.step < steps else f" -o train.steps={2 * steps}"
+        more = "".join(f" {shlex.quote(word)}" for word in plugin_options())
+        more += "" if stopped or progress.step < steps else f" -o train.steps={2 * steps}"
         lines.append(f"resume     {program} train --run-dir {folder} --resume latest{more}")
         if components.program.model.can_generate:
             lines.append(f"generate   {program} generate {folder} --prompt 'def '")
