@@ -27,6 +27,7 @@ from megalodon_jax.layers.norms import BatchedLayerNorm, RMSNorm
 
 import chomp.models.megalodon.blocks as blocks
 import chomp.models.megalodon.forward as forward
+import chomp.models.megalodon.layers as layers
 import chomp.models.megalodon.model as megalodon
 from chomp.ops import Coefficients, complex_ema
 from chomp.types import Batch
@@ -158,9 +159,9 @@ def without(part: str) -> Iterator[None]:
 
     replaced = {
         "attention": [(blocks, "span_attention", attention)],
-        "ComplexEMA": [(blocks.FastComplexEMA, "__call__", average)],
+        "ComplexEMA": [(layers.FastComplexEMA, "__call__", average)],
         "norms": [
-            (blocks.FastTimestepNorm, "__call__", average),
+            (layers.FastTimestepNorm, "__call__", average),
             (BatchedLayerNorm, "__call__", unchanged),
             (RMSNorm, "__call__", unchanged),
         ],
