@@ -201,13 +201,13 @@ def parts(config: MegalodonConfig, params: Any, batch: Batch, rounds: int) -> No
 
 def depths(vocab: int, batch: Batch, rounds: int) -> None:
     programs = {}
-    for layers in (2, 4, 8):
-        config = model_config(layers, vocab)
+    for depth in (2, 4, 8):
+        config = model_config(depth, vocab)
         params = jax.jit(megalodon.Megalodon(config, True).init)(jax.random.PRNGKey(0))
-        for name, most in (("scanned", 1), ("unrolled", layers)):
+        for name, most in (("scanned", 1), ("unrolled", depth)):
             with mock.patch.object(forward, "LAYERS_AT_ONCE", most):
                 program = compiled_step(config, params, batch, isolated=True)
-            programs[f"{layers} layers {name}"] = program
+            programs[f"{depth} layers {name}"] = program
     report(programs, rounds)
 
 
