@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chomp.config import Config
-    from chomp.trainer.callbacks.base import Callback
+    from chomp.trainer.callback import Callback
 
 __version__ = "0.1.0"
 __all__ = ["Callback", "__version__", "train"]
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
     # JAX, which the class's module imports, takes seconds.
     if name == "Callback":
         _prepare_environment()
-        from chomp.trainer.callbacks.base import Callback
+        from chomp.trainer.callback import Callback
 
         return Callback
     raise AttributeError(f"module 'chomp' has no attribute {name!r}")

@@ -13,7 +13,8 @@ from chomp.data.sources.read_policy import read_retries
 from chomp.data.sources.registered import register_source
 from chomp.data.sources.rows import Row
 from chomp.data.streams import Samples
-from chomp.data.tokenizers.base import SpecialIds, Tokenizer, load_tokenizer
+from chomp.data.tokenizers.base import SpecialIds, Tokenizer
+from chomp.data.tokenizers.load import load_tokenizer
 
 __all__ = [
     "BatchLoader",

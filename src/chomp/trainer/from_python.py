@@ -12,7 +12,7 @@ from chomp.config import Config, config_from_mapping, config_text, load_config
 from chomp.errors import ResumeError
 from chomp.run.run_folder import RunFolder, new_run_path
 from chomp.trainer import launch
-from chomp.trainer.callbacks.base import Callback
+from chomp.trainer.callback import Callback
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Config
 

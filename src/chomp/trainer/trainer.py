@@ -20,7 +20,7 @@ from chomp.tracking import (
     WandbTracker,
     open_trackers,
 )
-from chomp.trainer.callbacks.base import Callback, LogWindow, PendingWork, StepInfo
+from chomp.trainer.callback import Callback, LogWindow, PendingWork, StepInfo
 from chomp.trainer.callbacks.build import build_callbacks
 from chomp.trainer.callbacks.checkpoint import report_problems
 from chomp.trainer.callbacks.runner import CallbackRunner

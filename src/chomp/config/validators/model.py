@@ -1,19 +1,16 @@
 """The rules between the sizes of a Megalodon, as megalodon-jax has them."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from chomp.config.sections import Sections
 from chomp.config.validators.base import Check, Problem, Rule, rule
-
-if TYPE_CHECKING:
-    from chomp.config.schema import Config
 
 
 def megalodon_rule(*reads: str) -> Callable[[Check], Rule]:
     """Make a rule that other models don't have to obey."""
 
     def make(check: Check) -> Rule:
-        def check_megalodon(config: "Config") -> Iterator[Problem]:
+        def check_megalodon(config: Sections) -> Iterator[Problem]:
             return check(config) if config.model.backend == "megalodon" else iter(())
 
         return rule("model.backend", *reads)(check)._replace(check=check_megalodon)
@@ -22,14 +19,14 @@ def megalodon_rule(*reads: str) -> Callable[[Check], Rule]:
 
 
 @megalodon_rule("model.model_dim", "model.num_heads", "model.norm_num_groups")
-def model_dim_divides(config: "Config") -> Iterator[Problem]:
+def model_dim_divides(config: Sections) -> Iterator[Problem]:
     """`model.model_dim` is a multiple of `model.num_heads` and of `model.norm_num_groups`."""
     yield from _multiple(config, "model_dim", "num_heads")
     yield from _multiple(config, "model_dim", "norm_num_groups")
 
 
 @megalodon_rule("model.model_dim", "model.norm_num_groups")
-def norm_groups_have_several_values(config: "Config") -> Iterator[Problem]:
+def norm_groups_have_several_values(config: Sections) -> Iterator[Problem]:
     """`model.norm_num_groups` is less than `model.model_dim`: a group has two values or more."""
     groups, dim = config.model.norm_num_groups, config.model.model_dim
     if groups == dim:
@@ -41,7 +38,7 @@ def norm_groups_have_several_values(config: "Config") -> Iterator[Problem]:
 
 
 @megalodon_rule("model.z_dim", "model.num_heads")
-def heads_have_even_width(config: "Config") -> Iterator[Problem]:
+def heads_have_even_width(config: Sections) -> Iterator[Problem]:
     """`model.z_dim` is a multiple of `model.num_heads`, and their quotient is even."""
     z_dim, heads = config.model.z_dim, config.model.num_heads
     yield from _multiple(config, "z_dim", "num_heads")
@@ -54,12 +51,12 @@ def heads_have_even_width(config: "Config") -> Iterator[Problem]:
 
 
 @megalodon_rule("model.value_dim", "model.num_heads")
-def value_dim_divides(config: "Config") -> Iterator[Problem]:
+def value_dim_divides(config: Sections) -> Iterator[Problem]:
     """`model.value_dim` is a multiple of `model.num_heads`."""
     yield from _multiple(config, "value_dim", "num_heads")
 
 
-def _multiple(config: "Config", name: str, divisor_name: str) -> Iterator[Problem]:
+def _multiple(config: Sections, name: str, divisor_name: str) -> Iterator[Problem]:
     value, divisor = getattr(config.model, name), getattr(config.model, divisor_name)
     if value % divisor:
         yield Problem(
@@ -69,7 +66,7 @@ def _multiple(config: "Config", name: str, divisor_name: str) -> Iterator[Proble
 
 
 @rule("model.kernels", "model.fast_ops")
-def kernels_are_fast_ops(config: "Config") -> Iterator[Problem]:
+def kernels_are_fast_ops(config: Sections) -> Iterator[Problem]:
     """`model.kernels: pallas` goes with `model.fast_ops: true`."""
     if config.model.kernels == "pallas" and not config.model.fast_ops:
         yield Problem(
@@ -80,7 +77,7 @@ def kernels_are_fast_ops(config: "Config") -> Iterator[Problem]:
 
 
 @megalodon_rule("model.output_size", "model.vocab_size", "model.share_emb")
-def output_covers_the_vocabulary(config: "Config") -> Iterator[Problem]:
+def output_covers_the_vocabulary(config: Sections) -> Iterator[Problem]:
     """`model.output_size` is -1 or at least `model.vocab_size`; with `model.share_emb` it is -1 or
     equal to it.
     """
