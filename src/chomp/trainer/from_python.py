@@ -13,6 +13,7 @@ from chomp.errors import ResumeError
 from chomp.run.run_folder import RunFolder, new_run_path
 from chomp.trainer import launch
 from chomp.trainer.callback import Callback
+from chomp.trainer.request import Request
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Config
 
@@ -38,7 +39,7 @@ def train(
         folder = RunFolder(new_run_path(name=name), numbered=True)
     asked = None if resume is None else str(resume)
     return launch.train(
-        launch.Request(loaded, text, folder, asked, allow_change, started, callbacks=callbacks)
+        Request(loaded, text, folder, asked, allow_change, started, callbacks=callbacks)
     )
 
 
