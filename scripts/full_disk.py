@@ -1,6 +1,8 @@
 """Fills the disk of runs at several moments, and compares them with a run that had room.
 
-    python scripts/full_disk.py configs/quickstart.yaml --small        # as root: it mounts disks
+    python scripts/full_disk.py configs/quickstart.yaml --small > docs/results/full-disks.md
+
+As root, since it mounts disks.
 
 Each run has its folder on a small disk of its own, in memory. Something else fills the disk at a
 moment of the run, and gives it free later. The run must go on with a warning, the checkpoints
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from result_page import print_head
 
 from chomp.config import load_config
 from chomp.proof.trial import Trial
@@ -254,6 +257,7 @@ def main() -> int:
                 results.append(tried(moment, disk, straight))
             finally:
                 disk.close()
+    print_head("Full disks", "full-disks")
     print(table(results))
     return int(any(result.wrong for result in results))
 

@@ -1,6 +1,8 @@
 """Measures what reliability costs in time, with the quickstart's shapes.
 
-    python scripts/reliability_cost.py configs/quickstart.yaml      # on a quiet machine, 4 minutes
+    python scripts/reliability_cost.py configs/quickstart.yaml > docs/results/reliability-cost.md
+
+On a quiet machine, 4 minutes.
 
 First the steps of one process, in turn a few with everything on (ledger with the batch's hash,
 heartbeat, watchdog, the check for finite numbers in the step, loss watch) and a few with all of it
@@ -16,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from result_page import print_head
+
 from chomp.cli.options import start_environment
 from chomp.config import load_config
 
@@ -27,7 +31,7 @@ LARGER = {"model_dim": 384, "value_dim": 768, "ffn_hidden_dim": 960}
 """Of the quickstart's model: a state of about 70 MB."""
 SAVES = 4
 STEPS_BESIDE = 3
-"""Steps timed behind each save."""
+"""Steps timed after each save."""
 
 
 def median(values: Sequence[float]) -> float:
@@ -211,7 +215,7 @@ def save_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
     rows = [
         f"{size / 1e6:.1f} MB of state; a step takes {1e3 * step:.0f} ms.\n",
         "| save | training waits, median | longest | share of a step | "
-        f"{STEPS_BESIDE} steps behind it take longer by |",
+        f"{STEPS_BESIDE} steps after it take longer by |",
         "|---|---|---|---|---|",
     ]
     for name, blocked, beside in lines:
@@ -229,6 +233,7 @@ def main() -> None:
     options = parser.parse_args()
     start_environment()
     with tempfile.TemporaryDirectory() as folder:
+        print_head("What reliability costs", "what-it-costs")
         print(step_cost(options.config, options.override, Path(folder)))
         print(f"\n{save_cost(options.config, options.override, Path(folder))}")
 

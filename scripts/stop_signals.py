@@ -1,6 +1,6 @@
 """Stops runs of a config with SIGTERM at random moments, and compares them with a straight run.
 
-    python scripts/stop_signals.py configs/quickstart.yaml --small --stops 100
+    python scripts/stop_signals.py configs/quickstart.yaml --small > docs/results/stop-signals.md
 
 Each stop is resumed. After each the exit code must be 143, and the newest checkpoint good and of
 the last finished step; at the end of each run its metrics, ledger, samples and final state must
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from result_page import print_head
 
 from chomp.config import load_config
 from chomp.proof.kills import Kill, plan_kills
@@ -154,6 +155,7 @@ def main() -> int:
                 found = [line for line in found if "data place samples" not in line]
             unequal += found
     good = sum(not stop.wrong for stop in stops)
+    print_head("Stop signals", "stop-signals")
     print(table(stops))
     print(f"\n{good} of {len(stops)} stops: exit code 143, the newest checkpoint good and of the")
     print(f"last finished step. {runs} run(s), compared with one that was never stopped:")
