@@ -7,8 +7,8 @@ from bad_input import CASES
 from bad_input.case import Case
 from bad_input.trial import Bench, faults
 
-from chomp.config.run_files import RUN_FILES
 from chomp.run.run_folder import RunFolder
+from chomp.run_files import RUN_FILES
 
 
 @pytest.fixture(scope="module")

@@ -417,9 +417,9 @@ class TestRunFolder:
         [
             ("lock", True),
             ("lock", False),
-            ("take_places", True),
-            ("_open_checkpoints", False),
-            ("_prepare", False),
+            ("claim_outputs", True),
+            ("_open_checkpointer", False),
+            ("_build", False),
             ("_write_start", True),
         ],
     )
@@ -448,7 +448,7 @@ class TestRunFolder:
                 chomp("train", config, "--run-dir", run)
         again = [config] if config_again else []
         done = chomp("train", *again, "--run-dir", run, "--resume", "latest")
-        if killed_in in ("lock", "take_places") and not config_again:  # nothing knows the config
+        if killed_in in ("lock", "claim_outputs") and not config_again:  # nothing knows the config
             assert done.code == 2
             assert "chomp train CONFIG" in done.err
         else:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from chomp.config import Config, config_from_mapping
-from chomp.config.run_files import RUN_PLACES
 from chomp.errors import ChompError, ConfigError, ResumeError
 from chomp.run.ownership import claim_outputs
+from chomp.run_files import RUN_PLACES
 
 KEYS = ("checkpoint.root_dir", "logging.metrics_file", "logging.log_file")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from chomp.config.run_files import RUN_FILES, RUN_PLACES
 from chomp.coordinator import Coordinator
 from chomp.errors import DiskError, ResumeError
 from chomp.run.acquire import acquire_folder
 from chomp.run.heartbeat import Heartbeat
 from chomp.run.run_folder import RunFolder, new_run_path
+from chomp.run_files import RUN_FILES, RUN_PLACES
 
 
 def test_claims_a_new_folder_and_an_empty_one(tmp_path: Path):

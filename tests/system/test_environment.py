@@ -133,7 +133,7 @@ def test_a_checkpoint_that_knows_no_environment_goes_on(
     chomp: Any, config_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """As those of earlier versions."""
-    monkeypatch.setattr("chomp.trainer.trainer.ENVIRONMENT", "not_known")
+    monkeypatch.setattr("chomp.trainer.callbacks.checkpoint.ENVIRONMENT", "not_known")
     config, run = config_file(), tmp_path / "run"
     assert chomp("train", config, "--run-dir", run).code == 0
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from chomp.checkpoint.contents import ITEMS, RECORD, what_is_missing
 from chomp.checkpoint.manifest import NAME, Manifest, check_sizes, read_manifest, verify
-from chomp.config.run_files import RUN_FILES
 from chomp.errors import DamagedError, ResumeError
+from chomp.run_files import RUN_FILES
 
 # In front of the names of folders that don't count: being written, or being deleted. The name of
 # the run that made them comes next: what hasn't this name is somebody else's, and stays.

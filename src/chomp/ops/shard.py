@@ -86,5 +86,5 @@ def has_shards(tree: Any) -> bool:
 def gather(tree: Any) -> Any:
     """Return a tree with all shares in it made whole."""
     return jax.tree.map(
-        lambda leaf: leaf.whole() if is_shard(leaf) else leaf, tree, is_leaf=is_shard
+        lambda leaf: leaf.gather() if is_shard(leaf) else leaf, tree, is_leaf=is_shard
     )

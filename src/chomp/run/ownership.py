@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.config import Config
-from chomp.config.run_files import RUN_FILES, RUN_PLACES, beside
 from chomp.errors import ConfigError, DiskError, ResumeError
+from chomp.run_files import RUN_FILES, RUN_PLACES, beside
 from chomp.system.atomic_file import replace_text
 from chomp.system.folder_lock import FolderLock
 from chomp.system.json_text import parse_json

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from chomp.config.run_files import RUN_FILES, RUN_PLACES
 from chomp.errors import DiskError, ResumeError
+from chomp.run_files import RUN_FILES, RUN_PLACES
 from chomp.system.atomic_file import remedy, replace_text
 from chomp.system.folder_lock import LOCK, FolderLock
 from chomp.system.json_text import parse_json

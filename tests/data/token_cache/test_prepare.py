@@ -107,7 +107,7 @@ def test_killed_anywhere_and_started_again_it_ends_with_the_same_bytes(tmp_path,
         [sys.executable, "-c", KILLED, tmp_path / "killed", *keys["files"], str(step)],
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
         },
         capture_output=True,
         text=True,

@@ -5,8 +5,8 @@ from os.path import normpath
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from chomp.config.run_files import RUN_PLACES, beside
 from chomp.config.validators.base import Problem, rule
+from chomp.run_files import RUN_PLACES, beside
 
 if TYPE_CHECKING:
     from chomp.config.schema import Config
