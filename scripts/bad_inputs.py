@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
             chosen = [case for case in cases if not words or any(w in case.name for w in words)]
             if not chosen:
                 continue
-            print(f"\n## {title}\n\n{HEAD}")
+            print("\n" * (total > 0) + f"## {title}\n\n{HEAD}")
             for case in chosen:
                 outcome = bench.try_case(case)
                 found = faults(case, outcome)

@@ -93,7 +93,7 @@ class FullTrial(Trial):
         return reached
 
     def writing(self, step: int) -> Callable[[], bool]:
-        """A checkpoint is being written, behind a step."""
+        """A checkpoint is being written, after a step."""
         reached = self.finished(step)
         return lambda: reached() and self._writing()
 
@@ -211,7 +211,7 @@ def tried(moment: Moment, disk: Disk, straight: Trial) -> Result:
     said = trial.said()
     if not any(moment.says in line for line in said):
         wrong.append(f"it doesn't say {moment.says!r}")
-    archive = trial.archive
+    archive = trial.checkpoints
     wrong += [
         f"checkpoint of step {s}: {what}" for s in archive.steps() if (what := archive.problem(s))
     ]
@@ -249,7 +249,7 @@ def main() -> int:
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
         straight = Trial(path, work / "straight")
         straight.finish()
-        newest = straight.archive.complete(straight.archive.steps()[-1])
+        newest = straight.checkpoints.complete(straight.checkpoints.steps()[-1])
         assert newest is not None
         for number, moment in enumerate(m for m in MOMENTS if options.only in m.name):
             disk = Disk(work / f"disk-{number}", CHECKPOINTS * newest.bytes, path)

@@ -138,7 +138,8 @@ def show(proofs: dict[str, Proof | None], asked: int) -> bool:
     for moment in Moment:
         kills = [kill for kill in done if kill.kill.moment is moment and kill.hit]
         where = Counter(
-            kill.view.beat.phase.value + (", checkpoint being written" if kill.view.writing else "")
+            kill.view.reading.phase.value
+            + (", checkpoint being written" if kill.view.writing else "")
             for kill in kills
         )
         phases = "; ".join(f"{phase}: {count}" for phase, count in where.most_common())

@@ -47,31 +47,35 @@ class Bench:
         from chomp.types import Progress
 
         self.setup = build_components(load_config(config_path, overrides), None)
-        self.compiled = compile_step(self.setup).step
+        self.compiled = compile_step(self.setup.program, self.setup.config.train).step
         self.state = self.setup.program.init()
         self.progress = Progress()
         self.setup.data.train.start()
 
-    def steps(self, count: int, step: Any, actions: Sequence[Any], stopwatch: Any) -> float:
+    def steps(self, count: int, step: Any, callbacks: Sequence[Any], row: Any, timer: Any) -> float:
         """Take steps as a run does; return the seconds of each."""
         import jax
 
-        from chomp.trainer import Callback, run_loop
+        from chomp.system.signals import Signals
+        from chomp.trainer.callbacks.base import Callback, PendingWork, StepInfo
+        from chomp.trainer.callbacks.runner import CallbackRunner
+        from chomp.trainer.control import LocalControl
+        from chomp.trainer.loop import TrainLoop
+        from chomp.trainer.requests import Requests
 
-        def keep(moment: Any) -> None:
-            self.state = moment.state
+        bench = self
 
+        class Keep(Callback):
+            def __call__(self, info: StepInfo) -> None:
+                bench.state = info.state
+
+        last = self.progress.step + count
+        before = [*callbacks, Keep()]
+        runner = CallbackRunner(before, row, [], steps=last, pending=PendingWork())
+        control = LocalControl(self.setup.data.train, Requests(Signals()))
         begin = time.perf_counter()
-        self.progress = run_loop(
-            step,
-            self.state,
-            self.progress,
-            self.setup.data.train,
-            [*actions, Callback("keep", keep, 1)],
-            steps=self.progress.step + count,
-            should_stop=lambda: False,
-            stopwatch=stopwatch,
-        ).progress
+        loop = TrainLoop(step, control, runner, timer, last)
+        self.progress = loop.run(self.state, self.progress).progress
         jax.block_until_ready(self.state)
         return (time.perf_counter() - begin) / count
 
@@ -91,6 +95,18 @@ class Timed:
         return timed
 
 
+class Row:
+    """Reads the loss every so many steps, as a row of metrics does; then calls `check`."""
+
+    def __init__(self, check: Callable[[], object] = lambda: None):
+        self.check = check
+
+    def after_step(self, info: Any) -> None:
+        if info.progress.step % CHECK_EVERY == 0:
+            float(info.metrics.loss)
+            self.check()
+
+
 def unchecked_step(bench: Bench) -> Any:
     """Compile the step without the choice between old and new values."""
     from chomp.trainer import step
@@ -98,7 +114,7 @@ def unchecked_step(bench: Bench) -> Any:
 
     choose, step._where = step._where, lambda condition, new, old: new
     try:
-        return compile_step(bench.setup).step
+        return compile_step(bench.setup.program, bench.setup.config.train).step
     finally:
         step._where = choose
 
@@ -108,30 +124,35 @@ def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
     from chomp.run.heartbeat import Heartbeat, Phase
     from chomp.run.ledger import Ledger
     from chomp.run.watchdog import Watchdog
-    from chomp.trainer import Callback, LossMonitor, LossPolicy, RecordBatch, StepTimer
+    from chomp.trainer.callbacks.base import Callback, StepInfo
+    from chomp.trainer.callbacks.checks import Beat, CollectLosses
+    from chomp.trainer.callbacks.ledger import RecordBatch
+    from chomp.trainer.loss_monitor import LossMonitor, LossPolicy
+    from chomp.trainer.step_timer import StepTimer
 
     bench = Bench(config, overrides)
     off = unchecked_step(bench)
-    heartbeat = Heartbeat(folder / "heartbeat")
-    ledger = Ledger(folder / "ledger.jsonl", bench.setup.data.fingerprint, 0, print)
-    reaction = LossPolicy("stop", "warn", threshold=10.0, window=100, limit=10)
-    watch = LossMonitor(reaction, (), 0, lambda incident: None)
     timed = Timed()
 
-    def check(moment: Any) -> None:
-        float(moment.metrics.loss)  # as the row does, with or without the watch
-        timed(watch.check)()
+    class TimedHeartbeat(Heartbeat):
+        def enter(self, phase: Phase, step: int | None = None) -> None:
+            timed(super().enter)(phase, step)
 
-    def read_loss(moment: Any) -> None:
-        float(moment.metrics.loss)
+    class TimedCallback(Callback):
+        def __init__(self, callback: Callback):
+            super().__init__()
+            self.callback = callback
 
-    actions = [
-        Callback("heartbeat", timed(lambda moment: heartbeat.finished(moment.progress.step)), 1),
-        Callback("record", timed(RecordBatch(ledger.record)), 1),
-        Callback("watch", timed(watch.collect), 1),
-        Callback("check", check, CHECK_EVERY),
-    ]
-    telling = StepTimer(timed(lambda doing: heartbeat.enter(Phase[doing.upper()])))
+        def __call__(self, info: StepInfo) -> None:
+            timed(self.callback)(info)
+
+    heartbeat = TimedHeartbeat(folder / "heartbeat")
+    ledger = Ledger(folder / "ledger.jsonl", bench.setup.data.fingerprint, 0, print)
+    policy = LossPolicy("stop", "warn", threshold=10.0, window=100, limit=10)
+    losses = LossMonitor(policy, (), 0, lambda incident: None, run="RUN")
+    work = [Beat(heartbeat), RecordBatch(ledger, 1), CollectLosses(losses)]
+    callbacks = [TimedCallback(one) for one in work]
+    row, telling = Row(timed(losses.check)), StepTimer(heartbeat)
     hashes_of = row_stats.row_hashes
 
     def with_all() -> float:
@@ -139,13 +160,13 @@ def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
             heartbeat, seconds=300, log_file=folder / "log", tell=print, note=lambda stall: None
         )
         watchdog.start()
-        seconds = bench.steps(STEPS, bench.compiled, actions, telling)
+        seconds = bench.steps(STEPS, bench.compiled, callbacks, row, telling)
         watchdog.close()
         return seconds
 
     def without() -> float:
         row_stats.row_hashes = lambda batch: [0] * (batch.labels.shape[0] * batch.labels.shape[1])
-        seconds = bench.steps(STEPS, off, [Callback("row", read_loss, CHECK_EVERY)], StepTimer())
+        seconds = bench.steps(STEPS, off, [], Row(), StepTimer())
         row_stats.row_hashes = hashes_of
         return seconds
 
@@ -183,14 +204,14 @@ def save_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
     import jax
 
     from chomp.checkpoint.checkpointer import Checkpointer
-    from chomp.trainer import StepTimer
+    from chomp.trainer.step_timer import StepTimer
 
     larger = [f"model.{key}={value}" for key, value in LARGER.items()]
     bench = Bench(config, [*overrides, *larger])
     data_state = bench.setup.data.get_state()
 
     def steps() -> float:
-        return STEPS_BESIDE * bench.steps(STEPS_BESIDE, bench.compiled, [], StepTimer())
+        return STEPS_BESIDE * bench.steps(STEPS_BESIDE, bench.compiled, [], Row(), StepTimer())
 
     steps()
     lines = []

@@ -1,12 +1,11 @@
 """The head of a page of docs/results/, printed above the tables of the script that makes it."""
 
 import datetime
+import importlib.metadata
 import os
 import shlex
 import sys
 from pathlib import Path
-
-import jax
 
 
 def print_head(title: str, section: str) -> None:
@@ -20,6 +19,6 @@ def print_head(title: str, section: str) -> None:
     print(
         f"# {title}\n\n"
         f"Printed by `{shlex.join(words)}` on {datetime.date.today()}; {os.cpu_count()} "
-        f"processors, JAX {jax.__version__}.\n"
+        f"processors, JAX {importlib.metadata.version('jax')}.\n"
         f"[reliability.md](../reliability.md#{section}) says what it means.\n"
     )

@@ -57,7 +57,7 @@ class StoppedTrial(Trial):
                 time.sleep(moment.delay)
                 view = self._view(process)
                 assert view is not None
-                phase, saving, sent = view.beat.phase, view.writing, time.perf_counter()
+                phase, saving, sent = view.reading.phase, view.writing, time.perf_counter()
                 process.send_signal(signal.SIGTERM)
             time.sleep(POLL_SECONDS)
         code = process.wait()
@@ -66,7 +66,7 @@ class StoppedTrial(Trial):
             return None
         if not sent:
             raise self._failure(process)
-        beat, newest = read_heartbeat(self.folder.heartbeat), self.archive.newest_good()
+        beat, newest = read_heartbeat(self.folder.heartbeat), self.checkpoints.newest_good()
         assert beat is not None
         self._resumed = newest.step or 0
         right = {128 + signal.SIGTERM}
@@ -81,8 +81,8 @@ class StoppedTrial(Trial):
 
     def interrupted_sample(self) -> bool:
         """Whether the last checkpoint was saved by a stop before that step's sample was drawn."""
-        step = self.archive.steps()[-1]
-        record = json.loads((self.archive.path(step) / "run.json").read_text(encoding="utf-8"))
+        step = self.checkpoints.steps()[-1]
+        record = json.loads((self.checkpoints.path(step) / "run.json").read_text(encoding="utf-8"))
         return "sample" in record["meta"]["unfinished"]["actions"]
 
 

@@ -145,7 +145,7 @@ def test_shell_lines_name_files_that_exist() -> None:
 
 
 def names_a_file(name: str, page: Path) -> bool:
-    """Whether a path in a text is one from the root, the sources, the package or the text itself."""
+    """Whether a path in a text is one from the root, the package or the text itself."""
     folders = [ROOT, ROOT / "src", ROOT / "src/chomp", ROOT / "src/chomp/data", page.parent]
     return any((folder / name).exists() for folder in folders)
 

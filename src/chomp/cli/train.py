@@ -142,7 +142,7 @@ def _train(
         show_error(error)
         code = error.exit_code
     if launch.work_goes_on():
-        # A stop left a compilation, a generation or a read behind. All that matters is saved, and
+        # A stop left a compilation, a generation or a read running. All that matters is saved, and
         # the interpreter's own end would wait for it, or crash under it.
         logging.shutdown()
         sys.stdout.flush()

@@ -22,17 +22,17 @@ from chomp.trainer.components import open_tokenizer
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What the user asked for.
+    """A request for text.
 
     Attributes:
         run_dir: folder of the run.
         step: `latest` or a saved step.
         prompt: text to continue; an empty one starts from the beginning-of-text token.
         max_tokens: tokens of each continuation at most.
-        temperature: of sampling; 0 takes the likeliest token.
+        temperature: sampling temperature; 0 takes the likeliest token.
         top_k: number of likeliest tokens to choose among.
         top_p: probability of likeliest tokens to choose among.
-        seed: of sampling.
+        seed: sampling seed.
         samples: number of continuations.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
     """

@@ -46,8 +46,8 @@ def connect(place: ProcessInfo, seconds: float, lost_after: float) -> Coordinato
     """Meet the other processes; to be called before JAX starts.
 
     Args:
-        place: of this process.
-        seconds: to wait for the others.
+        place: this process's number, and where the others are.
+        seconds: time to wait for the others.
         lost_after: seconds without a sign of life after which one counts as lost.
 
     Raises:
@@ -70,10 +70,10 @@ def connect(place: ProcessInfo, seconds: float, lost_after: float) -> Coordinato
     _connect(actual, place, bind, ends, seconds, lost_after)
     names = [f"process {number}" for number in range(place.size)]
     names[0] += f" ({place.coordinator})"
-    board = KeyValueStore(distributed.global_state.client)
-    watch = FailureDetector(board, place.number, names, lost_after, end, hooks)
-    watch.start()
-    return ProcessGroup(board, watch, place.number, place.size, _leave)
+    store = KeyValueStore(distributed.global_state.client)
+    detector = FailureDetector(store, place.number, names, lost_after, end, hooks)
+    detector.start()
+    return ProcessGroup(store, detector, place.number, place.size, _leave)
 
 
 def _meet(place: ProcessInfo, seconds: float) -> tuple[ProcessInfo, str]:

@@ -1,4 +1,4 @@
-"""Which dimension of a parameter the devices of an `fsdp` group cut among themselves."""
+"""The dimension along which a parameter is cut among the devices of an `fsdp` group."""
 
 import math
 from typing import Any
@@ -18,9 +18,9 @@ def shard_axis(path: tuple[Any, ...], shape: tuple[int, ...], pieces: int) -> in
     optimizer end in the path of their parameter, and so are cut in the same way.
 
     Args:
-        path: to the array, as `jax.tree_util` gives it.
-        shape: of the array.
-        pieces: devices that share it.
+        path: the array's path, as `jax.tree_util` gives it.
+        shape: the array's shape.
+        pieces: number of devices that share it.
     """
     if pieces == 1 or math.prod(shape) < SMALLEST:
         return None

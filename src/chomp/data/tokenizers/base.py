@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
     fingerprint: str
     """Equal for tokenizers that give equal ids."""
     notes: Sequence[str]
-    """What the user should know about it."""
+    """Messages for the user about the tokenizer."""
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """Encode documents, with BOS and EOS if the config adds them; int32, [tokens] each."""
