@@ -7,6 +7,7 @@ file of the newest checkpoint, with the number of cases in which the damage was 
 older checkpoint taken, or, where only the newest is there, an error given.
 """
 
+import argparse
 import re
 import shutil
 import sys
@@ -19,7 +20,7 @@ from result_page import print_head
 
 from chomp.checkpoint.directory import CheckpointDirectory
 from chomp.commands.checkpoints import open_run
-from chomp.errors import ResumeError
+from chomp.errors import ChompError, ResumeError
 
 
 def flip(raw: bytes) -> bytes:
@@ -84,4 +85,9 @@ def main(run: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("run", help="the run folder; it needs two good checkpoints")
+    try:
+        main(parser.parse_args().run)
+    except ChompError as error:
+        sys.exit(f"error: {error}")

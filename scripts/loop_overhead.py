@@ -32,6 +32,7 @@ from chomp.system.garbage_collection import deferred_collection  # noqa: E402
 from chomp.trainer import launch, trainer  # noqa: E402
 from chomp.trainer.loop import TrainLoop  # noqa: E402
 from chomp.trainer.program import CompiledStep, TrainProgram, compile_step  # noqa: E402
+from chomp.trainer.request import Request  # noqa: E402
 from chomp.types import Batch  # noqa: E402
 
 
@@ -49,7 +50,7 @@ class Both:
     def loop(self, folder: Path) -> None:
         """Train a run; its steps' time is that of the whole loop, without start and end."""
         self.batches = []
-        request = launch.Request(
+        request = Request(
             self.config, self.original, RunFolder(folder), None, (), time.perf_counter()
         )
         with (

@@ -5,8 +5,8 @@
 On a quiet machine, 4 minutes.
 
 First the steps of one process, in turn a few with everything on (ledger with the batch's hash,
-heartbeat, watchdog, the check for finite numbers in the step, loss watch) and a few with all of it
-off; then how long training waits for a save of a larger model, in the background or not.
+heartbeat, watchdog, the check for finite numbers in the step, loss monitor) and a few with all of
+it off; then how long training waits for a save of a larger model, in the background or not.
 Prints tables in Markdown.
 """
 
@@ -21,7 +21,31 @@ from typing import Any
 from result_page import print_head
 
 from chomp.cli.options import start_environment
-from chomp.config import load_config
+
+start_environment()
+
+import jax  # noqa: E402
+
+from chomp.checkpoint.checkpointer import Checkpointer  # noqa: E402
+from chomp.config import load_config  # noqa: E402
+from chomp.data import row_stats  # noqa: E402
+from chomp.run.heartbeat import Heartbeat  # noqa: E402
+from chomp.run.ledger import Ledger  # noqa: E402
+from chomp.run.watchdog import Watchdog  # noqa: E402
+from chomp.system.signals import Signals  # noqa: E402
+from chomp.trainer import step as train_step  # noqa: E402
+from chomp.trainer.callback import Callback, PendingWork, StepInfo  # noqa: E402
+from chomp.trainer.callbacks.checks import Beat, CollectLosses  # noqa: E402
+from chomp.trainer.callbacks.ledger import RecordBatch  # noqa: E402
+from chomp.trainer.callbacks.runner import CallbackRunner  # noqa: E402
+from chomp.trainer.components import build_components  # noqa: E402
+from chomp.trainer.control import LocalControl  # noqa: E402
+from chomp.trainer.loop import TrainLoop  # noqa: E402
+from chomp.trainer.loss_monitor import LossMonitor, LossPolicy  # noqa: E402
+from chomp.trainer.program import compile_step  # noqa: E402
+from chomp.trainer.step_timer import StepTimer  # noqa: E402
+from chomp.trainer.stop_and_save import StopAndSaveRequests  # noqa: E402
+from chomp.types import Progress  # noqa: E402
 
 PAIRS = 32
 STEPS = 5
@@ -38,121 +62,95 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+class Timed(Callback):
+    """Adds up the processor time that a callback, or the check of a loss monitor, takes."""
+
+    seconds = 0.0
+
+    def __init__(self, call: Callable[[StepInfo], Any], every: int = 1):
+        super().__init__(every)
+        self.call = call
+
+    def __call__(self, info: StepInfo) -> None:
+        begin = time.thread_time()
+        self.call(info)
+        Timed.seconds += time.thread_time() - begin
+
+
+class ReadLoss(Callback):
+    """Waits for the step as a row does, with or without a loss monitor."""
+
+    def __call__(self, info: StepInfo) -> None:
+        float(info.metrics.loss)
+
+
+class Keep(Callback):
+    """Keeps the state of the last step."""
+
+    state: Any = None
+
+    def __call__(self, info: StepInfo) -> None:
+        self.state = info.state
+
+
+class NoLog:
+    """No rows."""
+
+    def after_step(self, info: StepInfo) -> None:
+        pass
+
+
 class Bench:
     """A model, its data and its state, ready for steps."""
 
     def __init__(self, config_path: Path, overrides: Sequence[str]):
-        from chomp.trainer.components import build_components
-        from chomp.trainer.program import compile_step
-        from chomp.types import Progress
-
-        self.setup = build_components(load_config(config_path, overrides), None)
-        self.compiled = compile_step(self.setup.program, self.setup.config.train).step
-        self.state = self.setup.program.init()
+        self.components = build_components(load_config(config_path, overrides), None)
+        self.compiled = self.compile()
+        self.state = self.components.program.init()
         self.progress = Progress()
-        self.setup.data.train.start()
+        self.components.data.train.start()
 
-    def steps(self, count: int, step: Any, callbacks: Sequence[Any], row: Any, timer: Any) -> float:
+    def compile(self) -> Any:
+        return compile_step(self.components.program, self.components.config.train).step
+
+    def steps(
+        self, count: int, step: Any, callbacks: Sequence[Callback] = (), timer: Any = None
+    ) -> float:
         """Take steps as a run does; return the seconds of each."""
-        import jax
-
-        from chomp.system.signals import Signals
-        from chomp.trainer.callbacks.base import Callback, PendingWork, StepInfo
-        from chomp.trainer.callbacks.runner import CallbackRunner
-        from chomp.trainer.control import LocalControl
-        from chomp.trainer.loop import TrainLoop
-        from chomp.trainer.requests import Requests
-
-        bench = self
-
-        class Keep(Callback):
-            def __call__(self, info: StepInfo) -> None:
-                bench.state = info.state
-
-        last = self.progress.step + count
-        before = [*callbacks, Keep()]
-        runner = CallbackRunner(before, row, [], steps=last, pending=PendingWork())
-        control = LocalControl(self.setup.data.train, Requests(Signals()))
+        keep, last = Keep(), self.progress.step + count
+        control = LocalControl(self.components.data.train, StopAndSaveRequests(Signals()))
+        log: Any = NoLog()
+        runner = CallbackRunner([*callbacks, keep], log, [], steps=last, pending=PendingWork())
+        loop = TrainLoop(step, control, runner, timer or StepTimer(), last)
         begin = time.perf_counter()
-        loop = TrainLoop(step, control, runner, timer, last)
         self.progress = loop.run(self.state, self.progress).progress
-        jax.block_until_ready(self.state)
+        self.state = jax.block_until_ready(keep.state)
         return (time.perf_counter() - begin) / count
-
-
-class Timed:
-    """Adds up the processor time that calls take of their thread."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def __call__(self, call: Callable[..., Any]) -> Callable[..., None]:
-        def timed(*args: Any) -> None:
-            begin = time.thread_time()
-            call(*args)
-            self.seconds += time.thread_time() - begin
-
-        return timed
-
-
-class Row:
-    """Reads the loss every so many steps, as a row of metrics does; then calls `check`."""
-
-    def __init__(self, check: Callable[[], object] = lambda: None):
-        self.check = check
-
-    def after_step(self, info: Any) -> None:
-        if info.progress.step % CHECK_EVERY == 0:
-            float(info.metrics.loss)
-            self.check()
 
 
 def unchecked_step(bench: Bench) -> Any:
     """Compile the step without the choice between old and new values."""
-    from chomp.trainer import step
-    from chomp.trainer.program import compile_step
-
-    choose, step._where = step._where, lambda condition, new, old: new
+    choose, train_step._where = train_step._where, lambda condition, new, old: new
     try:
-        return compile_step(bench.setup.program, bench.setup.config.train).step
+        return bench.compile()
     finally:
-        step._where = choose
+        train_step._where = choose
 
 
 def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
-    from chomp.data import row_stats
-    from chomp.run.heartbeat import Heartbeat, Phase
-    from chomp.run.ledger import Ledger
-    from chomp.run.watchdog import Watchdog
-    from chomp.trainer.callbacks.base import Callback, StepInfo
-    from chomp.trainer.callbacks.checks import Beat, CollectLosses
-    from chomp.trainer.callbacks.ledger import RecordBatch
-    from chomp.trainer.loss_monitor import LossMonitor, LossPolicy
-    from chomp.trainer.step_timer import StepTimer
-
     bench = Bench(config, overrides)
     off = unchecked_step(bench)
-    timed = Timed()
-
-    class TimedHeartbeat(Heartbeat):
-        def enter(self, phase: Phase, step: int | None = None) -> None:
-            timed(super().enter)(phase, step)
-
-    class TimedCallback(Callback):
-        def __init__(self, callback: Callback):
-            super().__init__()
-            self.callback = callback
-
-        def __call__(self, info: StepInfo) -> None:
-            timed(self.callback)(info)
-
-    heartbeat = TimedHeartbeat(folder / "heartbeat")
-    ledger = Ledger(folder / "ledger.jsonl", bench.setup.data.fingerprint, 0, print)
+    heartbeat = Heartbeat(folder / "heartbeat")
+    ledger = Ledger(folder / "ledger.jsonl", bench.components.data.fingerprint, 0, print)
     policy = LossPolicy("stop", "warn", threshold=10.0, window=100, limit=10)
-    losses = LossMonitor(policy, (), 0, lambda incident: None, run="RUN")
-    work = [Beat(heartbeat), RecordBatch(ledger, 1), CollectLosses(losses)]
-    callbacks = [TimedCallback(one) for one in work]
-    row, telling = Row(timed(losses.check)), StepTimer(heartbeat)
+    losses = LossMonitor(policy, (), 0, print, run="run")
+    callbacks = [
+        Timed(Beat(heartbeat)),
+        Timed(RecordBatch(ledger, 1)),
+        Timed(CollectLosses(losses)),
+        ReadLoss(CHECK_EVERY),
+        Timed(lambda info: losses.check(), CHECK_EVERY),
+    ]
     hashes_of = row_stats.row_hashes
 
     def with_all() -> float:
@@ -160,28 +158,28 @@ def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
             heartbeat, seconds=300, log_file=folder / "log", tell=print, note=lambda stall: None
         )
         watchdog.start()
-        seconds = bench.steps(STEPS, bench.compiled, callbacks, row, telling)
+        seconds = bench.steps(STEPS, bench.compiled, callbacks, StepTimer(heartbeat))
         watchdog.close()
         return seconds
 
     def without() -> float:
         row_stats.row_hashes = lambda batch: [0] * (batch.labels.shape[0] * batch.labels.shape[1])
-        seconds = bench.steps(STEPS, off, [], Row(), StepTimer())
+        seconds = bench.steps(STEPS, off, [ReadLoss(CHECK_EVERY)])
         row_stats.row_hashes = hashes_of
         return seconds
 
     with_all(), without()
-    timed.seconds = 0.0
+    Timed.seconds = 0.0
     on_seconds, off_seconds = [], []
     for pair in range(PAIRS):
         for half in ("on", "off") if pair % 2 else ("off", "on"):
             (on_seconds if half == "on" else off_seconds).append(
                 with_all() if half == "on" else without()
             )
-    bench.setup.data.close()
+    bench.components.data.close()
     ratios = [on / off for on, off in zip(on_seconds, off_seconds, strict=True)]
     quarters = statistics.quantiles(ratios, n=4)
-    own = timed.seconds / (PAIRS * STEPS)
+    own = Timed.seconds / (PAIRS * STEPS)
     size = (folder / "ledger.jsonl").stat().st_size / bench.progress.step
     return "\n".join(
         [
@@ -201,17 +199,12 @@ def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
 
 
 def save_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
-    import jax
-
-    from chomp.checkpoint.checkpointer import Checkpointer
-    from chomp.trainer.step_timer import StepTimer
-
     larger = [f"model.{key}={value}" for key, value in LARGER.items()]
     bench = Bench(config, [*overrides, *larger])
-    data_state = bench.setup.data.get_state()
+    data_state = bench.components.data.get_state()
 
     def steps() -> float:
-        return STEPS_BESIDE * bench.steps(STEPS_BESIDE, bench.compiled, [], Row(), StepTimer())
+        return STEPS_BESIDE * bench.steps(STEPS_BESIDE, bench.compiled)
 
     steps()
     lines = []
@@ -229,7 +222,7 @@ def save_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
         assert checkpoints.problems() == []
         checkpoints.close()
         lines.append((name, blocked, beside))
-    bench.setup.data.close()
+    bench.components.data.close()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(bench.state))
     plain = median(undisturbed)
     step = plain / STEPS_BESIDE
@@ -252,7 +245,6 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("-o", "--override", action="append", default=[])
     options = parser.parse_args()
-    start_environment()
     with tempfile.TemporaryDirectory() as folder:
         print_head("What reliability costs", "what-it-costs")
         print(step_cost(options.config, options.override, Path(folder)))

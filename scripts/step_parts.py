@@ -27,6 +27,7 @@ from megalodon_jax.layers.norms import BatchedLayerNorm, RMSNorm
 
 import chomp.models.megalodon.blocks as blocks
 import chomp.models.megalodon.forward as forward
+import chomp.models.megalodon.layers as layers
 import chomp.models.megalodon.model as megalodon
 from chomp.ops import Coefficients, complex_ema
 from chomp.types import Batch
@@ -158,9 +159,9 @@ def without(part: str) -> Iterator[None]:
 
     replaced = {
         "attention": [(blocks, "span_attention", attention)],
-        "ComplexEMA": [(blocks.FastComplexEMA, "__call__", average)],
+        "ComplexEMA": [(layers.FastComplexEMA, "__call__", average)],
         "norms": [
-            (blocks.FastTimestepNorm, "__call__", average),
+            (layers.FastTimestepNorm, "__call__", average),
             (BatchedLayerNorm, "__call__", unchanged),
             (RMSNorm, "__call__", unchanged),
         ],
@@ -200,13 +201,13 @@ def parts(config: MegalodonConfig, params: Any, batch: Batch, rounds: int) -> No
 
 def depths(vocab: int, batch: Batch, rounds: int) -> None:
     programs = {}
-    for layers in (2, 4, 8):
-        config = model_config(layers, vocab)
+    for depth in (2, 4, 8):
+        config = model_config(depth, vocab)
         params = jax.jit(megalodon.Megalodon(config, True).init)(jax.random.PRNGKey(0))
-        for name, most in (("scanned", 1), ("unrolled", layers)):
+        for name, most in (("scanned", 1), ("unrolled", depth)):
             with mock.patch.object(forward, "LAYERS_AT_ONCE", most):
                 program = compiled_step(config, params, batch, isolated=True)
-            programs[f"{layers} layers {name}"] = program
+            programs[f"{depth} layers {name}"] = program
     report(programs, rounds)
 
 

@@ -16,14 +16,14 @@ from chomp.distributed import MeshSharding, make_mesh
 from chomp.errors import DataError
 from chomp.models.megalodon.model import Megalodon
 from chomp.system.signals import Signals
-from chomp.trainer.callbacks.base import Callback, PendingWork, StepInfo
+from chomp.trainer.callback import Callback, PendingWork, StepInfo
 from chomp.trainer.callbacks.runner import CallbackRunner
 from chomp.trainer.components import Components, build_components, put_checked
 from chomp.trainer.control import LocalControl
 from chomp.trainer.loop import TrainLoop
 from chomp.trainer.program import compile_step
-from chomp.trainer.requests import Requests
 from chomp.trainer.step_timer import StepTimer
+from chomp.trainer.stop_and_save import StopAndSaveRequests
 from chomp.types import Batch, BatchStats, LoadedBatch, Progress, StepMetrics, TrainState
 
 LOG_EVERY = 5
@@ -78,7 +78,7 @@ def test_steps_are_dispatched_ahead():
 
     computing: list[bool] = []
     zero, signals = jnp.zeros((), jnp.int32), Signals()
-    control, timer = LocalControl(Endless(), Requests(signals)), StepTimer()
+    control, timer = LocalControl(Endless(), StopAndSaveRequests(signals)), StepTimer()
     callbacks = CallbackRunner([Look()], NoLog(), [], steps=9, pending=PendingWork())
     state = TrainState(jnp.ones((512, 512)), (), zero, zero, jnp.zeros(2))
     TrainLoop(slow, control, callbacks, timer, steps=9).run(state, Progress())

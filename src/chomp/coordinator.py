@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, TypeVar
 
 from chomp.errors import ChompError
@@ -36,6 +37,17 @@ class Coordinator:
 
     def __init__(self):
         self.hooks = Hooks()
+
+    def __enter__(self) -> "Coordinator":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end(error)
 
     @property
     def is_leader(self) -> bool:

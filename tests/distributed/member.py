@@ -17,7 +17,7 @@ from chomp.distributed.cluster import ProcessInfo
 from chomp.distributed.initialize import connect
 from chomp.errors import ChompError, DataError
 from chomp.system.signals import Signals
-from chomp.trainer.requests import Requests
+from chomp.trainer.stop_and_save import StopAndSaveRequests
 from chomp.trainer.synchronized_batches import SynchronizedBatches
 from chomp.types import Batch, BatchStats, LoadedBatch, RowStats
 
@@ -163,7 +163,7 @@ def steps(coordinator: Coordinator) -> None:
                 coordinator,
                 Part(keys, then),
                 lambda: drawn([]),
-                Requests(signals),
+                StopAndSaveRequests(signals),
             )
             seen: list[object] = []
             while not stream.should_stop():

@@ -14,7 +14,7 @@ from chomp.run.monitor import RunMonitor
 from chomp.run.run_folder import RunFolder
 from chomp.system.signals import Signals
 from chomp.tracking import PlainConsole
-from chomp.trainer.callbacks.base import StepInfo
+from chomp.trainer.callback import StepInfo
 from chomp.trainer.components import Components, build_components
 from chomp.trainer.context import RunContext
 from chomp.types import BatchStats, Progress, StepMetrics, TrainState

@@ -7,7 +7,7 @@ import pytest
 from chomp.errors import Interrupted
 from chomp.system.signals import Signals
 from chomp.trainer.control import LocalControl, run_control
-from chomp.trainer.requests import Requests, StopOrSaveRequest
+from chomp.trainer.stop_and_save import StopAndSaveRequests, StopOrSaveRequest
 
 SIGTERM = 15
 
@@ -26,7 +26,7 @@ def test_a_batch_is_not_drawn_once_a_stop_was_requested(make_run: Any):
 
 def test_work_is_left_when_a_stop_is_requested(make_run: Any):
     run = make_run()
-    control = LocalControl(run.components.data.train, Requests(run.signals))
+    control = LocalControl(run.components.data.train, StopAndSaveRequests(run.signals))
     assert control.unless_stopped(max, 3, 5) == control.on_leader("work", max, 3, 5) == 5
     done = threading.Event()
     threading.Timer(0.1, run.signals.hear, [SIGTERM]).start()
@@ -41,7 +41,7 @@ def test_work_is_left_when_a_stop_is_requested(make_run: Any):
 
 def test_minutes_and_signals_ask_for_checkpoints():
     signals = Signals()
-    requests = Requests(signals, save_minutes=0.1 / 60)
+    requests = StopAndSaveRequests(signals, save_minutes=0.1 / 60)
     assert requests.own() == StopOrSaveRequest()
     time.sleep(0.15)
     assert requests.own() == StopOrSaveRequest(None, True, False)

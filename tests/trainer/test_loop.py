@@ -9,12 +9,12 @@ import pytest
 
 from chomp.errors import DataError, Interrupted
 from chomp.system.signals import Signals
-from chomp.trainer.callbacks.base import Callback, PendingWork, StepInfo
+from chomp.trainer.callback import Callback, PendingWork, StepInfo
 from chomp.trainer.callbacks.runner import CallbackRunner
 from chomp.trainer.control import LocalControl
 from chomp.trainer.loop import StopReason, TrainLoop
-from chomp.trainer.requests import Requests
 from chomp.trainer.step_timer import StepTimer
+from chomp.trainer.stop_and_save import StopAndSaveRequests
 from chomp.types import Batch, BatchStats, LoadedBatch, Progress, StepMetrics, TrainState
 
 SIGTERM = 15
@@ -96,7 +96,7 @@ class Loop:
     ) -> Any:
         state = TrainState(jnp.zeros(()), (), jnp.asarray(start), jnp.asarray(0), jnp.zeros(2))
         callbacks = CallbackRunner(before, self.log, after, steps=steps, pending=self.pending)
-        control = LocalControl(batches, Requests(self.signals))
+        control = LocalControl(batches, StopAndSaveRequests(self.signals))
         loop = TrainLoop(count, control, callbacks, StepTimer(), steps, skipped)
         return loop.run(state, Progress(step=start, batches=start, tokens_seen=2 * start))
 

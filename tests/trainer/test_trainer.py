@@ -4,7 +4,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from chomp.trainer.callbacks.base import Callback, StepInfo
+from chomp.trainer.callback import Callback, StepInfo
 from chomp.trainer.trainer import Trainer
 
 SIGTERM = 15

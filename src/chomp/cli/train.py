@@ -128,12 +128,13 @@ def _train(
     start_environment()
     from chomp.distributed import find_process
     from chomp.trainer import launch
+    from chomp.trainer.request import Request
 
     place = find_process(*process)
     if dry_run:
         launch.dry_run(config, place)
         return 0
-    request = launch.Request(config, original, folder, resume, allow_change, started, place)
+    request = Request(config, original, folder, resume, allow_change, started, place)
     try:
         code = launch.train(request)
     except ChompError as error:

@@ -9,7 +9,8 @@ from chomp.data.resume import place_after_changes
 from chomp.data.row_stats import combine
 from chomp.data.sources.read_policy import read_retries
 from chomp.data.streams import Samples
-from chomp.data.tokenizers.base import SpecialIds, Tokenizer, load_tokenizer
+from chomp.data.tokenizers.base import SpecialIds, Tokenizer
+from chomp.data.tokenizers.load import load_tokenizer
 
 __all__ = [
     "BatchLoader",

@@ -8,7 +8,7 @@ from chomp.coordinator import Coordinator
 from chomp.data import BatchLoader, Data
 from chomp.errors import Interrupted
 from chomp.system.signals import Signals
-from chomp.trainer.requests import Requests
+from chomp.trainer.stop_and_save import StopAndSaveRequests
 from chomp.trainer.synchronized_batches import SynchronizedBatches
 from chomp.types import LoadedBatch
 
@@ -76,7 +76,7 @@ class RunControl(ABC):
 class LocalControl(RunControl):
     """Of a run with one process, which hears its signals wherever it is."""
 
-    def __init__(self, batches: BatchLoader, requests: Requests):
+    def __init__(self, batches: BatchLoader, requests: StopAndSaveRequests):
         self._batches, self._requests = batches, requests
 
     def should_stop(self) -> bool:
@@ -117,7 +117,7 @@ class SynchronizedControl(RunControl):
     interrupted.
     """
 
-    def __init__(self, coordinator: Coordinator, data: Data, requests: Requests):
+    def __init__(self, coordinator: Coordinator, data: Data, requests: StopAndSaveRequests):
         self._coordinator, self._requests = coordinator, requests
         self._batches = SynchronizedBatches(coordinator, data.train, data.padding, requests)
 
@@ -163,7 +163,7 @@ def run_control(
         signals: to this process.
         save_minutes: between checkpoints; None: only steps count.
     """
-    requests = Requests(signals, save_minutes if coordinator.is_leader else None)
+    requests = StopAndSaveRequests(signals, save_minutes if coordinator.is_leader else None)
     if coordinator.size == 1:
         return LocalControl(data.train, requests)
     return SynchronizedControl(coordinator, data, requests)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 
 from chomp.errors import DataError, Interrupted
-from chomp.trainer.callbacks.base import StepInfo
+from chomp.trainer.callback import StepInfo
 from chomp.trainer.callbacks.runner import CallbackRunner
 from chomp.trainer.control import RunControl
 from chomp.trainer.step import TrainStep

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from chomp.tracking import Tracker
-from chomp.trainer.callbacks.base import PendingWork
+from chomp.trainer.callback import PendingWork
 from chomp.trainer.control import RunControl
 from chomp.trainer.loss_monitor import LossMonitor
 from chomp.trainer.output_files import OutputFiles

@@ -68,7 +68,7 @@ class TrainProgram:
     @functools.cached_property
     def _summed_loss(self) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
         def loss(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-            rows = jax.tree.map(lambda array: array[0], batch)
+            rows = Batch(*(array[0] for array in batch))
             return self.model.loss(params, rows, None)
 
         return jax.jit(self.data_parallel.sums(loss))
@@ -127,7 +127,9 @@ def build_program(
         rates,
         sharding,
         data_parallel,
-        sharding.place_shapes(jax.eval_shape(lambda: init_state(model, optimizer, train.seed))),
+        sharding.place_shapes(
+            jax.eval_shape(functools.partial(init_state, model, optimizer, train.seed))
+        ),
         is_deterministic(config),
         train.seed,
     )

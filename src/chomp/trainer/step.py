@@ -34,7 +34,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     deterministic: bool,
-    spread: Callable[[Accumulate], Accumulate] = lambda accumulate: accumulate,
+    spread: Callable[[Accumulate], Accumulate] | None = None,
 ) -> TrainStep:
     """Return the step function (not yet compiled).
 
@@ -49,7 +49,9 @@ def make_train_step(
         deterministic: switches dropout off.
         spread: has the sums made by several devices, each of which takes its rows.
     """
-    sums = spread(functools.partial(_accumulate, model))
+    sums = functools.partial(_accumulate, model)
+    if spread:
+        sums = spread(sums)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = None if deterministic else jax.random.fold_in(state.key, state.step)
@@ -80,7 +82,7 @@ def _accumulate(model: LanguageModel, params: Any, batch: Batch, key: PRNGKeyArr
         return jax.tree.map(jnp.add, total, (loss, grads, targets)), None
 
     accum = batch.input_ids.shape[0]
-    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+    zeros = optax.tree.zeros_like(params, dtype=jnp.float32)
     total = (jnp.zeros(()), zeros, jnp.zeros((), jnp.int32))
     return jax.lax.scan(add_microbatch, total, (jnp.arange(accum), batch))[0]
 

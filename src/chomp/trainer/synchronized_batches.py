@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from chomp.coordinator import Coordinator
 from chomp.data import combine
 from chomp.errors import DataError, NetworkError
-from chomp.trainer.requests import Requests, StopOrSaveRequest
+from chomp.trainer.stop_and_save import StopAndSaveRequests, StopOrSaveRequest
 from chomp.types import BatchStats, LoadedBatch
 
 
@@ -46,7 +46,7 @@ class SynchronizedBatches:
         coordinator: Coordinator,
         batches: LocalBatches,
         padding: Callable[[], LoadedBatch],
-        requests: Requests,
+        requests: StopAndSaveRequests,
     ):
         self._coordinator, self._batches = coordinator, batches
         self._padding, self._requests = padding, requests

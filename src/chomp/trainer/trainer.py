@@ -13,7 +13,7 @@ from chomp.errors import ChompError, DivergedError, Interrupted
 from chomp.run.heartbeat import Phase
 from chomp.run.record import EventKind
 from chomp.tracking import LatestMetrics, MultiTracker, Tracker, WandbTracker
-from chomp.trainer.callbacks.base import Callback, LogWindow, PendingWork, StepInfo
+from chomp.trainer.callback import Callback, LogWindow, PendingWork, StepInfo
 from chomp.trainer.callbacks.build import build_callbacks
 from chomp.trainer.callbacks.checkpoint import report_problems
 from chomp.trainer.callbacks.runner import CallbackRunner

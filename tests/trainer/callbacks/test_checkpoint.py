@@ -3,14 +3,14 @@ from typing import Any
 import pytest
 
 from chomp.errors import DivergedError
-from chomp.trainer.callbacks.base import LogWindow, PendingWork, StepInfo
+from chomp.trainer.callback import LogWindow, PendingWork, StepInfo
 from chomp.trainer.callbacks.checkpoint import SaveCheckpoint
 from chomp.trainer.control import LocalControl
 from chomp.trainer.loop_context import LoopContext
 from chomp.trainer.loss_monitor import LossMonitor, LossPolicy
 from chomp.trainer.output_files import OutputFiles
-from chomp.trainer.requests import Requests
 from chomp.trainer.step_timer import StepTimer
+from chomp.trainer.stop_and_save import StopAndSaveRequests
 from chomp.types import BatchStats, Progress, StepMetrics
 
 
@@ -24,7 +24,7 @@ class Saving:
         files = OutputFiles(run.folder, logging, fingerprint, context.console, None)
         self.losses = LossMonitor(LossPolicy.of(components.config.train), [3.5], 0, print, run="r")
         self.pending = PendingWork({"loss": 2.0}, ["evaluate"], LogWindow(2, 12))
-        control = LocalControl(components.data.train, Requests(run.signals))
+        control = LocalControl(components.data.train, StopAndSaveRequests(run.signals))
         loop = LoopContext(
             *(control, StepTimer(), context.console, files, self.losses, self.pending, Progress())
         )

@@ -7,8 +7,8 @@ import pytest
 from chomp.errors import Interrupted
 from chomp.trainer.callbacks.evaluate import Evaluate
 from chomp.trainer.control import LocalControl
-from chomp.trainer.requests import Requests
 from chomp.trainer.step_timer import StepTimer
+from chomp.trainer.stop_and_save import StopAndSaveRequests
 
 SIGTERM = 15
 
@@ -20,7 +20,7 @@ def test_evaluation_is_the_loss_of_each_document_by_itself(make_run: Any, mode: 
     run = make_run(data=data, train={"eval_every": 1})
     program, data = run.components.program, run.components.data
     params = program.init().params
-    control = LocalControl(data.train, Requests(run.signals))
+    control = LocalControl(data.train, StopAndSaveRequests(run.signals))
     found = Evaluate(program, data.evaluation, control, StepTimer(), 1).evaluate(params)
     head, embed = np.asarray(params.lm_head.weight), np.asarray(params.embed.weight)
     nats, targets, size = 0.0, 0, 0
@@ -43,7 +43,7 @@ def test_evaluation_is_the_loss_of_each_document_by_itself(make_run: Any, mode: 
 def test_a_stop_interrupts_it(make_run: Any):
     run = make_run(train={"eval_every": 1})
     data, program = run.components.data, run.components.program
-    control = LocalControl(data.train, Requests(run.signals))
+    control = LocalControl(data.train, StopAndSaveRequests(run.signals))
     evaluate = Evaluate(program, data.evaluation, control, StepTimer(), 1)
     run.signals.hear(SIGTERM)
     with pytest.raises(Interrupted):

@@ -7,7 +7,7 @@ import pytest
 from chomp.errors import DivergedError
 from chomp.run.heartbeat import Phase
 from chomp.tracking.tracker import NullTracker, Row
-from chomp.trainer.callbacks.base import LogWindow, PendingWork, StepInfo
+from chomp.trainer.callback import LogWindow, PendingWork, StepInfo
 from chomp.trainer.callbacks.metrics import LogMetrics
 from chomp.trainer.loss_monitor import LossMonitor, LossPolicy
 from chomp.trainer.step_timer import StepTimer

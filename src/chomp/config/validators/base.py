@@ -5,10 +5,9 @@ problem beside theirs without repeating it.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from chomp.config.schema import Config
+from chomp.config.sections import Sections
 
 
 class Problem(NamedTuple):
@@ -18,7 +17,7 @@ class Problem(NamedTuple):
     message: str
 
 
-Check = Callable[["Config"], Iterator[Problem]]
+Check = Callable[[Sections], Iterator[Problem]]
 
 
 class Rule(NamedTuple):

@@ -1,12 +1,12 @@
 """The rules between keys: each names the keys that it reads and says what is wrong with them."""
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from chomp.config.parallel import REST
+from chomp.config.sections import Sections
 from chomp.config.validators.base import Problem, rule
 from chomp.config.validators.lanes import lanes_divide_the_batch
 from chomp.config.validators.model import (
@@ -19,9 +19,6 @@ from chomp.config.validators.model import (
 )
 from chomp.config.validators.paths import places_are_apart
 
-if TYPE_CHECKING:
-    from chomp.config.schema import Config
-
 RULE_BROKEN = "rule_broken"
 """The type of such problems among pydantic's."""
 
@@ -29,7 +26,7 @@ _BYTE_KEYS = ("data.tokenizer.kind", "data.tokenizer.byte_offset")
 
 
 @rule("train.seq_len", "model.chunk_size")
-def rows_are_whole_chunks(config: "Config") -> Iterator[Problem]:
+def rows_are_whole_chunks(config: Sections) -> Iterator[Problem]:
     """`train.seq_len` is a multiple of `model.chunk_size`, and not smaller."""
     time, chunk = config.train.seq_len, config.model.chunk_size
     if chunk > time:
@@ -46,7 +43,7 @@ def rows_are_whole_chunks(config: "Config") -> Iterator[Problem]:
 
 
 @rule("train.seq_len", "train.generate_input_len")
-def prompts_fit(config: "Config") -> Iterator[Problem]:
+def prompts_fit(config: Sections) -> Iterator[Problem]:
     """`train.generate_input_len` is at most `train.seq_len`."""
     prompt, time = config.train.generate_input_len, config.train.seq_len
     if prompt is not None and prompt > time:
@@ -57,7 +54,7 @@ def prompts_fit(config: "Config") -> Iterator[Problem]:
 
 
 @rule("train.steps", "optim.warmup_steps")
-def warmup_ends(config: "Config") -> Iterator[Problem]:
+def warmup_ends(config: Sections) -> Iterator[Problem]:
     """`optim.warmup_steps` is less than `train.steps`."""
     warmup, steps = config.optim.warmup_steps, config.train.steps
     if warmup >= steps:
@@ -68,7 +65,7 @@ def warmup_ends(config: "Config") -> Iterator[Problem]:
 
 
 @rule("parallel.data", "parallel.fsdp")
-def axes_are_sizes(config: "Config") -> Iterator[Problem]:
+def axes_are_sizes(config: Sections) -> Iterator[Problem]:
     """`parallel.data` and `parallel.fsdp` are at least 1, or one of them is -1."""
     axes = {"parallel.data": config.parallel.data, "parallel.fsdp": config.parallel.fsdp}
     for key, size in axes.items():
@@ -79,7 +76,7 @@ def axes_are_sizes(config: "Config") -> Iterator[Problem]:
 
 
 @rule("data.packing_mode", "data.packing_buffer_docs", "train.batch_size", "train.grad_accum")
-def buffer_fills_a_batch(config: "Config") -> Iterator[Problem]:
+def buffer_fills_a_batch(config: Sections) -> Iterator[Problem]:
     """With `data.packing_mode: bin`, `data.packing_buffer_docs` is at least
     `train.grad_accum * train.batch_size`.
     """
@@ -96,7 +93,7 @@ def buffer_fills_a_batch(config: "Config") -> Iterator[Problem]:
 
 
 @rule("data.backend", "data.files")
-def files_are_named(config: "Config") -> Iterator[Problem]:
+def files_are_named(config: Sections) -> Iterator[Problem]:
     """`data.backend: files` needs `data.files`."""
     if config.data.backend == "files" and not config.data.files:
         yield Problem(
@@ -105,7 +102,7 @@ def files_are_named(config: "Config") -> Iterator[Problem]:
 
 
 @rule("data.backend", "data.local_text")
-def local_text_is_given(config: "Config") -> Iterator[Problem]:
+def local_text_is_given(config: Sections) -> Iterator[Problem]:
     """`data.backend: local_text` needs `data.local_text`, with something in it."""
     texts = config.data.local_text or ()
     if config.data.backend == "local_text" and not any(text.strip() for text in texts):
@@ -117,7 +114,7 @@ def local_text_is_given(config: "Config") -> Iterator[Problem]:
 
 
 @rule("data.backend", "data.tokens_dir")
-def tokens_are_named(config: "Config") -> Iterator[Problem]:
+def tokens_are_named(config: Sections) -> Iterator[Problem]:
     """`data.backend: tokens` needs `data.tokens_dir`."""
     if config.data.backend == "tokens" and config.data.tokens_dir is None:
         yield Problem(
@@ -127,7 +124,7 @@ def tokens_are_named(config: "Config") -> Iterator[Problem]:
 
 
 @rule("data.backend", "data.hf_split", "data.hf_eval_split")
-def splits_are_two(config: "Config") -> Iterator[Problem]:
+def splits_are_two(config: Sections) -> Iterator[Problem]:
     """With `data.backend: hf`, `data.hf_eval_split` is another split than `data.hf_split`."""
     data = config.data
     if data.backend == "hf" and data.hf_eval_split == data.hf_split:
@@ -139,7 +136,7 @@ def splits_are_two(config: "Config") -> Iterator[Problem]:
 
 
 @rule("data.tokenizer.kind", "data.tokenizer.hf_name_or_path")
-def hf_tokenizer_is_named(config: "Config") -> Iterator[Problem]:
+def hf_tokenizer_is_named(config: Sections) -> Iterator[Problem]:
     """`data.tokenizer.kind: hf` needs `data.tokenizer.hf_name_or_path`."""
     tokenizer = config.data.tokenizer
     if tokenizer.kind == "hf" and tokenizer.hf_name_or_path is None:
@@ -150,7 +147,7 @@ def hf_tokenizer_is_named(config: "Config") -> Iterator[Problem]:
 
 
 @rule(*_BYTE_KEYS, "model.vocab_size")
-def bytes_fit_the_vocabulary(config: "Config") -> Iterator[Problem]:
+def bytes_fit_the_vocabulary(config: Sections) -> Iterator[Problem]:
     """With the byte tokenizer, `model.vocab_size` is at least 256 + `data.tokenizer.byte_offset`
     (the ids of all bytes).
     """
@@ -164,7 +161,7 @@ def bytes_fit_the_vocabulary(config: "Config") -> Iterator[Problem]:
 
 
 @rule(*_BYTE_KEYS, "data.tokenizer.add_bos", "model.bos_token_id")
-def bos_is_no_byte(config: "Config") -> Iterator[Problem]:
+def bos_is_no_byte(config: Sections) -> Iterator[Problem]:
     """With the byte tokenizer, `data.tokenizer.add_bos` needs `data.tokenizer.byte_offset` above 0
     and `model.bos_token_id` below it.
     """
@@ -173,7 +170,7 @@ def bos_is_no_byte(config: "Config") -> Iterator[Problem]:
 
 
 @rule(*_BYTE_KEYS, "data.tokenizer.add_eos", "model.eos_token_id")
-def eos_is_no_byte(config: "Config") -> Iterator[Problem]:
+def eos_is_no_byte(config: Sections) -> Iterator[Problem]:
     """With the byte tokenizer, `data.tokenizer.add_eos` needs `data.tokenizer.byte_offset` above 0
     and `model.eos_token_id` below it.
     """
@@ -181,7 +178,7 @@ def eos_is_no_byte(config: "Config") -> Iterator[Problem]:
         yield from _added_token(config, "add_eos", "eos_token_id", config.model.eos_token_id)
 
 
-def _added_token(config: "Config", flag: str, name: str, token_id: int) -> Iterator[Problem]:
+def _added_token(config: Sections, flag: str, name: str, token_id: int) -> Iterator[Problem]:
     offset = config.data.tokenizer.byte_offset
     if config.data.tokenizer.kind != "byte":
         return
@@ -207,7 +204,7 @@ def _added_token(config: "Config", flag: str, name: str, token_id: int) -> Itera
     "model.bos_token_id",
     "model.eos_token_id",
 )
-def special_tokens_are_in_the_vocabulary(config: "Config") -> Iterator[Problem]:
+def special_tokens_are_in_the_vocabulary(config: Sections) -> Iterator[Problem]:
     """With the byte tokenizer, pad, BOS and EOS ids are less than the vocabulary's size."""
     if config.data.tokenizer.kind != "byte":
         return  # The tokenizer decides on the size, and usually on the ids.
@@ -227,7 +224,7 @@ def special_tokens_are_in_the_vocabulary(config: "Config") -> Iterator[Problem]:
     "model.vocab_size",
     "train.generate_top_k",
 )
-def top_k_is_in_the_vocabulary(config: "Config") -> Iterator[Problem]:
+def top_k_is_in_the_vocabulary(config: Sections) -> Iterator[Problem]:
     """With the byte tokenizer, `train.generate_top_k` is at most the vocabulary's size."""
     top_k = config.train.generate_top_k
     if config.data.tokenizer.kind == "byte" and top_k is not None and top_k > _vocab(config):
@@ -237,7 +234,7 @@ def top_k_is_in_the_vocabulary(config: "Config") -> Iterator[Problem]:
         )
 
 
-def _vocab(config: "Config") -> int:
+def _vocab(config: Sections) -> int:
     multiple = config.data.tokenizer.vocab_size_multiple
     return -(-config.model.vocab_size // multiple) * multiple
 
@@ -269,7 +266,7 @@ RULES = (
 )
 
 
-def check_rules(config: "Config", invalid: Collection[str]) -> None:
+def check_rules(config: Sections, invalid: Collection[str]) -> None:
     """Apply all rules that read none of the `invalid` keys and sections.
 
     Raises:

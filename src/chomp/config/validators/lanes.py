@@ -1,12 +1,9 @@
 """The rules of lanes: how many parts a corpus may be read in."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from chomp.config.sections import Sections
 from chomp.config.validators.base import Problem, rule
-
-if TYPE_CHECKING:
-    from chomp.config.schema import Config
 
 
 def lanes_problem(lanes: int, batch: int) -> str | None:
@@ -21,7 +18,7 @@ def lanes_problem(lanes: int, batch: int) -> str | None:
 
 
 @rule("data.lanes", "train.batch_size")
-def lanes_divide_the_batch(config: "Config") -> Iterator[Problem]:
+def lanes_divide_the_batch(config: Sections) -> Iterator[Problem]:
     """`data.lanes` divides `train.batch_size`."""
     lanes = config.data.lanes
     if lanes is not None and (problem := lanes_problem(lanes, config.train.batch_size)):

@@ -1,23 +1,20 @@
 """The rules between the sizes of a Megalodon, as megalodon-jax has them."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from chomp.config.sections import Sections
 from chomp.config.validators.base import Problem, rule
-
-if TYPE_CHECKING:
-    from chomp.config.schema import Config
 
 
 @rule("model.backend", "model.model_dim", "model.num_heads", "model.norm_num_groups")
-def model_dim_divides(config: "Config") -> Iterator[Problem]:
+def model_dim_divides(config: Sections) -> Iterator[Problem]:
     """`model.model_dim` is a multiple of `model.num_heads` and of `model.norm_num_groups`."""
     yield from _multiple(config, "model_dim", "num_heads")
     yield from _multiple(config, "model_dim", "norm_num_groups")
 
 
 @rule("model.backend", "model.model_dim", "model.norm_num_groups")
-def norm_groups_have_several_values(config: "Config") -> Iterator[Problem]:
+def norm_groups_have_several_values(config: Sections) -> Iterator[Problem]:
     """`model.norm_num_groups` is less than `model.model_dim`: a group has two values or more."""
     groups, dim = config.model.norm_num_groups, config.model.model_dim
     if config.model.backend == "megalodon" and groups == dim:
@@ -29,7 +26,7 @@ def norm_groups_have_several_values(config: "Config") -> Iterator[Problem]:
 
 
 @rule("model.backend", "model.z_dim", "model.num_heads")
-def heads_have_even_width(config: "Config") -> Iterator[Problem]:
+def heads_have_even_width(config: Sections) -> Iterator[Problem]:
     """`model.z_dim` is a multiple of `model.num_heads`, and their quotient is even."""
     z_dim, heads = config.model.z_dim, config.model.num_heads
     yield from _multiple(config, "z_dim", "num_heads")
@@ -42,12 +39,12 @@ def heads_have_even_width(config: "Config") -> Iterator[Problem]:
 
 
 @rule("model.backend", "model.value_dim", "model.num_heads")
-def value_dim_divides(config: "Config") -> Iterator[Problem]:
+def value_dim_divides(config: Sections) -> Iterator[Problem]:
     """`model.value_dim` is a multiple of `model.num_heads`."""
     yield from _multiple(config, "value_dim", "num_heads")
 
 
-def _multiple(config: "Config", name: str, divisor_name: str) -> Iterator[Problem]:
+def _multiple(config: Sections, name: str, divisor_name: str) -> Iterator[Problem]:
     value, divisor = getattr(config.model, name), getattr(config.model, divisor_name)
     if config.model.backend == "megalodon" and value % divisor:
         yield Problem(
@@ -57,7 +54,7 @@ def _multiple(config: "Config", name: str, divisor_name: str) -> Iterator[Proble
 
 
 @rule("model.kernels", "model.fast_ops")
-def kernels_are_fast_ops(config: "Config") -> Iterator[Problem]:
+def kernels_are_fast_ops(config: Sections) -> Iterator[Problem]:
     """`model.kernels: pallas` goes with `model.fast_ops: true`."""
     if config.model.kernels == "pallas" and not config.model.fast_ops:
         yield Problem(
@@ -68,7 +65,7 @@ def kernels_are_fast_ops(config: "Config") -> Iterator[Problem]:
 
 
 @rule("model.backend", "model.output_size", "model.vocab_size", "model.share_emb")
-def output_covers_the_vocabulary(config: "Config") -> Iterator[Problem]:
+def output_covers_the_vocabulary(config: Sections) -> Iterator[Problem]:
     """`model.output_size` is -1 or at least `model.vocab_size`; with `model.share_emb` it is -1 or
     equal to it.
     """

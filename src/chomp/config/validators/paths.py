@@ -3,13 +3,10 @@
 from collections.abc import Iterator
 from os.path import normpath
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
+from chomp.config.sections import Sections
 from chomp.config.validators.base import Problem, rule
 from chomp.run_files import RUN_PLACES, beside
-
-if TYPE_CHECKING:
-    from chomp.config.schema import Config
 
 
 @rule(
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
     "logging.log_file",
     "train.profile_dir",
 )
-def places_are_apart(config: "Config") -> Iterator[Problem]:
+def places_are_apart(config: Sections) -> Iterator[Problem]:
     """`checkpoint.root_dir`, `logging.metrics_file`, `logging.log_file` and `train.profile_dir` are
     different places, none inside another, and not those of the run folder's other files.
     """

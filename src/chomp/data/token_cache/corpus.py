@@ -28,7 +28,8 @@ from chomp.data.token_cache.files import (
     read_json,
     token_type,
 )
-from chomp.data.tokenizers.base import Tokenizer, load_tokenizer
+from chomp.data.tokenizers.base import Tokenizer
+from chomp.data.tokenizers.load import load_tokenizer
 from chomp.errors import DataError
 from chomp.types import ROW_BITS
 

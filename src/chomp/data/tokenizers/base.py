@@ -1,4 +1,4 @@
-"""Tokenizers: text to ids and back; the byte tokenizer, and which one a config asks for."""
+"""What a tokenizer is: text to ids and back, control tokens, and its snapshot in a run folder."""
 
 import hashlib
 import json
@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from chomp.config.data import TokenizerConfig
 from chomp.errors import DataError
 from chomp.system.json_text import parse_json
 
@@ -21,9 +20,6 @@ class SpecialIds(NamedTuple):
     pad: int | None
     bos: int | None
     eos: int | None
-
-
-MODEL_DEFAULTS = SpecialIds(pad=0, bos=1, eos=2)
 
 
 class Tokenizer(Protocol):
@@ -63,52 +59,6 @@ class Tokenizer(Protocol):
         ...
 
 
-class ByteTokenizer:
-    """One token per UTF-8 byte: id = byte + offset."""
-
-    def __init__(self, offset: int, special: SpecialIds, *, add_bos: bool, add_eos: bool):
-        below = [i if i is not None and i < offset else None for i in special]
-        self.pad_id, self.bos_id, self.eos_id = below
-        self.offset = offset
-        self.vocab_size = offset + 256
-        self._before = control_ids("bos", self.bos_id, add_bos)
-        self._after = control_ids("eos", self.eos_id, add_eos)
-        self.notes: Sequence[str] = ()
-        self.fingerprint = digest(f"byte {offset} {below} {self._before} {self._after}")
-
-    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """Encode documents; lone surrogates are replaced by `?`."""
-        return [self._encode(text, self._after) for text in texts]
-
-    def encode_prompt(self, text: str) -> list[int]:
-        """Encode the start of a document."""
-        return self._encode(text, []).tolist()
-
-    def _encode(self, text: str, after: list[int]) -> np.ndarray:
-        data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
-        before = self._before
-        ids = np.empty(len(before) + len(data) + len(after), np.int32)
-        ids[: len(before)] = before
-        np.add(data, self.offset, out=ids[len(before) : len(before) + len(data)], dtype=np.int32)
-        ids[len(before) + len(data) :] = after
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; ids that are no bytes are left out."""
-        data = np.asarray(ids, np.int64) - self.offset
-        return data[(data >= 0) & (data < 256)].astype(np.uint8).tobytes().decode(errors="replace")
-
-    def byte_count(self, ids: Sequence[int]) -> int:
-        """Count the bytes among ids."""
-        data = np.asarray(ids, np.int64) - self.offset
-        return int(np.count_nonzero((data >= 0) & (data < 256)))
-
-    def save(self, directory: Path) -> None:
-        """Write a snapshot."""
-        special = SpecialIds(self.pad_id, self.bos_id, self.eos_id)
-        write_snapshot(directory, {"kind": "byte", "offset": self.offset, **special._asdict()})
-
-
 def control_ids(name: str, token: int | None, add: bool) -> list[int]:
     """Return the control tokens to add: none, or this one.
 
@@ -133,31 +83,6 @@ def write_snapshot(directory: Path, content: dict[str, str | int | None]) -> Non
     """Write the file by which `load_tokenizer` knows a snapshot."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / SNAPSHOT_FILE).write_text(json.dumps(content, indent=2) + "\n")
-
-
-def load_tokenizer(
-    config: TokenizerConfig,
-    snapshot: Path | None = None,
-    *,
-    special: SpecialIds = MODEL_DEFAULTS,
-) -> Tokenizer:
-    """Load the tokenizer that a config describes.
-
-    Args:
-        config: the section `data.tokenizer`.
-        snapshot: a folder written by `save`, used instead of the config's own source.
-        special: the model's ids, for the byte tokenizer and without `auto_set_special_tokens`.
-
-    Raises DataError if it can't be found or loaded, or lacks a token that is to be added.
-    """
-    add = {"add_bos": config.add_bos, "add_eos": config.add_eos}
-    if snapshot is not None:
-        special = read_special_ids(snapshot)
-    if config.kind == "byte":
-        return ByteTokenizer(config.byte_offset, special, **add)
-    from chomp.data.tokenizers.huggingface import load_hf_tokenizer
-
-    return load_hf_tokenizer(config, snapshot, special)
 
 
 def read_special_ids(snapshot: Path) -> SpecialIds:

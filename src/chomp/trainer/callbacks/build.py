@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from chomp.tracking.tracker import Row
-from chomp.trainer.callbacks.base import Callback
+from chomp.trainer.callback import Callback
 from chomp.trainer.callbacks.checkpoint import SaveCheckpoint
 from chomp.trainer.callbacks.checks import Beat, CollectLosses, DeviceCheck, FreezeGarbage
 from chomp.trainer.callbacks.evaluate import Evaluate

@@ -10,7 +10,7 @@ from chomp.data import merge_states
 from chomp.run.heartbeat import Phase
 from chomp.run.record import EventKind
 from chomp.system.jax_runtime import cpu_threads, numeric_environment
-from chomp.trainer.callbacks.base import Callback, StepInfo
+from chomp.trainer.callback import Callback, StepInfo
 from chomp.trainer.components import Components
 from chomp.trainer.context import RunContext
 from chomp.trainer.loop_context import LoopContext

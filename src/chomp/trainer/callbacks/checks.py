@@ -5,7 +5,7 @@ import jax
 from chomp.errors import ChompError
 from chomp.run.heartbeat import Heartbeat, Phase
 from chomp.system.garbage_collection import settle
-from chomp.trainer.callbacks.base import Callback, StepInfo
+from chomp.trainer.callback import Callback, StepInfo
 from chomp.trainer.loss_monitor import LossMonitor
 from chomp.trainer.step_timer import StepTimer
 

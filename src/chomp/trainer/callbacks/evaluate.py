@@ -8,7 +8,7 @@ import jax
 from chomp.data import EvaluationSet
 from chomp.run.heartbeat import Phase
 from chomp.tracking.tracker import Row
-from chomp.trainer.callbacks.base import Callback, StepInfo
+from chomp.trainer.callback import Callback, StepInfo
 from chomp.trainer.control import RunControl
 from chomp.trainer.program import TrainProgram
 from chomp.trainer.step_timer import StepTimer

@@ -1,7 +1,7 @@
 """The ledger, written during training."""
 
 from chomp.run.ledger import Ledger
-from chomp.trainer.callbacks.base import Callback, StepInfo
+from chomp.trainer.callback import Callback, StepInfo
 
 
 class RecordBatch(Callback):

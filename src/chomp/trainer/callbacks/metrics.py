@@ -12,7 +12,7 @@ from chomp.system.device_flops import QUICK_SIZE, matmul_rate, peak_flops
 from chomp.system.jax_runtime import memory_readings
 from chomp.tracking import Tracker
 from chomp.tracking.tracker import Row
-from chomp.trainer.callbacks.base import LogWindow, PendingWork, StepInfo
+from chomp.trainer.callback import LogWindow, PendingWork, StepInfo
 from chomp.trainer.components import Components
 from chomp.trainer.loss_monitor import LossMonitor
 from chomp.trainer.mfu import MfuMeter

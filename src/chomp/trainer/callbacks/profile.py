@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 
-from chomp.trainer.callbacks.base import Callback, StepInfo
+from chomp.trainer.callback import Callback, StepInfo
 
 
 class Profile(Callback):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from chomp.errors import DataError, Interrupted
 from chomp.tracking.tracker import Row
-from chomp.trainer.callbacks.base import Callback, PendingWork, StepInfo
+from chomp.trainer.callback import Callback, PendingWork, StepInfo
 from chomp.trainer.callbacks.metrics import LogMetrics
 
 

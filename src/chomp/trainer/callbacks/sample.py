@@ -3,7 +3,7 @@
 from chomp.generation import SampleMaker, Sampling
 from chomp.run.heartbeat import Phase
 from chomp.tracking import Tracker
-from chomp.trainer.callbacks.base import Callback, StepInfo
+from chomp.trainer.callback import Callback, StepInfo
 from chomp.trainer.components import Components
 from chomp.trainer.control import RunControl
 from chomp.trainer.step_timer import StepTimer

@@ -17,7 +17,7 @@ class StopOrSaveRequest(NamedTuple):
     """A checkpoint after the next step: a signal asks for one."""
 
 
-class Requests:
+class StopAndSaveRequests:
     """The requests to this process.
 
     Args:
