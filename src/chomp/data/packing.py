@@ -40,7 +40,7 @@ class TokenizedDocument(NamedTuple):
     characters: int = 0
     """Of the whole text, also where the tokens are cut."""
     bytes: int = 0
-    """The same as UTF-8."""
+    """Length of the text in UTF-8 bytes."""
 
 
 class Segment(NamedTuple):

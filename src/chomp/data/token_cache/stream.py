@@ -46,7 +46,7 @@ class TokenBlocks(grain.IterDataset[Block]):
 
 
 class TokenBlockIterator(grain.DatasetIterator[Block]):
-    """State: how many positions of the lane in the endless stream of epochs are behind it.
+    """State: number of the lane's positions in the endless stream of epochs that were given out.
 
     An epoch with an element for what was left out is longer by one; in the first, that is passed.
     """

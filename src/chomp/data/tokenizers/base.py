@@ -1,4 +1,4 @@
-"""What a tokenizer is: text to ids and back, control tokens, and its snapshot in a run folder."""
+"""Tokenizers: text to ids and back, control tokens, and the snapshot in a run folder."""
 
 import hashlib
 import json
