@@ -130,11 +130,11 @@ def _train(
     from chomp.trainer import launch
     from chomp.trainer.request import Request
 
-    place = find_process(*process)
+    process_info = find_process(*process)
     if dry_run:
-        launch.dry_run(config, place)
+        launch.dry_run(config, process_info)
         return 0
-    request = Request(config, original, folder, resume, allow_change, started, place)
+    request = Request(config, original, folder, resume, allow_change, started, process_info)
     try:
         code = launch.train(request)
     except ChompError as error:
