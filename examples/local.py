@@ -2,7 +2,7 @@
 
     python examples/local.py --processes 2 --devices 2 configs/quickstart.yaml -o parallel.fsdp=2
 
-Everything behind the launcher's own options goes to `chomp train`. With `--devices` each process
+Everything after the launcher's own options goes to `chomp train`. With `--devices` each process
 has so many virtual CPU devices, which is good for trying things out; without, each has the GPU of
 its number. Lines of output begin with the number of their process. Signals go to all processes:
 Ctrl-C once saves and stops. When one fails, the others end as well; the exit code is that of the
@@ -20,7 +20,7 @@ import time
 from typing import IO
 
 GRACE = 90.0
-"""Seconds for processes to end by themselves behind the first: to save, or to notice its loss."""
+"""Seconds for processes to end by themselves after the first: to save, or to notice its loss."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 

@@ -1,6 +1,6 @@
 """Give chomp wrong inputs and print what came of each as a Markdown table.
 
-    python scripts/bad_inputs.py > table.md         # all
+    python scripts/bad_inputs.py > docs/results/bad-input.md
     python scripts/bad_inputs.py tokenizer resume   # those with one of these words in their name
 
 Ends with exit code 1 where an outcome is not as it should be, and says what is wrong with it on
@@ -14,6 +14,7 @@ from pathlib import Path
 from bad_input import CASES
 from bad_input.case import Case
 from bad_input.trial import Bench, Outcome, faults
+from result_page import print_head
 
 WIDTH = 160
 HEAD = "| input | what it says | exit code | files |\n|---|---|---|---|"
@@ -21,15 +22,14 @@ HEAD = "| input | what it says | exit code | files |\n|---|---|---|---|"
 
 def main(words: list[str]) -> int:
     wrong = total = 0
+    print_head("Bad input", "bad-input")
     with tempfile.TemporaryDirectory() as root:
         bench = Bench(Path(root))
         for title, cases in CASES.items():
             chosen = [case for case in cases if not words or any(w in case.name for w in words)]
             if not chosen:
                 continue
-            print(
-                f"\n### {title}\n\n| input | what it says | exit code | files |\n|---|---|---|---|"
-            )
+            print("\n" * (total > 0) + f"## {title}\n\n{HEAD}")
             for case in chosen:
                 outcome = bench.try_case(case)
                 found = faults(case, outcome)

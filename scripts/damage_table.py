@@ -1,6 +1,6 @@
 """Damage every file of a run's checkpoints in four ways, and print what `latest` finds.
 
-python scripts/damage_table.py runs/RUN
+python scripts/damage_table.py runs/RUN > docs/results/damaged-checkpoints.md
 
 The run's own files aren't touched: a copy is. The table (Markdown) has a row for each kind of
 file of the newest checkpoint, with the number of cases in which the damage was found and the
@@ -15,6 +15,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from result_page import print_head
 
 from chomp.checkpoint.directory import CheckpointDirectory
 from chomp.commands.checkpoints import open_run
@@ -71,6 +73,7 @@ def main(run: str) -> None:
                     for _ in damaged(path, change):
                         cases[kind, name] += 1
                         found[kind, name] += outcome(archive, falls_to)
+    print_head("Damaged checkpoints", "damaged-checkpoints")
     print("| file | " + " | ".join(DAMAGE) + " |")
     print("|---" * (1 + len(DAMAGE)) + "|")
     for kind in sorted({kind for kind, _ in cases}):

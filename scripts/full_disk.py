@@ -1,6 +1,8 @@
 """Fills the disk of runs at several moments, and compares them with a run that had room.
 
-    python scripts/full_disk.py configs/quickstart.yaml --small        # as root: it mounts disks
+    python scripts/full_disk.py configs/quickstart.yaml --small > docs/results/full-disks.md
+
+As root, since it mounts disks.
 
 Each run has its folder on a small disk of its own, in memory. Something else fills the disk at a
 moment of the run, and gives it free later. The run must go on with a warning, the checkpoints
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from result_page import print_head
 
 from chomp.config import load_config
 from chomp.proof.trial import Trial
@@ -90,7 +93,7 @@ class FullTrial(Trial):
         return reached
 
     def writing(self, step: int) -> Callable[[], bool]:
-        """A checkpoint is being written, behind a step."""
+        """A checkpoint is being written, after a step."""
         reached = self.finished(step)
         return lambda: reached() and self._writing()
 
@@ -208,7 +211,7 @@ def tried(moment: Moment, disk: Disk, straight: Trial) -> Result:
     said = trial.said()
     if not any(moment.says in line for line in said):
         wrong.append(f"it doesn't say {moment.says!r}")
-    archive = trial.archive
+    archive = trial.checkpoints
     wrong += [
         f"checkpoint of step {s}: {what}" for s in archive.steps() if (what := archive.problem(s))
     ]
@@ -246,7 +249,7 @@ def main() -> int:
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
         straight = Trial(path, work / "straight")
         straight.finish()
-        newest = straight.archive.complete(straight.archive.steps()[-1])
+        newest = straight.checkpoints.complete(straight.checkpoints.steps()[-1])
         assert newest is not None
         for number, moment in enumerate(m for m in MOMENTS if options.only in m.name):
             disk = Disk(work / f"disk-{number}", CHECKPOINTS * newest.bytes, path)
@@ -254,6 +257,7 @@ def main() -> int:
                 results.append(tried(moment, disk, straight))
             finally:
                 disk.close()
+    print_head("Full disks", "full-disks")
     print(table(results))
     return int(any(result.wrong for result in results))
 

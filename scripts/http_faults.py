@@ -1,6 +1,6 @@
 """Streams a dataset from a server that misbehaves, and compares every batch with a quiet read.
 
-    python scripts/http_faults.py                 # prints tables in Markdown
+    python scripts/http_faults.py > docs/results/data-faults.md
     python scripts/http_faults.py --epochs 1 --formats parquet
 
 The server (tests/data/fake_hub.py) speaks the Hugging Face Hub's protocol on this machine, so
@@ -24,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "data"))
 from fake_hub import FAULTS, FakeHub
+from result_page import print_head
 
 FORMATS = ("parquet", "jsonl", "jsonl.gz", "jsonl.zst")
 TIMEOUT = 0.3
@@ -135,6 +136,7 @@ def main() -> int:
                     f"| {kind} | {hub.requests:,} | {len(hub.faults):,} | "
                     f"{RETRIES.count - before:,} | {equal} of {len(quiet)} | {seconds:.0f} |"
                 )
+    print_head("Data faults", "data-faults")
     print(f"{len(texts)} documents, {options.shards} shards, {options.epochs} epochs.\n")
     print("| files | requests | faults | retries | equal batches | seconds |")
     print("|---|---|---|---|---|---|")

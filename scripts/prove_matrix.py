@@ -1,6 +1,6 @@
 """Kill runs of many configurations and print a table of what came of it.
 
-python scripts/prove_matrix.py [--kills 7] [--seed 0] [--jobs 2]
+python scripts/prove_matrix.py --kills 7 --jobs 2 > docs/results/prove-resume.md
 
 The quickstart, and a sharded Hugging Face folder with several epochs, each with both packing modes,
 with documents isolated or not, with AdamW or Muon; the model is shrunk. Exit code 0 only if every
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from result_page import print_head
 
 from chomp.config import Config, load_config
 from chomp.errors import ChompError
@@ -125,6 +126,7 @@ def proof(title: str, config: Config, settings: Settings) -> Proof | None:
 
 def show(proofs: dict[str, Proof | None], asked: int) -> bool:
     """Print the tables; return whether all is proved."""
+    print_head("Proof of resume", "proof-of-resume")
     print("| configuration | kills | in their moment | steps done again | equal |")
     print("|---|---|---|---|---|")
     for title, found in proofs.items():
@@ -136,7 +138,8 @@ def show(proofs: dict[str, Proof | None], asked: int) -> bool:
     for moment in Moment:
         kills = [kill for kill in done if kill.kill.moment is moment and kill.hit]
         where = Counter(
-            kill.view.beat.phase.value + (", checkpoint being written" if kill.view.writing else "")
+            kill.view.reading.phase.value
+            + (", checkpoint being written" if kill.view.writing else "")
             for kill in kills
         )
         phases = "; ".join(f"{phase}: {count}" for phase, count in where.most_common())

@@ -2,7 +2,7 @@
 
 python scripts/quickstart_tokenizer.py configs/quickstart-tokenizer.json
 
-A number behind the path is the size of another vocabulary.
+A number after the path is the size of another vocabulary.
 """
 
 import sys

@@ -121,7 +121,7 @@ def report(
     runs = {name: program for name, (program, _, _) in programs.items()}
 
     def products() -> Any:
-        # Several in a row: a single one behind another program is slower than the device can.
+        # Several in a row: a single one after another program is slower than the device can.
         for _ in range(PRODUCTS):
             result = jax.block_until_ready(multiply(square))
         return result

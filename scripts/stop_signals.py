@@ -1,6 +1,6 @@
 """Stops runs of a config with SIGTERM at random moments, and compares them with a straight run.
 
-    python scripts/stop_signals.py configs/quickstart.yaml --small --stops 100
+    python scripts/stop_signals.py configs/quickstart.yaml --small > docs/results/stop-signals.md
 
 Each stop is resumed. After each the exit code must be 143, and the newest checkpoint good and of
 the last finished step; at the end of each run its metrics, ledger, samples and final state must
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from result_page import print_head
 
 from chomp.config import load_config
 from chomp.proof.kills import Kill, plan_kills
@@ -56,7 +57,7 @@ class StoppedTrial(Trial):
                 time.sleep(moment.delay)
                 view = self._view(process)
                 assert view is not None
-                phase, saving, sent = view.beat.phase, view.writing, time.perf_counter()
+                phase, saving, sent = view.reading.phase, view.writing, time.perf_counter()
                 process.send_signal(signal.SIGTERM)
             time.sleep(POLL_SECONDS)
         code = process.wait()
@@ -65,7 +66,7 @@ class StoppedTrial(Trial):
             return None
         if not sent:
             raise self._failure(process)
-        beat, newest = read_heartbeat(self.folder.heartbeat), self.archive.newest_good()
+        beat, newest = read_heartbeat(self.folder.heartbeat), self.checkpoints.newest_good()
         assert beat is not None
         self._resumed = newest.step or 0
         right = {128 + signal.SIGTERM}
@@ -80,8 +81,8 @@ class StoppedTrial(Trial):
 
     def interrupted_sample(self) -> bool:
         """Whether the last checkpoint was saved by a stop before that step's sample was drawn."""
-        step = self.archive.steps()[-1]
-        record = json.loads((self.archive.path(step) / "run.json").read_text(encoding="utf-8"))
+        step = self.checkpoints.steps()[-1]
+        record = json.loads((self.checkpoints.path(step) / "run.json").read_text(encoding="utf-8"))
         return "sample" in record["meta"]["unfinished"]["actions"]
 
 
@@ -154,6 +155,7 @@ def main() -> int:
                 found = [line for line in found if "data place samples" not in line]
             unequal += found
     good = sum(not stop.wrong for stop in stops)
+    print_head("Stop signals", "stop-signals")
     print(table(stops))
     print(f"\n{good} of {len(stops)} stops: exit code 143, the newest checkpoint good and of the")
     print(f"last finished step. {runs} run(s), compared with one that was never stopped:")

@@ -1,19 +1,25 @@
-"""The documents: links, names of config keys, and what the README promises."""
+"""The documents: links, names of keys and files, commands, and what the README promises."""
 
 import re
+import shlex
 import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
-from chomp.config import Config
+from chomp.cli import main
+from chomp.config import Config, load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HOW_TO = sorted((ROOT / "docs/how-to").glob("*.md"))
+RESULTS = sorted((ROOT / "docs/results").glob("*.md"))
+SOURCES = [p for name in ("src", "tests", "scripts") for p in sorted((ROOT / name).rglob("*.py"))]
 # Pages that the user's document names.
 NAMED = [
     "training",
@@ -24,6 +30,8 @@ NAMED = [
     "checkpointing",
 ]
 
+FILE = re.compile(r"(?<![\w/.<{*-])((?:[\w-]+/)*[a-z_]\w*\.py)\b")
+MODULE = re.compile(r"(?<![\w.`/-])chomp((?:\.(?!\w+\.json|json)[a-z_]+)+)")
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)")
 CODE = re.compile(r"`([^`\n]+)`")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -134,6 +142,93 @@ def test_shell_lines_name_files_that_exist() -> None:
         for block in blocks(page, "bash"):
             for name in re.findall(r"configs/[\w-]+\.yaml", block):
                 assert (ROOT / name).exists() or name == "configs/my.yaml", f"{page.name}: {name}"
+
+
+def names_a_file(name: str, page: Path) -> bool:
+    """Whether a path in a text is one from the root, the package or the text itself."""
+    folders = [ROOT, ROOT / "src", ROOT / "src/chomp", ROOT / "src/chomp/data", page.parent]
+    return any((folder / name).exists() for folder in folders)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_source_files_named_in_pages_exist(page: Path) -> None:
+    if page in RESULTS:  # files of the trials that they print
+        return
+    code = [*CODE.findall(prose(page)), *blocks(page, "bash")]
+    named = [name for text in code for name in FILE.findall(text)]
+    assert [name for name in named if not names_a_file(name, page)] == []
+
+
+def test_source_files_named_in_sources_exist() -> None:
+    wrong = []
+    for path in SOURCES:
+        for name in FILE.findall(path.read_text(encoding="utf-8")):
+            if name.startswith(("src/", "chomp/", "tests/", "scripts/", "examples/")):
+                wrong += [f"{path.relative_to(ROOT)}: {name}"] * (not names_a_file(name, path))
+    assert wrong == []
+
+
+def is_module(dotted: str) -> bool:
+    path = ROOT / "src/chomp" / dotted.strip(".").replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def test_modules_named_in_pages_and_sources_exist() -> None:
+    wrong = []
+    for path in [*PAGES, *(p for p in SOURCES if ROOT / "tests" not in p.parents)]:
+        for dotted in MODULE.findall(path.read_text(encoding="utf-8")):
+            inside = dotted.rpartition(".")[0]  # the last word may be a function
+            if not is_module(dotted) and not (inside and is_module(inside)):
+                wrong.append(f"{path.relative_to(ROOT)}: chomp{dotted}")
+    assert wrong == []
+
+
+def chomp_commands(page: Path) -> Iterator[list[str]]:
+    """The words of each command line of a page, without those that a shell would change."""
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and "=" in words[0]:
+                del words[0]
+            if words and words[0].endswith("chomp"):
+                yield words[1 : words.index("||") if "||" in words else None]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *HOW_TO], ids=lambda page: page.name)
+def test_commands_of_pages_are_understood(page: Path) -> None:
+    lines = list(chomp_commands(page))
+    assert lines
+    for words in lines:
+        command: click.Command = main
+        context = click.Context(main, info_name="chomp")
+        words = [word for word in words if word != "--debug"]
+        while isinstance(command, click.Group):
+            name, found, words = command.resolve_command(context, words)
+            assert found
+            command, context = found, click.Context(found, parent=context, info_name=name)
+        command.make_parser(context).parse_args(words)
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=lambda page: page.name)
+def test_configs_of_how_to_pages_are_valid(page: Path, tmp_path: Path) -> None:
+    for number, block in enumerate(blocks(page, "yaml")):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block, encoding="utf-8")
+        load_config(path)
+
+
+def test_how_to_pages_are_linked_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert HOW_TO and all(f"docs/how-to/{page.name}" in text for page in HOW_TO)
+
+
+@pytest.mark.parametrize("page", RESULTS, ids=lambda page: page.name)
+def test_pages_of_results_name_the_script_that_prints_them(page: Path) -> None:
+    """So that each can be made anew; the script names the page as well."""
+    text = page.read_text(encoding="utf-8")
+    (script,) = re.findall(r"^Printed by `python (scripts/\w+\.py)[^`]*` on ", text, re.MULTILINE)
+    assert f"docs/results/{page.name}" in (ROOT / script).read_text(encoding="utf-8")
+    assert f"results/{page.name}" in (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
 
 
 def test_the_ci_script_runs_the_readmes_command() -> None:

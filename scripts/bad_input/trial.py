@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-# What a run tells of its starts, one that fails behind the refusals included.
+# What a run tells of its starts, one that fails after the refusals included.
 HISTORY = ("run/run.json", "run/heartbeat")
 
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass
 class Hooks:
-    """What the watch does to its own process; all are called in one of its threads."""
+    """Calls of the failure detector into its own process, from one of its threads."""
 
     stop_asked: Callable[[], int | None] = lambda: None
     """The signal that asks this process to stop."""
@@ -33,7 +33,7 @@ class Coordinator:
     size = 1
     """Number of processes."""
     index = 0
-    """Of this process."""
+    """Number of this process."""
 
     def __init__(self):
         self.hooks = Hooks()
@@ -60,10 +60,10 @@ class Coordinator:
         """Return what the leader decides on the parts of all processes, the same to each of them.
 
         Args:
-            name: of the occasion.
+            name: tells one exchange from another.
             part: what this process contributes; a JSON value, as is what is decided.
             decide: takes the parts in the order of the processes; called by the leader alone.
-            channel: of the calling thread.
+            channel: the calling thread's.
 
         Raises:
             PeerError, LostError: another process has failed or is gone.
@@ -84,7 +84,7 @@ class Coordinator:
         """Do work that a stop of any process interrupts in all of them.
 
         Args:
-            name: of the work.
+            name: the work's.
             guard: does it, and raises Interrupted where this process is to stop.
             work: without any exchange and without a program that all devices run.
 
@@ -117,7 +117,7 @@ class Coordinator:
         yield
 
     def end(self, error: BaseException | None) -> None:
-        """Leave the cohort.
+        """Leave the other processes.
 
         Args:
             error: what ends this process; None: it ends as all do.

@@ -63,7 +63,7 @@ class PeerError(ChompError):
 
     Args:
         message: what the other process said.
-        exit_code: of the other process.
+        exit_code: that of the other process.
     """
 
     def __init__(self, message: str, exit_code: int):

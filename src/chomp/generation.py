@@ -13,7 +13,7 @@ from megalodon_jax import GenerationState, MegalodonForCausalLM, generate
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens.
+    """Settings for choosing tokens.
 
     Attributes:
         max_tokens: tokens to generate at most.
@@ -108,7 +108,7 @@ class SampleMaker:
             tokenizer: has `encode_prompt` and `decode`.
             prompt_limit: tokens of a prompt at most.
             sampling: how to choose tokens.
-            seed: of the choice of prompts and tokens; each step has its own keys below it.
+            seed: seed of the choice of prompts and tokens; each step derives its own keys.
         """
         self._documents, self._tokenizer = documents, tokenizer
         self._prompt_limit, self._sampling = prompt_limit, sampling

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chomp.data.batching import BatchSpec, draw, make_batch
-from chomp.data.packing import Packed, Segment, TokenizedDocument
+from chomp.data.packing import PackedRow, Segment, TokenizedDocument
 from chomp.data.row_stats import row_hashes
 from chomp.types import IGNORE_LABEL, Batch
 
@@ -13,7 +13,7 @@ rows_of_lengths = st.lists(
 )
 
 
-def rows_with(sizes: list[list[int]]) -> list[Packed]:
+def rows_with(sizes: list[list[int]]) -> list[PackedRow]:
     rng = np.random.default_rng(0)
     keys = iter(range(100))
     return [

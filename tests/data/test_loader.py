@@ -60,7 +60,7 @@ def numbers() -> Iterator[Numbers]:
 
 
 @pytest.fixture
-def feed(numbers: Numbers) -> Iterator[Callable[[int], BatchLoader]]:
+def loader(numbers: Numbers) -> Iterator[Callable[[int], BatchLoader]]:
     made: list[BatchLoader] = []
 
     def make(ahead: int) -> BatchLoader:
@@ -73,8 +73,8 @@ def feed(numbers: Numbers) -> Iterator[Callable[[int], BatchLoader]]:
         one.close()
 
 
-def take(feed: BatchLoader, count: int) -> list[int]:
-    return [next(feed).stats.hash for _ in range(count)]
+def take(loader: BatchLoader, count: int) -> list[int]:
+    return [next(loader).stats.hash for _ in range(count)]
 
 
 def reach(numbers: Numbers, number: int) -> None:
@@ -87,19 +87,19 @@ def reach(numbers: Numbers, number: int) -> None:
     raise AssertionError(f"nobody asked for {number}, only {numbers.asked}")
 
 
-def test_prepares_so_many_ahead_and_none_before_it_is_started(numbers: Numbers, feed: Any):
-    one = feed(3)
+def test_prepares_so_many_ahead_and_none_before_it_is_started(numbers: Numbers, loader: Any):
+    one = loader(3)
     assert numbers.asked == []
     one.start()
     reach(numbers, 3)
     assert take(one, 2) == [1, 2]
     reach(numbers, 5)
     assert numbers.asked == [1, 2, 3, 4, 5]
-    assert all(name.startswith("chomp-feed") for name in numbers.threads)
+    assert all(name.startswith("chomp-loader") for name in numbers.threads)
 
 
-def test_without_any_ahead_each_is_prepared_when_it_is_asked_for(numbers: Numbers, feed: Any):
-    one = feed(0)
+def test_without_any_ahead_each_is_prepared_when_it_is_asked_for(numbers: Numbers, loader: Any):
+    one = loader(0)
     one.start()
     assert numbers.asked == []
     assert take(one, 2) == [1, 2]
@@ -107,8 +107,8 @@ def test_without_any_ahead_each_is_prepared_when_it_is_asked_for(numbers: Number
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])
-def test_the_state_is_that_of_the_batch_taken(numbers: Numbers, feed: Any, ahead: int):
-    one = feed(ahead)
+def test_the_state_is_that_of_the_batch_taken(numbers: Numbers, loader: Any, ahead: int):
+    one = loader(ahead)
     assert one.get_state() == {"at": 0}
     one.start()
     reach(numbers, ahead) if ahead else None
@@ -123,8 +123,8 @@ def test_the_state_is_that_of_the_batch_taken(numbers: Numbers, feed: Any, ahead
     assert state == {"at": 3}
 
 
-def test_goes_to_a_state_and_forgets_what_it_had(numbers: Numbers, feed: Any):
-    one = feed(3)
+def test_goes_to_a_state_and_forgets_what_it_had(numbers: Numbers, loader: Any):
+    one = loader(3)
     take(one, 5)
     reach(numbers, 8)
     one.set_state({"at": 2})
@@ -132,9 +132,9 @@ def test_goes_to_a_state_and_forgets_what_it_had(numbers: Numbers, feed: Any):
     assert take(one, 3) == [3, 4, 5]
 
 
-def test_a_wait_ends_when_there_is_a_batch_or_the_time_is_over(numbers: Numbers, feed: Any):
+def test_a_wait_ends_when_there_is_a_batch_or_the_time_is_over(numbers: Numbers, loader: Any):
     numbers.held = 2
-    one = feed(1)
+    one = loader(1)
     assert one.wait(PATIENCE)
     assert take(one, 1) == [1]
     reach(numbers, 2)
@@ -144,9 +144,9 @@ def test_a_wait_ends_when_there_is_a_batch_or_the_time_is_over(numbers: Numbers,
     assert take(one, 1) == [2]
 
 
-def test_an_error_comes_behind_the_batches_before_it_and_stays(numbers: Numbers, feed: Any):
+def test_an_error_comes_behind_the_batches_before_it_and_stays(numbers: Numbers, loader: Any):
     numbers.broken = 4
-    one = feed(8)
+    one = loader(8)
     one.start()
     reach(numbers, 4)
     assert take(one, 3) == [1, 2, 3]
@@ -162,18 +162,18 @@ def test_an_error_comes_behind_the_batches_before_it_and_stays(numbers: Numbers,
     assert take(one, 1) == [4]
 
 
-def test_the_end_comes_behind_the_last_batch_and_stays(numbers: Numbers, feed: Any):
+def test_the_end_comes_behind_the_last_batch_and_stays(numbers: Numbers, loader: Any):
     numbers.last = 2
-    one = feed(8)
+    one = loader(8)
     assert [drawn.stats.hash for drawn in one] == [1, 2]
     assert list(one) == []
     assert one.get_state() == {"at": 2}
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])
-def test_peeking_takes_nothing(numbers: Numbers, feed: Any, ahead: int):
+def test_peeking_takes_nothing(numbers: Numbers, loader: Any, ahead: int):
     numbers.last = 2
-    one = feed(ahead)
+    one = loader(ahead)
     for number in (1, 2):
         for _ in range(2):
             assert one.wait(PATIENCE)
@@ -190,9 +190,9 @@ def test_peeking_takes_nothing(numbers: Numbers, feed: Any, ahead: int):
     assert one.peek()[0].hash == 2
 
 
-def test_peeking_shows_an_error_and_leaves_it_there(numbers: Numbers, feed: Any):
+def test_peeking_shows_an_error_and_leaves_it_there(numbers: Numbers, loader: Any):
     numbers.broken = 2
-    one = feed(1)
+    one = loader(1)
     take(one, 1)
     for _ in range(2):
         assert one.wait(PATIENCE)
@@ -204,9 +204,9 @@ def test_peeking_shows_an_error_and_leaves_it_there(numbers: Numbers, feed: Any)
 
 
 @pytest.mark.parametrize("broken", [1, 2])
-def test_an_error_of_the_first_batch_is_known_without_asking(numbers: Numbers, feed: Any, broken):
+def test_an_error_of_the_first_batch_is_known_without_asking(numbers: Numbers, loader: Any, broken):
     numbers.broken = numbers.held = broken
-    batches = feed(2)
+    batches = loader(2)
     batches.check()
     batches.start()
     batches.check()  # not known yet
@@ -220,33 +220,33 @@ def test_an_error_of_the_first_batch_is_known_without_asking(numbers: Numbers, f
             batches.check()
 
 
-def test_batches_are_placed_in_the_thread(numbers: Numbers, feed: Any):
+def test_batches_are_placed_in_the_thread(numbers: Numbers, loader: Any):
     names = []
 
     def place(batch: Batch) -> Batch:
         names.append(threading.current_thread().name)
         return batch._replace(labels=batch.labels + 1)
 
-    one = feed(1)
+    one = loader(1)
     one.place = place
     batch = next(one).batch
     assert int(batch.labels[0, 0, 0]) == int(batch.input_ids[0, 0, 0]) + 1
-    assert names[0].startswith("chomp-feed")
+    assert names[0].startswith("chomp-loader")
 
 
-def test_an_error_of_placing_is_handed_over_too(feed: Any):
+def test_an_error_of_placing_is_handed_over_too(loader: Any):
     def fail(batch: Batch) -> Batch:
         raise ValueError("no room on the device")
 
-    one = feed(1)
+    one = loader(1)
     one.place = fail
     with pytest.raises(ValueError, match="no room on the device"):
         next(one)
 
 
-def test_closing_ends_the_thread_and_the_chain(numbers: Numbers, feed: Any):
+def test_closing_ends_the_thread_and_the_chain(numbers: Numbers, loader: Any):
     before = threading.enumerate()
-    one = feed(2)
+    one = loader(2)
     take(one, 1)
     one.close()
     one.close()
@@ -257,12 +257,12 @@ def test_closing_ends_the_thread_and_the_chain(numbers: Numbers, feed: Any):
 
 
 def test_closing_leaves_a_read_that_hangs(
-    numbers: Numbers, feed: Any, monkeypatch: pytest.MonkeyPatch
+    numbers: Numbers, loader: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("chomp.data.loader.CLOSING_SECONDS", 0.05)
     numbers.held = 1
     before = threading.enumerate()
-    one = feed(2)
+    one = loader(2)
     one.start()
     reach(numbers, 1)
     one.close()

@@ -10,7 +10,7 @@ from chomp.data.packing import (
     MIN_ROWS,
     ROUND_BYTES,
     BinRows,
-    Packed,
+    PackedRow,
     Segment,
     SequentialRows,
     TokenizedDocument,
@@ -66,11 +66,11 @@ def blocks_of(sizes: list[int], block: int) -> grain.IterDataset:
     return BlockList([documents[i : i + block] for i in range(0, len(documents), block)])
 
 
-def tokens_of(rows: list[Packed]) -> list[int]:
+def tokens_of(rows: list[PackedRow]) -> list[int]:
     return [int(token) for row in rows for piece in row for token in piece.tokens]
 
 
-def starts_of(rows: list[Packed]) -> list[int]:
+def starts_of(rows: list[PackedRow]) -> list[int]:
     return [p.document.key for row in rows for p in row if p.starts and len(p.tokens)]
 
 

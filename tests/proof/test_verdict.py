@@ -132,7 +132,7 @@ def test_the_first_step_comes_first(straight: Trial, copy: Trial):
 @pytest.mark.parametrize("leaf", range(7))
 def test_one_flipped_bit_of_the_state_is_named(straight: Trial, copy: Trial, leaf: int):
     setup = build_components(load_config(straight.config), None)
-    checkpoints = Checkpointer(copy.archive.folder)
+    checkpoints = Checkpointer(copy.checkpoints.folder)
     run = checkpoints.restore_run(STEPS)
     state = checkpoints.restore_state(STEPS, setup.program.shapes)
     leaves, tree = jax.tree.flatten(state)
@@ -144,7 +144,7 @@ def test_one_flipped_bit_of_the_state_is_named(straight: Trial, copy: Trial, lea
     bits = jax.lax.bitcast_convert_type(leaves[place], jnp.uint32)
     bits = bits.at[(0,) * bits.ndim].set(bits[(0,) * bits.ndim] ^ 1)
     leaves[place] = jax.lax.bitcast_convert_type(bits, jnp.float32)
-    shutil.rmtree(copy.archive.path(STEPS))
+    shutil.rmtree(copy.checkpoints.path(STEPS))
     checkpoints.save(jax.tree.unflatten(tree, leaves), run.progress, run.data_state, run.meta)
     setup.data.close()
     checkpoints.close()
@@ -155,6 +155,6 @@ def test_one_flipped_bit_of_the_state_is_named(straight: Trial, copy: Trial, lea
 
 
 def test_a_run_without_a_checkpoint_differs(straight: Trial, copy: Trial):
-    shutil.rmtree(copy.archive.path(STEPS))
+    shutil.rmtree(copy.checkpoints.path(STEPS))
     (line,) = differences(straight, copy)
     assert line.startswith("final state: ") and "no checkpoint" in line

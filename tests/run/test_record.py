@@ -12,8 +12,8 @@ from chomp.run.record import (
     StepRange,
     read_record,
     replayed_steps,
-    stretches,
-    with_beat,
+    step_ranges,
+    with_heartbeat,
 )
 
 
@@ -22,7 +22,7 @@ def a_start(number: int = 1, **values: Any) -> Attempt:
     return Attempt(number=number, **{**known, **values})
 
 
-def a_beat(**values: Any) -> HeartbeatReading:
+def a_reading(**values: Any) -> HeartbeatReading:
     known = HeartbeatReading(
         pid=7,
         start=1,
@@ -88,7 +88,7 @@ def test_anything_else_is_broken(tmp_path: Path, text: str, reason: str):
 
 
 def test_a_killed_start_is_completed_from_its_heartbeat():
-    done = with_beat(a_start(), a_beat(), running=False)
+    done = with_heartbeat(a_start(), a_reading(), running=False)
     assert (done.ended, done.phase, done.last_step, done.end_time) == (
         "killed",
         "training",
@@ -100,34 +100,34 @@ def test_a_killed_start_is_completed_from_its_heartbeat():
 
 
 def test_a_running_start_has_no_end():
-    now = with_beat(a_start(), a_beat(), running=True)
+    now = with_heartbeat(a_start(), a_reading(), running=True)
     assert (now.ended, now.end_time, now.last_step) == (None, None, 41)
 
 
 @pytest.mark.parametrize("values", [{"pid": 8}, {"start": 2}])
 def test_the_heartbeat_of_another_process_says_nothing(values: dict[str, int]):
     start = a_start(from_step=30, last_step=30)
-    done = with_beat(start, a_beat(**values), running=False)
+    done = with_heartbeat(start, a_reading(**values), running=False)
     assert done == dataclasses.replace(start, ended="killed")
-    assert with_beat(start, None, running=False) == done
+    assert with_heartbeat(start, None, running=False) == done
 
 
 def test_an_end_that_is_recorded_stays():
     start = a_start(ended="finished", last_step=50)
-    assert with_beat(start, a_beat(), running=False) is start
+    assert with_heartbeat(start, a_reading(), running=False) is start
 
 
 def test_an_end_that_could_not_be_recorded_is_no_kill():
-    assert with_beat(a_start(), a_beat(phase=Phase.ENDED), running=False).ended == "ended"
+    assert with_heartbeat(a_start(), a_reading(phase=Phase.ENDED), running=False).ended == "ended"
 
 
-def test_stretches_of_steps():
+def test_ranges_of_steps():
     starts = [
         a_start(1, last_step=120),
         a_start(2, from_step=100, last_step=100),  # killed before its first step
         a_start(3, from_step=100, last_step=150, events=[rewind(140, 110)]),
     ]
-    assert stretches(starts) == [
+    assert step_ranges(starts) == [
         StepRange(1, 0, 120),
         StepRange(3, 100, 140),
         StepRange(3, 110, 150),

@@ -34,7 +34,7 @@ def bench_checkpoint(
 
     Args:
         config: as the user wrote it.
-        folder: where a folder for the checkpoints is made, and deleted at the end.
+        folder: parent of the folder of the checkpoints, which is deleted at the end.
         rounds: how often.
         tell: is told what is going on.
 
@@ -43,15 +43,15 @@ def bench_checkpoint(
     """
     cache = config.runtime.compile_cache
     start_jax(allow_cpu=config.train.allow_cpu, compile_cache=cache)
-    setup = build_components(config, None)
-    setup.data.close()
-    state = _full(setup.program.shapes)
+    components = build_components(config, None)
+    components.data.close()
+    state = _full(components.program.shapes)
     meta = {
-        "config": setup.given.model_dump(mode="json"),
-        "identity": setup.identity,
+        "config": components.given.model_dump(mode="json"),
+        "identity": components.identity,
         "versions": package_versions(),
     }
-    rest: Saved = (setup.data.get_state(), meta)
+    rest: Saved = (components.data.get_state(), meta)
     with tempfile.TemporaryDirectory(dir=folder, prefix="bench-checkpoint-") as name:
         ways = {
             asynchronous: Checkpointer(
@@ -71,13 +71,13 @@ def bench_checkpoint(
                     written += [second] if asynchronous else []
             if step:
                 verified.append(_seconds(lambda: ways[True].problem(step)))  # noqa: B023
-                restored.append(_seconds(lambda: _restore(ways[True], step, setup)))  # noqa: B023
+                restored.append(_seconds(lambda: _restore(ways[True], step, components)))  # noqa: B023
         manifest = ways[True].complete(rounds)
         assert manifest is not None
         for checkpoints in ways.values():
             checkpoints.close()
     return {
-        "parameters": setup.program.parameters,
+        "parameters": components.program.parameters,
         "checkpoint_bytes": manifest.bytes,
         "async_blocked_seconds": Spread.of(blocked[True]),
         "async_written_seconds": Spread.of(written),
@@ -112,9 +112,9 @@ def _save(
     return blocked, time.perf_counter() - start
 
 
-def _restore(checkpoints: Checkpointer, step: int, setup: Any) -> None:
+def _restore(checkpoints: Checkpointer, step: int, components: Any) -> None:
     checkpoints.restore_run(step)
-    jax.block_until_ready(checkpoints.restore_state(step, setup.program.shapes))
+    jax.block_until_ready(checkpoints.restore_state(step, components.program.shapes))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -95,9 +95,9 @@ def bench_data(
 
     Args:
         config: as the user wrote it.
-        against: of the other pipeline; its values have `against_` in front.
+        against: overrides of the other pipeline; its values have `against_` in front.
         rounds: how often each is measured.
-        seconds: of each measurement.
+        seconds: length of each measurement.
         tell: is told what is going on.
     """
     pipelines = {"": Pipeline(config)}

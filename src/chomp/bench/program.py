@@ -17,12 +17,12 @@ class ProgramBench:
     """A program's figures, and those of another that does the same.
 
     Attributes:
-        accelerator: that both are compiled for.
+        accelerator: the one that both are compiled for.
         devices: how many.
-        parameters: of the model.
-        tokens: of a step, padding included.
-        model_flops: of a step.
-        figures: of the config's own program.
+        parameters: number of them in the model.
+        tokens: number of them in a step, padding included.
+        model_flops: those of a step.
+        figures: those of the config's own program.
         against: name of the other.
         other: its figures.
     """
@@ -67,7 +67,7 @@ def bench_program(
 
     Args:
         config: as the user wrote it.
-        accelerator: to compile for.
+        accelerator: the one to compile for.
         devices: how many.
         against: the other program.
         tell: is told what is going on.

@@ -36,7 +36,7 @@ def bench_startup(
 
     Args:
         config: the file.
-        overrides: of its values.
+        overrides: its overrides.
         rounds: how often.
         tell: is told what is going on.
 

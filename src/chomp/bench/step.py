@@ -28,10 +28,10 @@ CHANGES: dict[Against, tuple[str, dict[str, bool]]] = {
 class Contender:
     """One compiled step with a training state of its own."""
 
-    def __init__(self, setup: Components, batches: Sequence[Batch]):
-        self.compiled = compile_step(setup.program, setup.config.train)
+    def __init__(self, components: Components, batches: Sequence[Batch]):
+        self.compiled = compile_step(components.program, components.config.train)
         self._batches = batches
-        self._state = setup.program.init()
+        self._state = components.program.init()
         # The first call also loads the program; its loss is comparable between contenders.
         self._state, metrics = self.compiled.step(self._state, batches[0])
         self.loss, self.grad_norm = float(metrics.loss), float(metrics.grad_norm)
@@ -76,17 +76,17 @@ def bench_step(
         tell: is told what is going on.
     """
     device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=None)
-    setup = build_components(config, None)
+    components = build_components(config, None)
     try:
-        batches = [next(setup.data.train).batch for _ in range(steps)]
+        batches = [next(components.data.train).batch for _ in range(steps)]
     finally:
-        setup.data.close()
-    tell(f"compiling the step of {setup.program.parameters:,} parameters")
-    contenders = {"": Contender(setup, batches)}
+        components.data.close()
+    tell(f"compiling the step of {components.program.parameters:,} parameters")
+    contenders = {"": Contender(components, batches)}
     if against:
         tell(f"compiling the step to compare it with: {against}")
-        contenders[f"{against}_"] = Contender(_changed(setup, against), batches)
-    measure = matmul_rate(setup.program.model.product_dtype)
+        contenders[f"{against}_"] = Contender(_changed(components, against), batches)
+    measure = matmul_rate(components.program.model.product_dtype)
     rates = []
     for number in range(rounds):
         tell(f"round {number + 1} of {rounds}")
@@ -95,12 +95,12 @@ def bench_step(
         for contender in order:
             contender.run()
         rates.append(measure())
-    values: Values = {"device": device, "parameters": setup.program.parameters}
+    values: Values = {"device": device, "parameters": components.program.parameters}
     for prefix, contender in contenders.items():
         values |= {prefix + name: value for name, value in contender.values().items()}
     if against:
         values["speedup"] = _median(values, f"{against}_") / _median(values, "")
-    return values | _rates(setup, _median(values, ""), Spread.of(rates))
+    return values | _rates(components, _median(values, ""), Spread.of(rates))
 
 
 def changed_config(config: Config, against: Against) -> Config:
@@ -110,9 +110,9 @@ def changed_config(config: Config, against: Against) -> Config:
     return config.model_copy(update={section: values})
 
 
-def _changed(setup: Components, against: Against) -> Components:
-    config = changed_config(setup.config, against)
-    return replace(setup, config=config, program=build_program(config))
+def _changed(components: Components, against: Against) -> Components:
+    config = changed_config(components.config, against)
+    return replace(components, config=config, program=build_program(config))
 
 
 def _median(values: Values, prefix: str) -> float:
@@ -121,10 +121,10 @@ def _median(values: Values, prefix: str) -> float:
     return seconds.median
 
 
-def _rates(setup: Components, seconds: float, matmul: Spread) -> Values:
-    train = setup.config.train
+def _rates(components: Components, seconds: float, matmul: Spread) -> Values:
+    train = components.config.train
     positions = train.grad_accum * train.batch_size * train.seq_len
-    per_token = setup.program.model.flops_per_token
+    per_token = components.program.model.flops_per_token
     achieved = per_token * positions / seconds
     return {
         "tokens_per_step": positions,

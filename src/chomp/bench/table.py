@@ -14,7 +14,7 @@ def table(values: Mapping[str, object], columns: Mapping[str, str]) -> Table:
     """Return a row for each name and a column for each program.
 
     Args:
-        values: by name; a program's values begin with its prefix.
+        values: values by name; a program's begin with its prefix.
         columns: the programs' prefixes by title; the first has all values without a prefix.
     """
     result = Table()

@@ -1,4 +1,5 @@
 """Checkpoints: what is in their folders, what is good of it, and saving and restoring.
 
-`store` imports Orbax, which takes seconds; `archive` and below don't, so import from the modules.
+`checkpointer` and `arrays` import Orbax, which takes seconds; the others don't. So import from the
+modules.
 """

@@ -43,7 +43,7 @@ DISK_ERRORS = (OSError, ValueError, RuntimeError)
 
 
 class SavedRun(NamedTuple):
-    """What a checkpoint holds besides arrays."""
+    """The contents of a checkpoint besides arrays."""
 
     progress: Progress
     data_state: dict[str, Any]
@@ -52,21 +52,21 @@ class SavedRun(NamedTuple):
 
 
 class Checkpointer(CheckpointDirectory):
-    """An archive to save to and restore from.
+    """A folder of checkpoints to save to and restore from.
 
     A save never raises because of the disk: what went wrong is told by `problems`, and the next
     save tries again.
 
     Args:
-        folder: of the checkpoints; may hold other things, which are left alone.
+        folder: the checkpoints' folder; may hold other things, which are left alone.
         owner: name of the run that writes here, the same in all its processes, and no other's;
             None: a new one.
         max_to_keep: newest ones to keep; None: all.
         keep_every: steps divisible by it are kept for good; 0: none.
         async_save: write in the background.
-        watched: what writing a step's checkpoint is done inside of.
-        cohort: the processes that share the arrays, all of which save and restore; each needs the
-            folder at this path. None: there is only this one.
+        watched: context manager entered while a step's checkpoint is written.
+        coordinator: the processes that share the arrays, all of which save and restore; each needs
+            the folder at this path. None: there is only this one.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What makes a run the same run: the comparison that a resume begins with."""
+"""Comparison of a run's configuration with a saved one: a resume is refused where they differ."""
 
 import importlib.metadata
 import os
@@ -10,9 +10,9 @@ from chomp.config.keys import OPTIONS, known_paths, nearest_path
 from chomp.errors import ConfigError, ResumeError
 
 PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grain", "datasets")
-"""Those whose versions may change results."""
+"""Packages whose versions can change results."""
 ENVIRONMENT = "environment"
-"""Where the variables stand that change what is computed."""
+"""Key of the environment variables that change what is computed."""
 IDENTITY_SECTIONS = ("model", "data", "optim", ENVIRONMENT)
 IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
 # How data is fetched, not what it is.
@@ -26,11 +26,11 @@ NOT_IDENTITY = (
 OLD_EVALUATION = 1000
 """The default of `data.max_eval_samples` in earlier versions, whatever the corpus."""
 CONTENT = "data.content"
-"""Where the fingerprints of the data stand."""
+"""Key of the fingerprints of the data."""
 TOKENS = "data.tokens"
-"""Where the fingerprint of the tokenizer stands."""
+"""Key of the fingerprint of the tokenizer."""
 OTHER_KEYS = (CONTENT, TOKENS, ENVIRONMENT)
-"""What may be allowed to change besides keys of the configuration."""
+"""Keys that `--allow-change` accepts besides those of the configuration."""
 PATHS = (
     "data.files",
     "data.eval_files",
@@ -99,7 +99,7 @@ def keep_old_defaults(config: Config, saved: Mapping[str, Any]) -> Config:
     """Return the configuration with defaults of an earlier version, where it gives no value.
 
     Args:
-        config: of the new start.
+        config: that of the new start.
         saved: that of the saved run.
     """
     if config.data.max_eval_samples is None and saved["data"]["max_eval_samples"] == OLD_EVALUATION:

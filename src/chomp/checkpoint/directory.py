@@ -35,7 +35,7 @@ class CheckpointDirectory:
     is deleted: what a killed process leaves behind has another name.
 
     Args:
-        folder: of the checkpoints; may hold other things, which are left alone.
+        folder: the checkpoints' folder; may hold other things, which are left alone.
         owner: name of the run that writes here, which no other run has; None: nobody's.
     """
 
@@ -120,7 +120,7 @@ class CheckpointDirectory:
         return CheckpointChoice(int(wanted), [])
 
     def set_aside_after(self, step: int) -> Path | None:
-        """Move checkpoints behind `step` out of the way; return where, or None without any.
+        """Move checkpoints after `step` out of the way; return where, or None without any.
 
         A run resumed at an earlier step would otherwise leave them as the newest ones.
         """

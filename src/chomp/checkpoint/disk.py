@@ -29,7 +29,7 @@ def check_room(folder: Path, *, held: int, size: int, max_to_keep: int) -> str |
     """Check that a checkpoint can be written beside the one before it.
 
     Args:
-        folder: where they go; exists.
+        folder: the checkpoints' folder; exists.
         held: bytes of the checkpoints there.
         size: bytes of one checkpoint.
         max_to_keep: how many shall stay.

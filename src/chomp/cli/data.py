@@ -29,7 +29,7 @@ def data() -> None:
     default=1 << 25,
     show_default=True,
     metavar="N",
-    help="Tokens behind which a shard ends: what a kill can cost, and about what memory holds.",
+    help="Tokens after which a shard ends: what a kill can cost, and about what memory holds.",
 )
 def prepare(config_path: Path, out: Path, overrides: Sequence[str], shard_tokens: int) -> None:
     """Tokenise the corpus of CONFIG and write it to the folder OUT.

@@ -1,4 +1,4 @@
-"""What a command line that makes no sense was probably meant to be."""
+"""Hints for a command line that makes no sense: the one that was probably meant."""
 
 import shlex
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def hint(error: click.UsageError, words: Sequence[str]) -> str | None:
 
     Args:
         error: what click says.
-        words: of the command line, after `chomp`.
+        words: those of the command line, after `chomp`.
     """
     match error:
         case click.NoSuchOption():

@@ -1,4 +1,4 @@
-"""What several commands have in common."""
+"""Options and checks that several commands share."""
 
 import signal
 import sys

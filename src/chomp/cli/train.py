@@ -130,11 +130,11 @@ def _train(
     from chomp.trainer import launch
     from chomp.trainer.request import Request
 
-    place = find_process(*process)
+    process_info = find_process(*process)
     if dry_run:
-        launch.dry_run(config, place)
+        launch.dry_run(config, process_info)
         return 0
-    request = Request(config, original, folder, resume, allow_change, started, place)
+    request = Request(config, original, folder, resume, allow_change, started, process_info)
     try:
         code = launch.train(request)
     except ChompError as error:
@@ -143,7 +143,7 @@ def _train(
         show_error(error)
         code = error.exit_code
     if launch.work_goes_on():
-        # A stop left a compilation, a generation or a read behind. All that matters is saved, and
+        # A stop left a compilation, a generation or a read running. All that matters is saved, and
         # the interpreter's own end would wait for it, or crash under it.
         logging.shutdown()
         sys.stdout.flush()

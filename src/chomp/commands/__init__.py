@@ -1,1 +1,1 @@
-"""What the commands do that look at a run rather than train it."""
+"""The work of the commands that look at a run rather than train it."""

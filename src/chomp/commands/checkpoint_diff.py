@@ -39,8 +39,8 @@ def difference(
 
 
 def _open(run: Path, step: int | None) -> tuple[Checkpointer, int]:
-    archive, _ = open_run(run)
-    checkpoints = Checkpointer(archive.folder)
+    directory, _ = open_run(run)
+    checkpoints = Checkpointer(directory.folder)
     found = checkpoints.choose("latest" if step is None else step).step
     if found is None:
         raise ResumeError(f"{run} has no checkpoint yet")

@@ -32,10 +32,10 @@ def open_run(path: Path) -> tuple[CheckpointDirectory, Config]:
     if not folder.resolved_config.exists():
         raise ResumeError(f"{path} has no checkpoints: its run ended while it started")
     config = config_from_mapping(folder.read_resolved())
-    archive = CheckpointDirectory(folder.inside(config.checkpoint.root_dir or "checkpoints"))
-    if not archive.steps():
-        raise ResumeError(f"{path} has no checkpoints in {archive.folder}")
-    return archive, config
+    directory = CheckpointDirectory(folder.inside(config.checkpoint.root_dir or "checkpoints"))
+    if not directory.steps():
+        raise ResumeError(f"{path} has no checkpoints in {directory.folder}")
+    return directory, config
 
 
 def table(path: Path) -> list[list[str]]:
@@ -44,10 +44,10 @@ def table(path: Path) -> list[list[str]]:
     Raises:
         ResumeError: there are none.
     """
-    archive, config = open_run(path)
+    directory, config = open_run(path)
     rows = []
-    for step in archive.steps():
-        place = archive.path(step)
+    for step in directory.steps():
+        place = directory.path(step)
         stays = "for good" if is_permanent(step, config.checkpoint.keep_every) else "while new"
         try:
             manifest = read_manifest(place)
@@ -66,21 +66,21 @@ def findings(path: Path, step: int | None) -> Iterator[Finding]:
     """Read checkpoints whole, one after the other, and yield what is found.
 
     Args:
-        path: of the run.
+        path: the run folder.
         step: the only one to read; None: all.
 
     Raises:
         ResumeError: there is none.
     """
-    archive, _ = open_run(path)
-    if step is not None and step not in archive.steps():
+    directory, _ = open_run(path)
+    if step is not None and step not in directory.steps():
         raise ResumeError(
-            f"no checkpoint of step {step} in {archive.folder} "
-            f"(saved steps: {', '.join(map(str, archive.steps()))})"
+            f"no checkpoint of step {step} in {directory.folder} "
+            f"(saved steps: {', '.join(map(str, directory.steps()))})"
         )
-    for number in archive.steps() if step is None else [step]:
-        problem = archive.problem(number)
-        if os.path.lexists(archive.path(number)):
+    for number in directory.steps() if step is None else [step]:
+        problem = directory.problem(number)
+        if os.path.lexists(directory.path(number)):
             yield Finding(number, problem)
 
 

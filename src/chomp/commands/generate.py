@@ -22,7 +22,7 @@ from chomp.trainer.components import open_tokenizer
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What the user asked for.
+    """A request for text.
 
     Attributes:
         run_dir: folder of the run.

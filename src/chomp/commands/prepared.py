@@ -23,7 +23,7 @@ class ProgressLines:
 
     Args:
         write: takes a line.
-        seconds: at least so long between lines.
+        seconds: least time between lines.
     """
 
     def __init__(self, write: Callable[[str], None], seconds: float = SECONDS_BETWEEN_LINES):

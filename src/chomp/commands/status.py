@@ -1,4 +1,4 @@
-"""What a run folder says of its run; imports nothing slow, so that the answer is there at once."""
+"""The status of a run, from its folder; imports nothing slow, so that it is there at once."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from chomp.run.goodput import Goodput, measure
 from chomp.run.heartbeat import read_heartbeat
 from chomp.run.liveness import is_running
-from chomp.run.record import Attempt, RunRecord, read_record, with_beat
+from chomp.run.record import Attempt, RunRecord, read_record, with_heartbeat
 from chomp.run.run_folder import RunFolder
 from chomp.system.compile_cache import cache_folder, held
 from chomp.system.json_text import parse_json
@@ -20,14 +20,14 @@ TAIL = 1 << 20
 """Bytes at the end of the metrics in which the newest evaluation is looked for."""
 
 LARGEST = 1e100
-"""What no number of a row reaches; Python reads, but doesn't divide, longer ones than a float."""
+"""Larger than any number of a row; Python reads, but doesn't divide, longer ones than a float."""
 ROW = ("loss", "step_time_s", "tokens_per_sec", "tokens_seen")
 EVALUATION = ("eval_loss", "eval_bits_per_byte")
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of a run; what isn't is None or empty. Times are seconds since 1970."""
+    """The status of a run; None or empty where it isn't known. Times are seconds since 1970."""
 
     folder: str
     run: str | None
@@ -36,7 +36,7 @@ class Status:
     pid: int | None
     host: str | None
     phase: str | None
-    """What it is doing, or was doing at its end."""
+    """The phase that it is in, or was in at its end."""
     since: float | None
     """When that began."""
     alive: float | None
@@ -56,7 +56,7 @@ class Status:
     starts: list[Attempt]
     goodput: Goodput
     problems: list[str]
-    """What could not be read."""
+    """Files that could not be read, and why."""
     compile_cache: dict[str, Any]
     """Folder of the compiled programs, how many they are, their bytes, and how many may be."""
 
@@ -80,17 +80,17 @@ def read_status(path: Path) -> Status:
     folder.require_run()
     problems: list[str] = []
     record = _record(folder.record, problems)
-    beat, now = read_heartbeat(folder.heartbeat), time.time()
+    reading, now = read_heartbeat(folder.heartbeat), time.time()
     starts = list(record.starts) if record else []
-    running = is_running(beat, starts[-1].host if starts else None, now)
+    running = is_running(reading, starts[-1].host if starts else None, now)
     if starts:
-        latest = beat._replace(alive=now) if beat and running else beat
-        starts[-1] = with_beat(starts[-1], latest, running=running)
+        latest = reading._replace(alive=now) if reading and running else reading
+        starts[-1] = with_heartbeat(starts[-1], latest, running=running)
     config = _config(folder.resolved_config, problems)
     metrics = folder.inside(_setting(config, "logging.metrics_file", str) or "metrics.jsonl")
     rows = list(_last_rows(metrics))
     row = next((row for row in rows if _has(row, ROW)), {})
-    step = beat.finished if beat else 0
+    step = reading.finished if reading else 0
     if not (step and running):  # just begun, or without a heartbeat to the end
         step = max([step, row.get("step", 0), *(start.last_step for start in starts[-1:])])
     steps = _setting(config, "train.steps", int)
@@ -100,11 +100,11 @@ def read_status(path: Path) -> Status:
         folder=str(path),
         run=record.run if record else None,
         running=running,
-        pid=beat.pid if beat else None,
+        pid=reading.pid if reading else None,
         host=starts[-1].host if starts else None,
-        phase=str(beat.phase) if beat else None,
-        since=beat.since if beat else None,
-        alive=beat.alive if beat else None,
+        phase=str(reading.phase) if reading else None,
+        since=reading.since if reading else None,
+        alive=reading.alive if reading else None,
         step=step,
         steps=steps,
         metrics=row,

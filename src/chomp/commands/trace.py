@@ -1,4 +1,4 @@
-"""Which documents a step was trained on."""
+"""The documents that a step was trained on."""
 
 import json
 import threading
@@ -38,7 +38,7 @@ class Document(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a step was trained on."""
+    """The batch and the documents that a step was trained on."""
 
     step: int
     batch: int

@@ -11,7 +11,7 @@ Count = Annotated[int, Interval(gt=0, le=INT32_MAX)]
 """A size or a number of things: at least one. The bound keeps every index within int32."""
 CountOrZero = Annotated[int, Interval(ge=0, le=INT32_MAX)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
-"""What both JAX and Grain accept as a seed."""
+"""A seed that both JAX and Grain accept."""
 TokenId = Annotated[int, Interval(ge=0, le=INT32_MAX)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]

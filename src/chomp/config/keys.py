@@ -21,7 +21,7 @@ RETIRED = {
     "data.device_put": "batches always go to the device in the background",
     "data.state_update_interval": "the data position is exact at every step",
     "data.tokenizer.hf_use_fast": "fast tokenizers are always used",
-    "model.attention_dropout_mode": "dropout is on attention's weights, behind the softmax",
+    "model.attention_dropout_mode": "dropout is on attention's weights, after the softmax",
     "model.attention_window": "attention reaches as far as model.chunk_size",
     "model.use_associative_segment_scan": "model.fast_ops chooses how documents are kept apart",
     "model.loss_softmax_dtype": "the loss is always computed in float32",
@@ -29,7 +29,7 @@ RETIRED = {
     "data.hf_eval_holdout_fraction": "data.max_eval_samples says how many documents are held out",
     "data.shuffle_buffer_bytes": "data.shuffle_buffer_size counts documents",
     "data.window_shuffle_tokens": "documents are shuffled, by data.shuffle_buffer_size",
-    "optim.total_steps": "the rate falls until train.steps, or for optim.decay_steps behind the "
+    "optim.total_steps": "the rate falls until train.steps, or for optim.decay_steps after the "
     "warm-up",
     "train.eval_failure_policy": "an evaluation that fails ends the run, which can be resumed",
     "checkpoint.resume_compat": "a resume takes --allow-change KEY for each change that is meant",

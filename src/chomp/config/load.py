@@ -20,9 +20,9 @@ def load_config(path: Path, overrides: Sequence[str] = (), text: str | None = No
     """Read a config file, apply overrides (`section.key=value`), resolve references, validate.
 
     Args:
-        path: of the file.
+        path: the file.
         overrides: as given on the command line.
-        text: of the file, where it was read before; a pipe can be read once.
+        text: the file's, where it was read before; a pipe can be read once.
 
     Raises:
         ConfigError: with every problem of file, overrides, references, values and rules.

@@ -71,6 +71,6 @@ class OptimConfig(Section):
         """Return the updates from the end of the warm-up to the lowest rate.
 
         Args:
-            steps: of the whole run.
+            steps: number of them in the whole run.
         """
         return max(1, steps - self.warmup_steps) if self.decay_steps is None else self.decay_steps

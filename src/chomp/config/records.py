@@ -1,4 +1,4 @@
-"""What a run keeps and how it is watched: `checkpoint`, `logging`, `debug`, and `runtime`."""
+"""The sections `checkpoint`, `logging`, `debug` and `runtime`."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""What is allowed but probably not meant."""
+"""Warnings about values that are allowed but probably not meant."""
 
 from chomp.config.registry import MODELS, SOURCES
 from chomp.config.schema import Config

@@ -19,8 +19,8 @@ class YamlError(Exception):
 
     Args:
         problem: what is wrong.
-        line: of the place, from 1.
-        column: of the place, from 1.
+        line: number of the line, from 1.
+        column: number of the column, from 1.
     """
 
     def __init__(self, problem: str, line: int = 1, column: int = 1):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from chomp.config.data import DataConfig
-from chomp.data.packing import Packed
+from chomp.data.packing import PackedRow
 from chomp.data.row_stats import combine, stats_of_rows
 from chomp.types import IGNORE_LABEL, Batch, LoadedBatch
 
@@ -42,7 +42,7 @@ class BatchSpec(NamedTuple):
         )
 
 
-def make_batch(rows: Sequence[Packed], layout: BatchSpec) -> Batch:
+def make_batch(rows: Sequence[PackedRow], layout: BatchSpec) -> Batch:
     """Lay out at most accum * batch rows; the rest of the batch is padding."""
     shape = (layout.accum, layout.batch, layout.time)
     tokens = np.full(shape, layout.pad_id, np.int32)
@@ -70,14 +70,14 @@ def make_batch(rows: Sequence[Packed], layout: BatchSpec) -> Batch:
 
 
 def draw(
-    rows: Sequence[Packed], layout: BatchSpec, numbers: Sequence[int] | None = None
+    rows: Sequence[PackedRow], layout: BatchSpec, numbers: Sequence[int] | None = None
 ) -> LoadedBatch:
     """Make a batch of rows and count what is in it.
 
     Args:
-        rows: at most accum * batch.
-        layout: of the batch.
-        numbers: of the rows in the whole batch; None: this is the whole.
+        rows: the packed rows, at most accum * batch.
+        layout: shape of the batch.
+        numbers: the rows' positions in the whole batch; None: this is the whole.
     """
     batch = make_batch(rows, layout)
     stats = stats_of_rows(range(len(rows)) if numbers is None else numbers, rows, batch)

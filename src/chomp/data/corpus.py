@@ -1,4 +1,4 @@
-"""What a config's documents are: texts, encoded as they are read, or prepared tokens."""
+"""A config's documents: texts, encoded as they are read, or prepared tokens."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ from chomp.data.tokenizers.base import Tokenizer
 from chomp.errors import DataError
 
 SAMPLE_WINDOW = 1000
-"""The stream of samples shuffles in smaller windows: it is drawn from rarely."""
+"""Shuffle window of the stream of samples: small, as it is read from rarely."""
 SAMPLE_SEED = 0x5A17
 SEEDS = 2**31
 
@@ -39,18 +39,18 @@ class Source(NamedTuple):
     """A config's documents."""
 
     corpus: Corpus
-    """Where those trained on are, to name and look at them."""
+    """The shards of the training documents, to name and look at them."""
     fingerprint: Fingerprint
     blocks: Callable[[Lane], grain.IterDataset[Block]]
-    """Those of a lane that are trained on, encoded, in their order."""
+    """Makes the stream of a lane's training documents, encoded, in order."""
     samples: grain.IterDataset[Document]
-    """The same as texts, in another order."""
+    """The training documents as texts, in another order, for samples."""
     evaluation: Callable[[], Sequence[TokenizedDocument]]
-    """Reads those evaluated on."""
+    """Reads the evaluation documents, encoded."""
     evaluated: str = ""
-    """What these are, in words."""
+    """Description of the evaluation documents, for the user."""
     notes: Sequence[str] = ()
-    """What the user should know about all of it."""
+    """Messages for the user about the data."""
 
 
 class TextSplits(NamedTuple):
@@ -60,21 +60,21 @@ class TextSplits(NamedTuple):
     own: Corpus | None
     """The evaluation documents' own corpus, if there is one."""
     split: TrainSplit
-    chosen: EvaluationSplit
+    evaluation: EvaluationSplit
     """The evaluation documents."""
     evaluated: str
-    """What these are, in words; empty: they are held out of the corpus."""
+    """Description of the evaluation documents; empty: they are held out of the corpus."""
     notes: Sequence[str]
 
     def held_out(self, *, evaluate: bool) -> frozenset[int]:
         """Return the keys of the documents to leave out of training."""
         if self.own is not None or not evaluate:
             return frozenset()
-        return self.chosen.keys()
+        return self.evaluation.keys()
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What identifies both corpora."""
+        """Fingerprints of both corpora."""
         own = {} if self.own is None else self.own.fingerprint
         return {
             **self.corpus.fingerprint,
@@ -106,14 +106,14 @@ def find_texts(config: DataConfig, reading: ReadPolicy, *, evaluate: bool = True
             named = evaluation._replace(corpus="the evaluation documents' corpus")
             return DocumentStream(own.shards, named, repeat=False, seed=None)
 
-        chosen = EvaluationSplit(stream, asked, held_out=own is None)
-        return TextSplits(corpus, own, split, chosen, evaluated, notes)
+        held = EvaluationSplit(stream, asked, held_out=own is None)
+        return TextSplits(corpus, own, split, held, evaluated, notes)
 
     texts = texts_of(corpus, own, config.max_eval_samples)
     if not evaluate or own is not None:
         return texts
-    notes += [texts.chosen.note] * bool(texts.chosen.note)
-    if (only := texts.chosen.only) is None:
+    notes += [texts.evaluation.note] * bool(texts.evaluation.note)
+    if (only := texts.evaluation.only) is None:
         return texts
     halves = cut_in_two(list(corpus.shards), only)
     evaluated = f"the last {halves.characters:,} characters of the only document"
@@ -153,7 +153,7 @@ def open_texts(
         texts.fingerprint,
         blocks,
         samples,
-        lambda: encode(texts.chosen.documents(), tokenizer, most),
+        lambda: encode(texts.evaluation.documents(), tokenizer, most),
         texts.evaluated or "held out of training",
         texts.notes,
     )

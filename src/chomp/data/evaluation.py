@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from chomp.data.batching import BatchSpec, make_batch
-from chomp.data.packing import Packed, Segment, TokenizedDocument, pack_best_fit
+from chomp.data.packing import PackedRow, Segment, TokenizedDocument, pack_best_fit
 from chomp.data.row_stats import count_targets
 from chomp.data.tokenizers.base import Tokenizer
 from chomp.errors import DataError
@@ -22,7 +22,7 @@ class EvaluationSet:
     Args:
         load: reads and encodes the documents; called when they are first needed.
         tokenizer: theirs and the training's.
-        layout: of the whole batches; `accum` must be 1.
+        layout: shape of the whole batches; `accum` must be 1.
         best_fit: pack whole pieces, best fit; else fill rows in order.
         max_pieces: most pieces in a row; None for no limit.
         rows: those that `batches` gives of each batch; None: all.
@@ -50,7 +50,7 @@ class EvaluationSet:
         return self._load()
 
     @cached_property
-    def _rows(self) -> list[Packed]:
+    def _rows(self) -> list[PackedRow]:
         time = self._layout.time
         if self._best_fit:
             pieces = [p for document in self._encoded for p in cut_overlapping(document, time)]
@@ -123,9 +123,9 @@ def cut_overlapping(document: TokenizedDocument, time: int) -> list[Segment]:
     ]
 
 
-def fill_overlapping(documents: Sequence[TokenizedDocument], time: int) -> list[Packed]:
+def fill_overlapping(documents: Sequence[TokenizedDocument], time: int) -> list[PackedRow]:
     """Fill rows one after the other, cutting documents at a row's end with one token's overlap."""
-    rows: list[Packed] = []
+    rows: list[PackedRow] = []
     room = 0
     for document in documents:
         at = 0

@@ -1,4 +1,4 @@
-"""Which documents are evaluated on: how many are held out, or which part of a single one."""
+"""The documents to evaluate on: some held out of training, or a part of a single one."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -79,7 +79,7 @@ class EvaluationSplit:
 
     @property
     def note(self) -> str:
-        """What to say if there can't be as many as were asked for; else nothing."""
+        """Message for the user if there are fewer documents than asked for; else empty."""
         count = self._read[1]
         if not self._held_out or not self._asked or self._asked < count:
             return ""
@@ -103,12 +103,12 @@ class PartShard(NamedTuple):
 
     @property
     def name(self) -> str:
-        """That of the shard."""
+        """The shard's name."""
         return self.shard.name
 
     @property
     def transient(self) -> tuple[type[BaseException], ...]:
-        """Those of the shard."""
+        """The shard's transient errors."""
         return self.shard.transient
 
     def rows(self, start: int) -> Iterator[tuple[int, Row]]:

@@ -16,7 +16,7 @@ from chomp.config.data import DataConfig
 from chomp.config.validators.lanes import lanes_problem
 from chomp.data.batching import BatchSpec, draw
 from chomp.data.lane import Lane
-from chomp.data.packing import Packed
+from chomp.data.packing import PackedRow
 from chomp.errors import DataError
 from chomp.types import LoadedBatch
 
@@ -28,11 +28,11 @@ class RowAssignment(NamedTuple):
     """The rows of each microbatch that a process lays out, and the lanes that these come from."""
 
     lanes: int
-    """Of the whole batch."""
+    """Number of lanes of the whole batch."""
     batch: int
     """Rows of the whole microbatch."""
     rows: range
-    """Those laid out."""
+    """Rows that this process lays out."""
 
     @property
     def rows_of_lane(self) -> int:
@@ -68,12 +68,12 @@ class LaneBatches(grain.IterDataset[LoadedBatch]):
     Args:
         lanes: rows of each lane in `share.own`.
         share: what is laid out.
-        layout: of the whole batch.
+        layout: shape of the whole batch.
     """
 
     def __init__(
         self,
-        lanes: Mapping[Lane, grain.IterDataset[Packed]],
+        lanes: Mapping[Lane, grain.IterDataset[PackedRow]],
         share: RowAssignment,
         layout: BatchSpec,
     ):
@@ -90,7 +90,7 @@ class LaneBatchIterator(grain.DatasetIterator[LoadedBatch]):
 
     def __init__(
         self,
-        lanes: Mapping[Lane, grain.DatasetIterator[Packed]],
+        lanes: Mapping[Lane, grain.DatasetIterator[PackedRow]],
         share: RowAssignment,
         layout: BatchSpec,
     ):
@@ -156,7 +156,7 @@ class LaneBatchIterator(grain.DatasetIterator[LoadedBatch]):
         if not any(given.values()):
             raise StopIteration
         numbers: list[int] = []
-        packed: list[Packed] = []
+        packed: list[PackedRow] = []
         for step, row in itertools.product(range(accum), share.rows):
             lane, place = divmod(row, size)
             numbers.append(step * share.batch + row)
@@ -171,7 +171,7 @@ def lanes_at_start(config: DataConfig, batch: int, processes: int) -> int:
     Args:
         config: the section `data`.
         batch: rows of a microbatch.
-        processes: that the run starts with.
+        processes: number of them that the run starts with.
     """
     if config.lanes is not None:
         return config.lanes

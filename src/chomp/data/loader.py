@@ -1,4 +1,4 @@
-"""Batches prepared ahead in the background, each with the state of the stream behind it."""
+"""Batches prepared ahead in the background, each with the state of the stream after it."""
 
 import collections
 import concurrent.futures
@@ -13,9 +13,9 @@ from chomp.types import Batch, LoadedBatch, RowStats
 
 Prepared = tuple[LoadedBatch, dict[str, Any]]
 
-THREAD = "chomp-feed"
+THREAD = "chomp-loader"
 CLOSING_SECONDS = 2.0
-"""How long closing waits for a read in progress; one that hangs is left to itself."""
+"""Seconds that closing waits for a read in progress; one that hangs is left to itself."""
 
 
 class BatchLoader:
@@ -25,7 +25,7 @@ class BatchLoader:
     while data is late. The state belongs to the batches given out, whatever is prepared ahead.
 
     Args:
-        batches: the chain to draw from; the feed closes it.
+        batches: the chain to draw from, which the loader closes.
         ahead: batches prepared ahead; 0: each is prepared when it is asked for.
     """
 
@@ -75,7 +75,7 @@ class BatchLoader:
         self._submit(self._depth)
 
     def get_state(self) -> dict[str, Any]:
-        """Return the place behind the last batch given out."""
+        """Return the data state after the last batch given out."""
         return self._state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -119,5 +119,5 @@ class BatchLoader:
 
 
 def is_stuck() -> bool:
-    """Return whether a closed feed's thread still hangs in a read."""
+    """Return whether a closed loader's thread still hangs in a read."""
     return any(thread.name.startswith(THREAD) for thread in threading.enumerate())

@@ -40,7 +40,7 @@ class TokenizedDocument(NamedTuple):
     characters: int = 0
     """Of the whole text, also where the tokens are cut."""
     bytes: int = 0
-    """The same as UTF-8."""
+    """Length of the text in UTF-8 bytes."""
 
 
 class Segment(NamedTuple):
@@ -53,10 +53,10 @@ class Segment(NamedTuple):
 
 
 Block = list[TokenizedDocument]
-Packed = list[Segment]
+PackedRow = list[Segment]
 
 
-class SequentialRows(grain.IterDataset[Packed]):
+class SequentialRows(grain.IterDataset[PackedRow]):
     """Documents one after the other, cut every `time` tokens; only the last row may be short."""
 
     def __init__(self, parent: grain.IterDataset[Block], *, time: int):
@@ -67,7 +67,7 @@ class SequentialRows(grain.IterDataset[Packed]):
         return SequentialIterator(self._parent.__iter__(), self._time)
 
 
-class SequentialIterator(grain.DatasetIterator[Packed]):
+class SequentialIterator(grain.DatasetIterator[PackedRow]):
     """State: the parent's before the block in hand, the document in it, the token in that."""
 
     def __init__(self, parent: grain.DatasetIterator[Block], time: int):
@@ -88,8 +88,8 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
         self._parent.set_state(state["parent"])
         self._restart(state["parent"], state.get("document", 0), state.get("token", 0))
 
-    def __next__(self) -> Packed:
-        row: Packed = []
+    def __next__(self) -> PackedRow:
+        row: PackedRow = []
         room = self._time
         while room:
             if self._block is None:
@@ -123,7 +123,7 @@ class SequentialIterator(grain.DatasetIterator[Packed]):
         if self._token and self._token >= size:
             raise misfit(f"token {self._token} of a document of {size}")
 
-    def _take(self, document: TokenizedDocument, room: int, row: Packed) -> int:
+    def _take(self, document: TokenizedDocument, room: int, row: PackedRow) -> int:
         tokens = document.tokens[self._token : self._token + room]
         row.append(Segment(tokens, document, starts=self._token == 0))
         self._token += len(tokens)
@@ -156,7 +156,7 @@ class Blocks(Protocol):
         ...
 
 
-class BinRows(grain.IterDataset[Packed]):
+class BinRows(grain.IterDataset[PackedRow]):
     """Whole documents in rows, best fit; those longer than `time` are cut into pieces first.
 
     Works in rounds: documents are gathered, packed and given out, in order of each row's first
@@ -180,7 +180,7 @@ class BinRows(grain.IterDataset[Packed]):
         return BinIterator(self._parent.__iter__(), *self._options)
 
 
-class BinIterator(grain.DatasetIterator[Packed]):
+class BinIterator(grain.DatasetIterator[PackedRow]):
     """State: the parent's before the round in hand, the round's number, the next row in it, and
     the epoch of the last document before the round.
 
@@ -206,7 +206,7 @@ class BinIterator(grain.DatasetIterator[Packed]):
 
     def _restart(self, parent: dict[str, Any], number: int, row: int, epoch: int | None) -> None:
         self._before, self._round, self._row, self._epoch = parent, number, row, epoch
-        self._rows: list[Packed] | None = None
+        self._rows: list[PackedRow] | None = None
 
     def get_state(self) -> dict[str, Any]:
         """Return the round and the row in it that comes next."""
@@ -220,7 +220,7 @@ class BinIterator(grain.DatasetIterator[Packed]):
         self._blocks.set_state(state["parent"])
         self._restart(state["parent"], state.get("round", 0), state.get("row", 0), epoch)
 
-    def __next__(self) -> Packed:
+    def __next__(self) -> PackedRow:
         if self._rows is None:
             self._rows = self._pack_round()
             if self._row and self._row >= len(self._rows):
@@ -234,7 +234,7 @@ class BinIterator(grain.DatasetIterator[Packed]):
             self._restart(self._blocks.get_state(), self._round + 1, 0, epoch)
         return row
 
-    def _pack_round(self) -> list[Packed]:
+    def _pack_round(self) -> list[PackedRow]:
         documents = self._gather()
         rows = pack_best_fit(cut(documents, self._time), self._time, self._max_pieces)
         if self._seed is None:
@@ -277,7 +277,7 @@ def cut(documents: Sequence[TokenizedDocument], time: int) -> list[Segment]:
     ]
 
 
-def pack_best_fit(pieces: Sequence[Segment], time: int, max_pieces: int | None) -> list[Packed]:
+def pack_best_fit(pieces: Sequence[Segment], time: int, max_pieces: int | None) -> list[PackedRow]:
     """Place each piece, the longest first, where it leaves the least room.
 
     Rows come in the order of their first piece, and pieces keep their order within a row. Pieces

@@ -1,6 +1,6 @@
 """The data pipeline: from a config's corpus to batches, as one chain with one small state.
 
-documents -> hold out -> window shuffle -> encode -> pack -> batch -> feed
+documents -> hold out -> window shuffle -> encode -> pack -> batch -> prefetch
 
 Up to packing each lane has a chain of its own. Prepared tokens come in where texts have been
 encoded.
@@ -20,7 +20,7 @@ from chomp.data.corpus import Source, open_prepared, open_texts
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.lanes import LaneBatches, lanes_at_start, share_of
 from chomp.data.loader import BatchLoader
-from chomp.data.packing import BinRows, Block, Packed, SequentialRows
+from chomp.data.packing import BinRows, Block, PackedRow, SequentialRows
 from chomp.data.sources.read_policy import read_policy
 from chomp.data.streams import Samples
 from chomp.data.tokenizers.base import Tokenizer
@@ -71,7 +71,7 @@ class Data:
         return empty._replace(batch=self.train.place(empty.batch))
 
     def get_state(self) -> dict[str, Any]:
-        """Return the place in both streams."""
+        """Return the position in both streams."""
         return {"train": self.train.get_state(), "samples": self.samples.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ def open_data(
         layout: of the batches of all processes together.
         evaluate: whether an evaluation set is needed: documents are held out only then.
         lanes: parts that the corpus is read in; None: as the config says for one process.
-        rows: of each microbatch, those that this process lays out; None: all.
+        rows: those of each microbatch that this process lays out; None: all.
         warn: takes a line for the user, from any thread.
 
     Raises DataError if the corpus can't be opened, the evaluation documents can't be read or give
@@ -154,7 +154,7 @@ def open_data(
 
 def packed_rows(
     blocks: grain.IterDataset[Block], config: DataConfig, time: int, seed: int
-) -> grain.IterDataset[Packed]:
+) -> grain.IterDataset[PackedRow]:
     """Pack encoded documents as the section `data` says."""
     if config.packing_mode == "sequential":
         return SequentialRows(blocks, time=time)

@@ -1,4 +1,4 @@
-"""Where the data goes on when it isn't what it was when its place was saved."""
+"""The position to go on from when the data has changed since its position was saved."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -57,14 +57,14 @@ def check_place(start: int, rows: int) -> None:
 def place_after_changes(
     state: State, start: State, changed: Collection[str], allowed: Collection[str], *, bins: bool
 ) -> tuple[State, str]:
-    """Return the place to go on from, and what to say about it (nothing: it is the saved one).
+    """Return the state to go on from, and a message about it (empty: it is the saved one).
 
     A changed content is taken for the same corpus, mended, if only `data.content` may change;
     else for another one, which is read from its beginning.
 
     Args:
-        state: as it was saved.
-        start: of the data as it is now, at its beginning.
+        state: the saved one.
+        start: the state at the beginning of the data as it is now.
         changed: dotted keys of settings and fingerprints that differ.
         allowed: what the user allows to change.
         bins: whether rows are packed by best fit.

@@ -1,4 +1,4 @@
-"""What rows hold, counted one by one, so that processes can put together what a batch holds."""
+"""Per-row statistics, from which processes assemble the batch's."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xxhash
 
-from chomp.data.packing import Packed
+from chomp.data.packing import PackedRow
 from chomp.types import IGNORE_LABEL, Batch, BatchStats, RowStats
 
 
@@ -23,14 +23,14 @@ def row_hashes(batch: Batch) -> list[int]:
 
 
 def stats_of_rows(
-    numbers: Iterable[int], rows: Sequence[Packed], batch: Batch
+    numbers: Iterable[int], rows: Sequence[PackedRow], batch: Batch
 ) -> tuple[RowStats, ...]:
     """Count what each row that isn't empty holds.
 
     Args:
-        numbers: of the rows in the whole batch.
-        rows: as they were packed.
-        batch: the same, laid out.
+        numbers: the rows' positions in the whole batch.
+        rows: the packed rows.
+        batch: the same rows as arrays.
     """
     time = batch.input_ids.shape[-1]
     in_loss = np.asarray(batch.labels).reshape(-1, time)[:, 1:] != IGNORE_LABEL
@@ -39,7 +39,7 @@ def stats_of_rows(
     return tuple(_row_stats(*of_row) for of_row in found if of_row[-1])
 
 
-def _row_stats(number: int, hash_: int, targets: int, row: Packed) -> RowStats:
+def _row_stats(number: int, hash_: int, targets: int, row: PackedRow) -> RowStats:
     starting = [piece.document for piece in row if piece.starts]
     return RowStats(
         number,

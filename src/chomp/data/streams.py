@@ -40,7 +40,7 @@ class Samples:
             self._state = self._iterator.get_state()
 
     def get_state(self) -> dict[str, Any] | None:
-        """Return the place behind the last document used; None at the start of the stream."""
+        """Return the position after the last document used; None at the start of the stream."""
         return self._state
 
     def set_state(self, state: dict[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""Which process of a run this one is, as its launcher says it."""
+"""This process's number in its run, as its launcher says it."""
 
 import os
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ OPTIONS = {COORDINATOR: "--coordinator", SIZE: "--processes", INDEX: "--process-
 
 
 class ProcessInfo(NamedTuple):
-    """The place of a process in its run."""
+    """A process's number in its run, and where the others are."""
 
     coordinator: str
     """`host:port` at which process 0 lets the others meet."""
@@ -29,7 +29,7 @@ def find_process(
     index: int | None,
     environ: Mapping[str, str] | None = None,
 ) -> ProcessInfo | None:
-    """Return this process's place; None: it is alone.
+    """Return this process's info; None: it is alone.
 
     What an option doesn't say is taken from JAX's environment variables, and what these don't say
     from a launcher that JAX knows: SLURM, Open MPI, Kubernetes, Cloud TPU.
@@ -37,7 +37,7 @@ def find_process(
     Args:
         coordinator: `host:port`.
         size: number of processes.
-        index: of this process.
+        index: this process's number.
         environ: environment variables; None: those of the process.
 
     Raises:

@@ -27,12 +27,12 @@ class DataParallel:
     partitioner, and there are no messages but those written here.
 
     Attributes:
-        placement: where the arrays are.
+        sharding: the sharding of the arrays.
         by_layer: a device fetches the parameters that others hold layer by layer, where the model
             uses them; else all at once, for the whole step.
-        cast_dtypes: from parameters to the dtype that the model casts each of them to; in this one
-            they are fetched.
-        reduce_dtype: in which devices add up gradients.
+        cast_dtypes: returns the dtype that the model casts each parameter to, which is the one
+        that they are fetched in.
+        reduce_dtype: number format in which devices add up gradients.
     """
 
     sharding: MeshSharding
@@ -46,7 +46,7 @@ class DataParallel:
         """Return `accumulate` for the whole batch: sums over the rows of all devices.
 
         Parameters' gradients come back cut as the parameters are. What is summed over `data` is
-        summed once, behind all microbatches; over `fsdp` as well, unless `by_layer` has each
+        summed once, after all microbatches; over `fsdp` as well, unless `by_layer` has each
         microbatch hand the others their shares. One device alone has nothing to sum.
         """
         if self.sharding.mesh.size == 1:

@@ -27,21 +27,21 @@ class FailureDetector:
     devices of a process that is gone. One thread talks with process 0, which may hang as well; the
     other one never waits for anything.
 
-    Only time in which the watch itself could run counts, so that nobody is blamed by a process
+    Only time in which the detector itself could run counts, so that nobody is blamed by a process
     that was suspended.
 
     Args:
-        board: for signs of life.
-        index: of this process.
+        store: key-value store for signs of life.
+        index: this process's number.
         names: what to call the processes.
         lost_after: seconds without a sign of life.
         end: ends the process where the main thread can't; doesn't return.
-        hooks: of the process.
+        hooks: calls into this process.
     """
 
     def __init__(
         self,
-        board: KeyValueStore,
+        store: KeyValueStore,
         index: int,
         names: list[str],
         lost_after: float,
@@ -51,7 +51,7 @@ class FailureDetector:
         self.hooks = hooks
         self.failure: ChompError | None = None
         """Why the run can't go on."""
-        self._board, self._index, self._names, self._end = board, index, names, end
+        self._store, self._index, self._names, self._end = store, index, names, end
         self._limit, self._interval = lost_after, min(INTERVAL, lost_after / 5)
         self._ended: dict[str, Any] | None = None
         self._beat = 0
@@ -63,7 +63,7 @@ class FailureDetector:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=work, name="chomp-cohort", daemon=True)
+            threading.Thread(target=work, name="chomp-failure-detector", daemon=True)
             for work in (self._talk, self._look_on)
         ]
 
@@ -121,7 +121,7 @@ class FailureDetector:
         """Exchange signs of life now."""
         try:
             self._say()
-            found = self._board.below(LIFE)
+            found = self._store.below(LIFE)
         except JaxRuntimeError:
             return
         heard = {int(index): json.loads(text) for index, text in found.items()}
@@ -138,7 +138,7 @@ class FailureDetector:
         with self._lock:
             self._beat += 1
             life = {"beat": self._beat, "stop": self.hooks.stop_asked(), "ended": self._ended}
-            self._board.put(f"{LIFE}/{self._index}", json.dumps(life), replace=True)
+            self._store.put(f"{LIFE}/{self._index}", json.dumps(life), replace=True)
 
     def _talk(self) -> None:
         while not self._closed.is_set():
@@ -158,7 +158,7 @@ class FailureDetector:
                 self._end(self.failure)
 
     def _judge(self, elapsed: float) -> None:
-        """Count the silence of each process, and of the one that keeps the board."""
+        """Count the silence of each process, and of the one that keeps the store."""
         heard, answers = self._heard, self._answers
         states = {i: life["beat"] for i, life in heard.items() if not life["ended"]}
         states = {i: beat for i, beat in states.items() if i != self._index}

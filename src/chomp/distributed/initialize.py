@@ -42,12 +42,12 @@ CONNECT_SECONDS = 30.0
 THREAD = "chomp-join"
 
 
-def connect(place: ProcessInfo, seconds: float, lost_after: float) -> Coordinator:
+def connect(process: ProcessInfo, seconds: float, lost_after: float) -> Coordinator:
     """Meet the other processes; to be called before JAX starts.
 
     Args:
-        place: of this process.
-        seconds: to wait for the others.
+        process: this process's number, and where the others are.
+        seconds: time to wait for the others.
         lost_after: seconds without a sign of life after which one counts as lost.
 
     Raises:
@@ -59,43 +59,43 @@ def connect(place: ProcessInfo, seconds: float, lost_after: float) -> Coordinato
     hooks = Hooks()
 
     def end(failure: ChompError) -> None:
-        failure.process = place.number or None
+        failure.process = process.number or None
         hooks.before_end(failure)
         _say(failure)
         _exit(failure.exit_code)
 
     ends = time.monotonic() + seconds
-    actual, bind = _meet(place, seconds)
+    actual, bind = _meet(process, seconds)
     _outlive_the_coordinator(actual, end)  # from the first connection on
-    _connect(actual, place, bind, ends, seconds, lost_after)
-    names = [f"process {number}" for number in range(place.size)]
-    names[0] += f" ({place.coordinator})"
-    board = KeyValueStore(distributed.global_state.client)
-    watch = FailureDetector(board, place.number, names, lost_after, end, hooks)
-    watch.start()
-    return ProcessGroup(board, watch, place.number, place.size, _leave)
+    _connect(actual, process, bind, ends, seconds, lost_after)
+    names = [f"process {number}" for number in range(process.size)]
+    names[0] += f" ({process.coordinator})"
+    store = KeyValueStore(distributed.global_state.client)
+    detector = FailureDetector(store, process.number, names, lost_after, end, hooks)
+    detector.start()
+    return ProcessGroup(store, detector, process.number, process.size, _leave)
 
 
-def _meet(place: ProcessInfo, seconds: float) -> tuple[ProcessInfo, str]:
-    """Wait for the others; return the place with the coordinator's own port, and where it binds.
+def _meet(process: ProcessInfo, seconds: float) -> tuple[ProcessInfo, str]:
+    """Wait for the others; return `process` with the coordinator's own port, and its bind address.
 
     Raises:
         ConfigError: they don't come, or this process isn't one of theirs.
     """
-    host, port = check_address(place.coordinator)
+    host, port = check_address(process.coordinator)
     try:
-        if place.number:
-            bind, port = "", ask_for_address(host, port, place.size, place.number, seconds)
+        if process.number:
+            bind, port = "", ask_for_address(host, port, process.size, process.number, seconds)
         else:
-            bind, port = _let_in(place, host, port, seconds)
+            bind, port = _let_in(process, host, port, seconds)
     except NotMetError as missing:
-        raise ConfigError([_not_met(place, str(missing), seconds)]) from missing
-    return place._replace(
+        raise ConfigError([_not_met(process, str(missing), seconds)]) from missing
+    return process._replace(
         coordinator=f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
     ), bind
 
 
-def _let_in(place: ProcessInfo, host: str, port: int, seconds: float) -> tuple[str, int]:
+def _let_in(process: ProcessInfo, host: str, port: int, seconds: float) -> tuple[str, int]:
     bind = bind_host(host)
     try:
         server = listen(bind, port)
@@ -106,7 +106,7 @@ def _let_in(place: ProcessInfo, host: str, port: int, seconds: float) -> tuple[s
                 f"({error.strerror}); give another one to all processes"
             ]
         ) from error
-    door = Rendezvous(server, place.size)
+    door = Rendezvous(server, process.size)
     try:
         door.wait(seconds)
         inside = free_port(bind)
@@ -116,28 +116,28 @@ def _let_in(place: ProcessInfo, host: str, port: int, seconds: float) -> tuple[s
     return bind, inside
 
 
-def _not_met(place: ProcessInfo, missing: str, seconds: float) -> str:
-    where = f"at {place.coordinator} (--coordinator)"
-    if place.number and missing == NOTHING:
+def _not_met(process: ProcessInfo, missing: str, seconds: float) -> str:
+    where = f"at {process.coordinator} (--coordinator)"
+    if process.number and missing == NOTHING:
         return (
             f"nothing answers {where} in {seconds:g} s (parallel.join_seconds): is process 0 "
             "running on that host, and does the network let this host reach the port?"
         )
-    if place.number and missing == ANOTHER:
+    if process.number and missing == ANOTHER:
         return (
             f"another program than process 0 of a run answers {where}: give another port to all "
             "processes"
         )
-    who = "" if place.number else f"; missing: {missing}"
+    who = "" if process.number else f"; missing: {missing}"
     return (
-        f"not all of the {place.size} processes came {where} in {seconds:g} s "
+        f"not all of the {process.size} processes came {where} in {seconds:g} s "
         f"(parallel.join_seconds){who}: start all of them, each with its own --process-id from 0 "
-        f"to {place.size - 1}, and look whether one has ended with an error"
+        f"to {process.size - 1}, and look whether one has ended with an error"
     )
 
 
 def _connect(
-    place: ProcessInfo,
+    process: ProcessInfo,
     given: ProcessInfo,
     bind: str,
     ends: float,
@@ -146,15 +146,15 @@ def _connect(
 ) -> None:
     """Have JAX connect the processes, which are all there now."""
     problem: list[BaseException] = []
-    _, port = check_address(place.coordinator)
+    _, port = check_address(process.coordinator)
 
     def connect() -> None:
         try:
             jax.distributed.initialize(
-                place.coordinator,
-                place.size,
-                place.number,
-                local_device_ids=place.devices,
+                process.coordinator,
+                process.size,
+                process.number,
+                local_device_ids=process.devices,
                 cluster_detection_method="deactivate",
                 # Its own end of the wait is an abort of the process.
                 initialization_timeout=int(seconds) + 3600,
@@ -209,12 +209,12 @@ def _say(failure: ChompError) -> None:
         print(f"error: {who}{line}", file=sys.stderr)
 
 
-def _outlive_the_coordinator(place: ProcessInfo, end: Callable[[ChompError], None]) -> None:
+def _outlive_the_coordinator(process: ProcessInfo, end: Callable[[ChompError], None]) -> None:
     """End with a clear error where JAX aborts the process since process 0 is gone.
 
     JAX's client has no other way to be told: its callback can't be one of Python (jaxlib 0.10).
     """
-    if place.number == 0:
+    if process.number == 0:
         return
     libc: Any = ctypes.CDLL(None)
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -227,8 +227,8 @@ def _outlive_the_coordinator(place: ProcessInfo, end: Callable[[ChompError], Non
             time.sleep(10 * DYING)  # several of its threads may abort
         ends = time.monotonic() + DYING
         while time.monotonic() < ends:
-            if not _answers(place.coordinator):
-                name = f"process 0 ({place.coordinator})"
+            if not _answers(process.coordinator):
+                name = f"process 0 ({process.coordinator})"
                 end(LostError(lost_message(name, "the connection broke")))
             time.sleep(0.1)
         libc.signal(signal.SIGABRT, None)  # the abort, of another cause, goes on

@@ -11,7 +11,7 @@ class KeyValueStore:
     """Texts by their keys, for all processes to read and write, from any thread.
 
     Args:
-        client: of `jax.distributed`.
+        client: that of `jax.distributed`.
     """
 
     def __init__(self, client: Any):

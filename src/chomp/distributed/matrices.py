@@ -27,10 +27,10 @@ def distribute_matrices(
     long ones stay in pieces: less is sent if the devices add up their shares of the squares.
 
     Args:
-        placement: says how matrices are cut.
-        tree: of matrices.
+        sharding: how matrices are cut.
+        tree: the matrices.
         work: takes stacks of matrices to stacks of the same shapes; a stack may end in zeros.
-        squares: how often `work` multiplies a matrix by its transpose, along its longer dimension.
+        squares: products of a matrix with its transpose in `work`, along its longer dimension.
     """
     mesh, size = sharding.mesh, sharding.mesh.shape[FSDP]
     matrices, structure = jax.tree.flatten(tree)

@@ -22,8 +22,8 @@ def make_mesh(config: ParallelConfig, rows: int, devices: Sequence[Any] | None =
 
     Args:
         config: the `parallel` section.
-        rows: of a microbatch (`train.batch_size`), which all devices share.
-        devices: to use; None: all devices of all processes.
+        rows: number of them in a microbatch (`train.batch_size`), which all devices share.
+        devices: those to use; None: all devices of all processes.
 
     Raises:
         ConfigError: the axes don't make up the devices, or the rows can't be shared evenly.

@@ -1,4 +1,4 @@
-"""What several processes agree on.
+"""Several processes, which agree through the hosts.
 
 They agree through the key-value store of `jax.distributed`, on the hosts: no device takes part.
 """
@@ -28,24 +28,24 @@ class ProcessGroup(Coordinator):
     """Several processes.
 
     Args:
-        board: for what they tell one another.
-        watch: of the others, started.
-        index: of this process.
+        store: key-value store for their messages.
+        detector: failure detector, started.
+        index: this process's number.
         size: number of processes.
         leave: ends the connection; takes the exit code where the others don't end as well.
     """
 
     def __init__(
         self,
-        board: KeyValueStore,
-        watch: FailureDetector,
+        store: KeyValueStore,
+        detector: FailureDetector,
         index: int,
         size: int,
         leave: Callable[[int | None], None],
     ):
-        self.hooks = watch.hooks
+        self.hooks = detector.hooks
         self.index, self.size = index, size
-        self._board, self._watch, self._leave = board, watch, leave
+        self._store, self._detector, self._leave = store, detector, leave
         self._turns: dict[str, int] = defaultdict(int)
 
     def gather_and_decide(
@@ -61,7 +61,7 @@ class ProcessGroup(Coordinator):
         decision = decide([part, *self._parts(here, name)])
         self._put(f"{here}/decision", decision)
         if turn:  # all have read the one before, or they weren't here
-            self._patiently(lambda: self._board.drop(f"{channel}/{turn - 1}"))
+            self._patiently(lambda: self._store.drop(f"{channel}/{turn - 1}"))
         # As the others see it: JSON has no tuples.
         return json.loads(json.dumps(decision))
 
@@ -103,7 +103,7 @@ class ProcessGroup(Coordinator):
 
     def check(self) -> None:
         """Raise the failure of another process that is known."""
-        self._watch.check()
+        self._detector.check()
 
     @contextmanager
     def translate_peer_failures(self) -> Iterator[None]:
@@ -111,14 +111,14 @@ class ProcessGroup(Coordinator):
         try:
             yield
         except (JaxRuntimeError, ValueError):  # the latter where Python asked for a value
-            self._watch.explain()
+            self._detector.explain()
             raise
 
     def end(self, error: BaseException | None) -> None:
-        """Leave the cohort."""
+        """Leave the other processes."""
         if error is None:
             self.gather_and_decide("end", None)
-            self._watch.close()
+            self._detector.close()
             self._leave(None)
             return
         if isinstance(error, ChompError):
@@ -127,7 +127,7 @@ class ProcessGroup(Coordinator):
         else:
             message, code = f"{type(error).__name__}: {error}", 1
         try:
-            self._watch.say_ended({"message": message, "exit_code": code})
+            self._detector.say_ended({"message": message, "exit_code": code})
             self._linger()
         except JaxRuntimeError:
             pass  # process 0 is gone, and nobody is left to be told
@@ -136,8 +136,8 @@ class ProcessGroup(Coordinator):
     def _linger(self) -> None:
         """Let the others read what process 0 keeps before it goes."""
         ends = time.monotonic() + 5.0
-        while self.is_leader and not self._watch.is_last() and time.monotonic() < ends:
-            self._watch.look()
+        while self.is_leader and not self._detector.is_last() and time.monotonic() < ends:
+            self._detector.look()
             time.sleep(SLICE)
 
     def _parts(self, here: str, name: str) -> Iterator[Any]:
@@ -146,7 +146,7 @@ class ProcessGroup(Coordinator):
             if str(index) not in found:
                 found[str(index)] = self._take_text(f"{here}/{index}")
                 if index < self.size - 1:  # one question for all who were as quick
-                    found |= self._patiently(lambda: self._board.below(here))
+                    found |= self._patiently(lambda: self._store.below(here))
             what, part = json.loads(found[str(index)])
             if what != name:
                 raise RuntimeError(f"out of step: process {index} is at {what!r}, 0 at {name!r}")
@@ -155,18 +155,18 @@ class ProcessGroup(Coordinator):
     def _put(self, key: str, value: Any) -> None:
         text = json.dumps(value)
         # Twice where the first answer got lost.
-        self._patiently(lambda: self._board.put(key, text, replace=True))
+        self._patiently(lambda: self._store.put(key, text, replace=True))
 
     def _take(self, key: str) -> Any:
         return json.loads(self._take_text(key))
 
     def _take_text(self, key: str) -> str:
         while True:
-            text = self._patiently(lambda: self._board.take(key, SLICE))
+            text = self._patiently(lambda: self._store.take(key, SLICE))
             if text is not None:
                 return text
-            self._watch.look()
-            self._watch.check()
+            self._detector.look()
+            self._detector.check()
 
     def _patiently(self, talk: Callable[[], T]) -> T:
         """Talk with process 0, again and again while it can't be reached but isn't lost."""
@@ -174,7 +174,7 @@ class ProcessGroup(Coordinator):
             try:
                 return talk()
             except JaxRuntimeError:
-                self._watch.check()
+                self._detector.check()
                 time.sleep(SLICE)
 
 

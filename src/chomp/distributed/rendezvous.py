@@ -27,7 +27,7 @@ READ_SECONDS = 10.0
 """Longest that a caller may take to say who it is."""
 DELAY = 0.2
 NOTHING, ANOTHER = "nothing answers", "another program answers"
-"""What stands in the way of a process that knocks."""
+"""Reasons that a process can't reach process 0."""
 
 
 class NotMetError(Exception):
@@ -94,7 +94,7 @@ class Rendezvous:
     """Process 0's side.
 
     Args:
-        server: as `listen` opened it.
+        server: socket opened by `listen`.
         size: number of processes.
     """
 

@@ -1,4 +1,4 @@
-"""Where the arrays of a run are."""
+"""Sharding of a run's arrays over its devices."""
 
 import math
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from chomp.distributed.shard_axis import shard_axis
 from chomp.types import Batch
 
 ROWS = P(None, AXES, None)
-"""Of the arrays of a batch [accum, batch, time]: each device has its rows of each microbatch."""
+"""Spec of a batch's arrays [accum, batch, time]: each device has its rows of each microbatch."""
 
 
 def shard_shape(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-    """Return the shape of what one device holds of an array."""
+    """Return the shape of one device's part of an array."""
     assert leaf.sharding is not None
     return leaf.sharding.shard_shape(leaf.shape)
 
 
 def device_bytes(tree: Any) -> int:
-    """Return the bytes that one device holds of the arrays of a tree (shapes with places)."""
+    """Return the bytes that one device holds of the arrays of a tree (shapes with shardings)."""
     return sum(math.prod(shard_shape(leaf)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -38,7 +38,7 @@ class ParameterLayout(Protocol):
 
 @dataclass(frozen=True)
 class MeshSharding:
-    """Says where arrays are, and puts them there.
+    """Gives the sharding of arrays, and puts them on their devices.
 
     Attributes:
         mesh: the devices.

@@ -12,14 +12,14 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Chip:
-    """What the compiler has to know of a GPU.
+    """A GPU as the compiler has to know it.
 
     Attributes:
         capability: CUDA compute capability.
         cores: streaming multiprocessors.
         lanes: float32 units of each.
         shared: bytes of shared memory of each.
-        threads: that each keeps at most.
+        threads: number of them that each keeps at most.
         cache: bytes of the second level cache.
         clock: GHz, at most.
     """
@@ -43,7 +43,7 @@ class Accelerator:
     """One kind of device and what connects it to others.
 
     Attributes:
-        name: in commands.
+        name: its name in commands.
         device: the name that JAX gives it; `chomp.system.device_flops` knows its peak rate.
         memory: bytes.
         bandwidth: bytes a second of its memory.
@@ -51,7 +51,7 @@ class Accelerator:
         f32: FLOP/s in float32.
         link: bytes a second that a device sends, and at the same time receives, within a host.
         network: the same between hosts, for each device; None: there is no usual one.
-        chip: for the compiler; None: it is no GPU.
+        chip: the GPU as the compiler knows it; None: it is no GPU.
     """
 
     name: str

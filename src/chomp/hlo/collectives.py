@@ -22,7 +22,7 @@ KINDS = (
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?\s*)*)\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 # mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}: the axes of a mesh along which groups lie;
-# 'b':(2)2 is a part of one, of size 2 behind a factor of 2.
+# 'b':(2)2 is a part of one, of size 2 after a factor of 2.
 _MESH = re.compile(
     r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\]T\(([\d,]+)\)|([^)]*))\))?"
     r" \{([^}]*)\}"
@@ -42,7 +42,7 @@ class Collective:
             permute its pairs.
         trips: how often each loop around it runs, the outermost first; None: the compiler can't
             tell.
-        dtype: of what is sent; of several, with `+` between them.
+        dtype: type of what is sent; several have `+` between them.
         instruction: name of the one that it is, or begins with.
     """
 
@@ -60,7 +60,7 @@ class Collective:
 
     @property
     def times(self) -> int:
-        """How often it runs in one execution of the program; an unknown loop counts once."""
+        """Times that it runs in one execution of the program; an unknown loop counts once."""
         return math.prod(1 if count is None else count for count in self.trips)
 
     @property
@@ -85,7 +85,7 @@ def collectives(hlo: str | Module, devices: int) -> list[Collective]:
 
     Args:
         hlo: the program, or its text.
-        devices: that the program is for.
+        devices: number of them that the program is for.
 
     Raises:
         ValueError: the text is none that this can read.
@@ -153,7 +153,7 @@ def _mesh_groups(found: re.Match[str], devices: int) -> Groups:
     else:
         numbers = _turned(devices, counted or str(devices), order)
     sizes = {name.strip("'"): int(size) for name, size in re.findall(r"([^,]+)=(\d+)", axes)}
-    # Each axis, or its parts before, in and behind the group, becomes a dimension.
+    # Each axis, or its parts before, in and after the group, becomes a dimension.
     parts = {name: [1, size, 1] for name, size in sizes.items()}
     chosen = []
     for text in along.split(","):

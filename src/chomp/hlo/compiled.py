@@ -41,7 +41,7 @@ class Program:
         kernels: what its Pallas kernels declare.
         float_atomics: kernels that add to floats in memory in whatever order they come, whose sums
             therefore aren't the same each time; None: nobody knows.
-        seconds: to lower and compile.
+        seconds: time to lower and compile.
     """
 
     module: Module
@@ -56,8 +56,8 @@ def compile_traced(traced: jax.stages.Traced, options: Options | None = None) ->
     """Compile a program for the devices that its arguments are placed on.
 
     Args:
-        traced: with arguments on devices of `chomp.hlo.target`.
-        options: of the compiler; a run's own, for its program.
+        traced: the traced function, with arguments on devices of `chomp.hlo.target`.
+        options: the compiler's; a run's own, for its program.
     """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="chomp-hlo-") as folder, _setting(_FRAMES, -1):

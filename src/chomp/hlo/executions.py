@@ -1,4 +1,4 @@
-"""How often each instruction of a program runs in one step, and what the host does for it."""
+"""Executions of each instruction in one step, and what the host does for them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Execution:
     """One instruction as it runs in a step.
 
     Attributes:
-        instruction: of the program.
+        instruction: the one that runs.
         times: how often it runs.
         operations: kernels, copies and messages that it makes, in all of these.
         loops: names of the loops around it, the outermost first.
@@ -45,15 +45,15 @@ class Execution:
 
 @dataclass
 class Executions:
-    """What a step runs.
+    """The instructions that a step runs.
 
     Attributes:
-        by_name: of instructions.
+        by_name: executions by name of the instruction.
         launches: device operations that the host launches one by one.
         graphs: CUDA graphs that it launches.
         nodes: device operations in these.
         waits: how often it waits for the device, to learn how to go on.
-        loops: of the program, wherever they stand.
+        loops: those of the program, wherever they stand.
         unknown_loops: those of them whose length the compiler doesn't know.
         exact: counted in the list of launches; else derived from the instructions.
     """

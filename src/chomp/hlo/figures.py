@@ -17,15 +17,15 @@ TOP = 40
 
 @dataclass(frozen=True)
 class Row:
-    """What a part of the program, or a line of its source, costs in a step.
+    """The cost of a part of the program, or of a line of its source, in a step.
 
     Attributes:
-        name: of the part or line.
+        name: that of the part or line.
         operations: kernels, copies and messages.
         moved: bytes.
-        flops: of all products and kernels.
+        flops: those of all products and kernels.
         seconds: estimated.
-        bounds: of these, by what takes as long.
+        bounds: seconds by what bounds them.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a step of a program does, and how long it may take.
+    """The work of a step of a program, and its estimated time.
 
     Attributes:
-        program: that was looked at.
-        costs: of its instructions, with their places.
+        program: the program.
+        costs: costs of its instructions, with their sources.
         messages: its collectives.
         float64: names of instructions that compute in it.
     """
@@ -64,7 +64,7 @@ class Figures:
 
     @property
     def waits(self) -> float:
-        """How often the host waits for the device."""
+        """Number of times that the host waits for the device."""
         return self.program.executions.waits
 
     @property
@@ -183,7 +183,7 @@ def figures(program: Program, cluster: Cluster, devices: int) -> Figures:
 
     Args:
         program: compiled for so many devices of the cluster.
-        cluster: that would run it.
+        cluster: the one that would run it.
         devices: how many.
     """
     messages = tuple(collectives(program.module, devices))

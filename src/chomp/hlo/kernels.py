@@ -1,4 +1,4 @@
-"""What Pallas kernels say of their own cost.
+"""Costs that Pallas kernels declare.
 
 XLA's text of a program has their operands and results, and nothing of their arithmetic. The
 `cost_estimate` that a kernel was written with is in the traced program only.
@@ -21,7 +21,7 @@ class Declared(NamedTuple):
 
 
 Kernels = Mapping[tuple[str, int], Declared]
-"""What a kernel declares, by its name and the bytes of its results."""
+"""Declared costs, by a kernel's name and the bytes of its results."""
 
 _NAME = re.compile(r'\bname = "([^"]+)"')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')

@@ -37,7 +37,7 @@ class ArrayShape:
 
     @property
     def elements(self) -> int:
-        """How many."""
+        """Number of elements."""
         return math.prod(self.dims)
 
     @property
@@ -66,13 +66,13 @@ class Instruction:
     """One instruction.
 
     Attributes:
-        name: which no other has in the program.
-        shape: of its result, as HLO writes it.
+        name: its name, unique in the program.
+        shape: shape of its result, as HLO writes it.
         operation: such as `fusion`.
         operands: their names.
-        attributes: the text behind the operands.
-        is_root: its result is that of its computation.
-        computation: that it belongs to.
+        attributes: the text after the operands.
+        is_root: whether its result is that of its computation.
+        computation: the one that it belongs to.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Instruction:
 
     @property
     def turns(self) -> int | None:
-        """How often a loop's body runs; None: the compiler can't tell."""
+        """Times that a loop's body runs; None: the compiler can't tell."""
         known = _TURNS.search(self.attributes)
         return int(known[1]) if known else None
 
@@ -227,7 +227,7 @@ def _instruction(name: str, text: str, is_root: bool, computation: str) -> Instr
 
 
 def _closing(text: str, start: int) -> int:
-    """Return the place behind the bracket that closes the one at `start`."""
+    """Return the position after the bracket that closes the one at `start`."""
     depth = 0
     for found in re.compile(r"[()]").finditer(text, start):
         depth += 1 if found[0] == "(" else -1

@@ -25,11 +25,11 @@ class Product:
     """A matrix product, or a convolution.
 
     Attributes:
-        instruction: that has it.
-        flops: of one execution, two for each multiply and add.
-        precision: in which the device multiplies: `f32` without tensor cores, or `tf32`.
-        types: of both factors and of the result.
-        shapes: of both factors.
+        instruction: the one that has it.
+        flops: those of one execution, two for each multiply and add.
+        precision: the one in which the device multiplies: `f32` without tensor cores, or `tf32`.
+        types: types of both factors and of the result.
+        shapes: shapes of both factors.
     """
 
     instruction: Instruction

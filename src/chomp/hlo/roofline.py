@@ -1,4 +1,4 @@
-"""How long a step would take, by what each of its operations needs most of.
+"""Estimate of a step's time, by what each of its operations needs most of.
 
 An operation takes the longest of three: the time to launch it, to move its bytes, to multiply.
 Nothing here has met a real device; the shares below are what good kernels of such programs reach.
@@ -33,15 +33,15 @@ Bound = Literal["launches", "bandwidth", "products", "communication", "host wait
 
 @dataclass(frozen=True)
 class Cost:
-    """What an instruction costs in a step.
+    """The cost of an instruction in a step.
 
     Attributes:
         execution: how often it runs.
         moved: bytes of all executions, in the device's memory.
-        flops: of products, by their precision; `kernel`: declared by Pallas
+        flops: those of products, by their precision; `kernel`: declared by Pallas
             kernels, but `bf16` if they multiply matrices of bfloat16.
         sent: bytes of collectives, from each device.
-        seconds: of all executions.
+        seconds: time of all executions.
         bound: what takes that long.
     """
 
@@ -91,10 +91,10 @@ def cost(
     """Estimate what one instruction costs.
 
     Args:
-        program: that it belongs to.
+        program: the one that it belongs to.
         execution: the instruction, and how often it runs.
-        cluster: that runs it.
-        collective: that it starts, if any.
+        cluster: the one that runs it.
+        collective: the one that it starts, if any.
     """
     one, device = execution.instruction, cluster.accelerator
     per_time = execution.operations / execution.times

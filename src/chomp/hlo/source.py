@@ -1,4 +1,4 @@
-"""Which line of Python, and which part of the model, an instruction comes from."""
+"""The line of Python and the part of the model that an instruction comes from."""
 
 import itertools
 import re
@@ -51,17 +51,17 @@ _PACKAGES = ("megalodon_jax", "optax", "equinox", "jax")
 _CHOMP = Path(__file__).parents[1].as_posix() + "/"
 _SAME = ("copy", "bitcast", "get-tuple-element", "transpose", "convert", "reshape", "copy-start")
 _AROUND = ("parameter", "while", "tuple")
-"""What is as old as the loop around it."""
+"""Instructions that take the source of the loop around them."""
 _MOST = 0.8
 """Share of a loop's instructions that must be of one part for the others to be of it as well."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an instruction comes from.
+    """The source of an instruction.
 
     Attributes:
-        part: of the training step.
+        part: the part of the training step.
         line: file, line and function; empty: unknown.
     """
 

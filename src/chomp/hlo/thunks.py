@@ -1,4 +1,4 @@
-"""What a GPU program's host launches: XLA's list of thunks, from the compiler's dump."""
+"""Launches of a GPU program's host: XLA's list of thunks, from the compiler's dump."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Thunk:
 
     @property
     def inner(self) -> Iterator["Thunk"]:
-        """Those of all sections."""
+        """Thunks of all sections."""
         for thunks in self.sections.values():
             yield from thunks
 

@@ -1,4 +1,4 @@
-"""How long a step would take."""
+"""Estimate of a step's time."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Estimate:
     Attributes:
         compute: seconds of what a device does for itself.
         communication: seconds of the collectives.
-        tokens: of a step.
+        tokens: number of them in a step.
     """
 
     compute: float
@@ -53,10 +53,10 @@ def by_utilization(
     communication = sum over collectives of times * sent / bandwidth
 
     Args:
-        cluster: that runs the step.
-        collectives: of the step's program.
+        cluster: the one that runs the step.
+        collectives: those of the step's program.
         flops: model FLOPs of a step, on all devices together.
-        tokens: of a step.
+        tokens: number of them in a step.
         mfu: share of the peak rate.
         devices: how many.
     """

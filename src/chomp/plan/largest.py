@@ -22,9 +22,9 @@ def largest_fitting(
     known not to, or the two last; what it finds is compiled, and counts only if that fits.
 
     Args:
-        first: of the program that is there already.
+        first: sizes of the program that is there already.
         measure: compiles the program for so many rows on all devices together.
-        devices: that share the rows evenly.
+        devices: number of them that share the rows evenly.
         limit: bytes that a device has.
     """
     known = {first.rows // devices: first}

@@ -21,21 +21,21 @@ from chomp.trainer.program import TrainProgram
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found out.
+    """The plan of a configuration.
 
     Attributes:
-        request: what was asked for.
+        request: the request that it answers.
         mesh: sizes of the mesh's axes by name.
-        parameters: of the model.
-        tokens: of a step, padding included.
+        parameters: number of them in the model.
+        tokens: number of them in a step, padding included.
         flops: model FLOPs of a step, on all devices together.
-        sizes: of the step as configured.
-        figures: of its program; None: it is that of this machine's processor, or of a TPU.
-        estimate: of its time; None: there is nothing to estimate it from.
+        sizes: those of the step as configured.
+        figures: those of its program; None: it is that of this machine's processor, or of a TPU.
+        estimate: estimate of its time; None: there is nothing to estimate it from.
         checkpoint: bytes of a checkpoint's arrays, not compressed.
-        largest: of the largest microbatch that fits; None: not one row on each device does, or
-            nobody asked.
-        proposal: of another split; None: nobody asked.
+        largest: sizes of the largest microbatch that fits; None: not one row on each device does,
+            or nobody asked.
+        proposal: another split; None: nobody asked.
         peak_rss: bytes of this process's memory at most.
     """
 
@@ -112,7 +112,7 @@ def make_plan(config: Config, request: Request, tell: Tell) -> Plan:
 
     Args:
         config: as the user wrote it.
-        request: for what.
+        request: devices to plan for.
         tell: is told what is going on.
 
     Raises:

@@ -22,7 +22,7 @@ class Split:
         grad_accum: microbatches.
         use_checkpoint: blocks are computed again in the backward pass.
         memory: bytes of a device.
-        seconds: of a step, by the estimate.
+        seconds: time of a step, by the estimate.
         compiled: this is the real program; else it is extrapolated from shallower models.
     """
 
@@ -41,7 +41,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What was tried, and the best of it.
+    """Splits that were tried, and the best of them.
 
     Attributes:
         best: the fastest that fits; None: nothing does.
@@ -70,7 +70,7 @@ def propose(config: Config, cluster: Cluster, devices: int, limit: float, tell: 
 
     Args:
         config: fitted to its tokenizer.
-        cluster: that would run it.
+        cluster: the one that would run it.
         devices: how many.
         limit: bytes that a step may use on each.
         tell: is told what is going on.

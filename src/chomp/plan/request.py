@@ -1,4 +1,4 @@
-"""What a plan is asked for."""
+"""The request for a plan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ free memory take the rest. JAX itself takes 0.75 unless XLA_PYTHON_CLIENT_MEM_FR
 
 @dataclass(frozen=True)
 class Request:
-    """What a plan is asked for.
+    """The devices that a plan is made for.
 
     Attributes:
         cluster: what the devices are, and how they are connected.
@@ -45,7 +45,7 @@ class Request:
 
     @property
     def hosts(self) -> int:
-        """That the devices are evenly spread over."""
+        """Number of hosts that the devices are evenly spread over."""
         return self.devices // self.cluster.per_host
 
 
@@ -65,8 +65,8 @@ class Asked:
     Attributes:
         name: of the accelerator.
         devices: how many.
-        hosts: that they are evenly spread over.
-        memory_gb: that a step may use on each, in 10^9 bytes.
+        hosts: number of hosts that they are evenly spread over.
+        memory_gb: memory that a step may use on each, in 10^9 bytes.
         mfu: share of the peak rate.
         network_gbps: between hosts for each device, in 10^9 bits a second.
         search: find the largest microbatch.

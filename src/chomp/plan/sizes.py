@@ -1,4 +1,4 @@
-"""What one compiled step needs: memory of a device, messages between them."""
+"""Memory and messages of one compiled step."""
 
 import math
 import time
@@ -30,7 +30,7 @@ class Memory:
     temporaries: int
     """Activations and everything else that XLA plans room for."""
     results: int
-    """What the step returns in buffers of its own: not the state, which takes the old one's."""
+    """Outputs in buffers of their own: not the state, which takes the old one's."""
 
     @property
     def total(self) -> int:
@@ -40,13 +40,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the program for one number of rows.
+    """Memory, messages and compile time of the program for one number of rows.
 
     Attributes:
-        rows: of a microbatch, on all devices together.
-        memory: of one device.
-        collectives: of a step.
-        seconds: to trace and compile.
+        rows: number of them in a microbatch, on all devices together.
+        memory: that of one device.
+        collectives: those of a step.
+        seconds: time to trace and compile.
     """
 
     rows: int
@@ -107,9 +107,9 @@ def memory_of(config: Config, rows: int, train_program: TrainProgram, plan: Any)
     """Return what XLA plans for one device.
 
     Args:
-        config: of the program.
-        rows: of a microbatch.
-        learner: of the program.
+        config: the program's.
+        rows: number of them in a microbatch.
+        train_program: the program that was compiled.
         plan: its `memory_analysis()`.
     """
     shapes, train = train_program.shapes, config.train

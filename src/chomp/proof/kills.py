@@ -1,4 +1,4 @@
-"""When to kill: moments of a run, and how to know that one has come."""
+"""Kills of a run: the moments for them, and how to know that one has come."""
 
 import random
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from typing import NamedTuple
 from chomp.run.heartbeat import HeartbeatReading, Phase
 
 TRIES = 5
-"""How often a kill is tried: a short moment may be over before the signal arrives."""
+"""Tries of a kill: a short moment may be over before the signal arrives."""
 
 
 class Moment(StrEnum):
-    """What a run is doing when it is killed."""
+    """The moment of a run at which it is killed."""
 
     STEP = "in a step"
     SAVE = "while a checkpoint is written"
@@ -25,7 +25,7 @@ class Moment(StrEnum):
 
 
 FOLLOWING = (Moment.TWICE, Moment.START, Moment.RESUME)
-"""Moments that come behind another kill, wherever that was."""
+"""Moments that come after another kill, wherever that was."""
 
 STARTS = (Phase.STARTING, Phase.COMPILING, Phase.RESTORING)
 
@@ -37,7 +37,7 @@ class Kill(NamedTuple):
         moment: the kind of moment to wait for.
         step: finished steps before which it doesn't come; of no meaning where it follows another.
         delay: seconds to wait once the moment has come, unless it ends before.
-        tries: how often it came too late.
+        tries: number of times that it came too late.
     """
 
     moment: Moment
@@ -51,7 +51,7 @@ class Kill(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the straight run showed of the moments there are."""
+    """The moments that the straight run had."""
 
     steps: int
     step_seconds: float
@@ -72,7 +72,7 @@ class Known(NamedTuple):
 class View(NamedTuple):
     """A look at a run from outside."""
 
-    beat: HeartbeatReading
+    reading: HeartbeatReading
     writing: bool
     """Whether a checkpoint is being written."""
     newest: int
@@ -96,7 +96,7 @@ def plan_kills(count: int, known: Known, seed: int) -> list[Kill]:
 def in_order(kills: Sequence[Kill]) -> list[Kill]:
     """Return the kills in the order in which one run can have them.
 
-    Those that follow another are dealt out behind the others; if there are none, one more comes
+    Those that follow another come one each after the others; if there are none, one more comes
     first.
     """
     following = [kill for kill in kills if kill.moment in FOLLOWING]
@@ -145,7 +145,7 @@ def _seconds(moment: Moment, known: Known) -> float:
 
 def is_now(kill: Kill, view: View) -> bool:
     """Return whether the kill's moment is there."""
-    phase, finished = view.beat.phase, view.beat.finished
+    phase, finished = view.reading.phase, view.reading.finished
     stepping = phase in (Phase.TRAINING, Phase.WAITING)
     match kill.moment:
         case Moment.EVALUATION:

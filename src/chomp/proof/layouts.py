@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
     @property
     def overrides(self) -> list[str]:
-        """What makes a configuration run so."""
+        """Overrides for this layout."""
         return [
             "parallel.data=-1",
             f"parallel.fsdp={self.fsdp}",
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a process have the devices."""
+        """Environment of a process with these devices."""
         ours = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(self.devices)}
         return os.environ | ours
 

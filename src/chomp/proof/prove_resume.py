@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 
 class Settings(NamedTuple):
-    """How much to prove."""
+    """Settings of a proof."""
 
     steps: int
     kills: int
@@ -31,14 +31,14 @@ class Settings(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """What came of it."""
+    """The outcome of a proof."""
 
     kills: list[Killed]
     """All that were delivered, in their moment or not."""
     missed: list[Kill]
-    """Those that never came in their moment, however often they were tried."""
+    """Kills that never came in their moment, in all their tries."""
     differences: list[str]
-    """Where killed runs differ from the straight one."""
+    """Differences of killed runs from the straight one."""
 
     @property
     def proved(self) -> bool:
@@ -133,11 +133,11 @@ def _seen(known: Known) -> str:
 
 
 def _landing(killed: Killed) -> str:
-    beat = killed.view.beat
-    doing = beat.phase.value + (", checkpoint being written" if killed.view.writing else "")
+    reading = killed.view.reading
+    doing = reading.phase.value + (", checkpoint being written" if killed.view.writing else "")
     late = "" if killed.hit else "; too late for its moment"
     return (
-        f"{killed.kill.moment:<32} {beat.finished:>4} steps finished ({doing}), "
+        f"{killed.kill.moment:<32} {reading.finished:>4} steps finished ({doing}), "
         f"goes on from {killed.resumes}{late}"
     )
 
@@ -160,7 +160,7 @@ def _summary(proof: Proof, laps: int) -> Iterator[str]:
     if late:
         yield f"  {late:>4} at other moments than meant"
     saved = sum(killed.resumes > 0 for killed in proof.kills)
-    total = f"{len(proof.kills)} kills in {laps} run(s), {saved} of them behind a checkpoint"
+    total = f"{len(proof.kills)} kills in {laps} run(s), {saved} of them after a checkpoint"
     if proof.differences:
         yield f"FAILED      {total}: NOT all came back exactly"
     elif proof.missed:

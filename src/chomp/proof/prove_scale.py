@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 
 class ScaleSettings(NamedTuple):
-    """How much to prove, and how near is equal."""
+    """Settings of a proof, and its tolerance."""
 
     steps: int
     small: bool
@@ -32,7 +32,7 @@ class ScaleSettings(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """How far a run is from the one on one device."""
+    """Differences of a run from the one on one device."""
 
     batches: int
     """Steps whose batch is another one."""
@@ -149,14 +149,14 @@ def _relative(wanted: float, found: float | None) -> float:
 
 
 def _parameters_apart(reference: Trial, other: Trial) -> float:
-    wanted, found = (_parameters(trial.archive) for trial in (reference, other))
+    wanted, found = (_parameters(trial.checkpoints) for trial in (reference, other))
     distance = sum(float(np.square(wanted[name] - found[name]).sum()) for name in wanted)
     size = sum(float(np.square(array).sum()) for array in wanted.values())
     return (distance / size) ** 0.5
 
 
-def _parameters(archive: CheckpointDirectory) -> dict[str, np.ndarray]:
-    step = archive.newest_good().step
+def _parameters(directory: CheckpointDirectory) -> dict[str, np.ndarray]:
+    step = directory.newest_good().step
     assert step is not None
-    arrays = read_numpy(archive.path(step), PARAMS)
+    arrays = read_numpy(directory.path(step), PARAMS)
     return {name: np.asarray(array, np.float64) for name, array in arrays.items()}

@@ -24,7 +24,7 @@ SHOWN_LINES = 12
 
 
 class Killed(NamedTuple):
-    """What became of a kill."""
+    """A kill that was delivered."""
 
     kill: Kill
     view: View
@@ -40,7 +40,7 @@ class Killed(NamedTuple):
     @property
     def replayed(self) -> int:
         """Finished steps that are done again."""
-        return max(0, self.view.beat.finished - self.resumes)
+        return max(0, self.view.reading.finished - self.resumes)
 
 
 class Trial:
@@ -48,12 +48,12 @@ class Trial:
 
     Args:
         config: file of the configuration.
-        folder: of the run.
+        folder: the run folder.
     """
 
     def __init__(self, config: Path, folder: Path):
         self.config, self.folder = config, RunFolder(folder)
-        self.archive = CheckpointDirectory(folder / "checkpoints")
+        self.checkpoints = CheckpointDirectory(folder / "checkpoints")
         self._resumed = 0
         self._output = folder.with_suffix(".out")
 
@@ -62,7 +62,7 @@ class Trial:
 
         Args:
             layout: devices and processes; None: as the machine and the config have it.
-            steps: where the end is; None: where the config says.
+            steps: the last step; None: the config's.
 
         Raises:
             ChompError: the run failed; the message has its last lines.
@@ -106,7 +106,7 @@ class Trial:
                 return None
             if process.returncode != -signal.SIGKILL or view is None:
                 raise self._failure(process)
-        self._resumed = self.archive.newest_good().step or 0
+        self._resumed = self.checkpoints.newest_good().step or 0
         return Killed(kill, view, self._resumed)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -121,15 +121,15 @@ class Trial:
 
     def _view(self, process: subprocess.Popen[bytes]) -> View | None:
         """Return what can be seen of a process; None before its heartbeat."""
-        beat = read_heartbeat(self.folder.heartbeat)
-        if beat is None or beat.pid != process.pid:
+        reading = read_heartbeat(self.folder.heartbeat)
+        if reading is None or reading.pid != process.pid:
             return None
-        newest = max(self.archive.steps(), default=0)
-        return View(beat, self._writing(), newest, self._resumed)
+        newest = max(self.checkpoints.steps(), default=0)
+        return View(reading, self._writing(), newest, self._resumed)
 
     def _writing(self) -> bool:
         try:
-            return any(p.name.startswith(UNFINISHED) for p in self.archive.folder.iterdir())
+            return any(p.name.startswith(UNFINISHED) for p in self.checkpoints.folder.iterdir())
         except OSError:
             return False
 

@@ -62,9 +62,9 @@ def observe(trial: Trial, every: int) -> Known:
         every: steps between its checkpoints.
     """
     rows = trial.rows("metrics.jsonl")
-    beat = read_heartbeat(trial.folder.heartbeat)
-    assert rows and beat is not None
-    steps, seconds = rows[-1]["step"], beat.seconds
+    reading = read_heartbeat(trial.folder.heartbeat)
+    assert rows and reading is not None
+    steps, seconds = rows[-1]["step"], reading.seconds
     evaluations = [row["step"] for row in rows if "eval_loss" in row]
     samples = [row["step"] for row in trial.rows("samples.jsonl")]
     saves = range(every, steps + 1, every)

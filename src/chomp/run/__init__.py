@@ -1,1 +1,1 @@
-"""What a run knows about itself beyond its metrics; import from the modules, which are light."""
+"""The run folder, and the run's record, heartbeat, ledger and watchdog; modules are light."""

@@ -73,15 +73,15 @@ def refuse_running(folder: RunFolder) -> None:
     Raises:
         ResumeError: another process is training.
     """
-    beat = read_heartbeat(folder.heartbeat)
+    reading = read_heartbeat(folder.heartbeat)
     try:
         record = read_record(folder.record)
     except ValueError:
         record = None
     host = record.starts[-1].host if record and record.starts else None
-    ended = beat is None or (beat.pid, host) == (os.getpid(), socket.gethostname())
-    if beat and not ended and is_running(beat, host, time.time()):
+    ended = reading is None or (reading.pid, host) == (os.getpid(), socket.gethostname())
+    if reading and not ended and is_running(reading, host, time.time()):
         raise ResumeError(
-            f"another process is training in {folder.path}: number {beat.pid} on "
+            f"another process is training in {folder.path}: number {reading.pid} on "
             f"{host or 'this host'}, by its heartbeat; wait for its end, or stop it"
         )

@@ -30,8 +30,8 @@ def load_folder_config(
     """Load a run folder's configuration; return it, and warnings about what isn't heeded.
 
     Args:
-        path: of the file.
-        overrides: of the user, whose word counts.
+        path: the file.
+        overrides: the user's, which are trusted.
         say_so: how the user says that the tokenizer's Python may run.
 
     Raises:

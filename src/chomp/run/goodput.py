@@ -1,10 +1,10 @@
-"""What the time of a run went into."""
+"""The time of a run by what it was spent on, and the share that steps have of it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from chomp.run.heartbeat import Phase
-from chomp.run.record import Attempt, stretches
+from chomp.run.record import Attempt, step_ranges
 
 USEFUL, REPLAYED = "steps", "steps lost"
 DOWNTIME, OTHER = "downtime", "other"
@@ -44,7 +44,7 @@ def measure(starts: Sequence[Attempt], now: float) -> Goodput:
     divided in proportion to its steps.
 
     Args:
-        starts: of one run, the newest one completed from its heartbeat.
+        starts: those of one run, the newest one completed from its heartbeat.
         now: seconds since 1970.
     """
     seconds = dict.fromkeys(PARTS, 0.0)
@@ -74,7 +74,7 @@ def lasting_shares(starts: Sequence[Attempt]) -> dict[int, float]:
     done = dict.fromkeys((start.number for start in starts), 0)
     lasting = dict(done)
     lowest = float("inf")
-    for number, begin, end in reversed(stretches(starts)):
+    for number, begin, end in reversed(step_ranges(starts)):
         done[number] += end - begin
         lasting[number] += max(0, int(min(end, lowest)) - begin)
         lowest = min(lowest, begin)

@@ -1,4 +1,4 @@
-"""What a process is doing, in a small file that outlives it."""
+"""A small file that says what a process is doing, and outlives it."""
 
 import ctypes
 import errno
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Phase(StrEnum):
-    """What a run spends its time on. The file holds positions in this list: add at the end only."""
+    """Phases that a run spends its time in. The file holds positions in this list: only append."""
 
     STARTING = "starting"
     COMPILING = "compiling"
@@ -95,7 +95,7 @@ class Heartbeat:
         """Begin with the phase `starting` at step 0.
 
         Args:
-            path: of the file, which is replaced; None: none, or later with `keep_in`.
+            path: the file, which is replaced; None: none, or later with `keep_in`.
             start: number of the start.
             started: `time.perf_counter()` when the command began.
         """
@@ -131,7 +131,7 @@ class Heartbeat:
 
         Args:
             phase: the new one.
-            step: that it belongs to; None: the one that the phase before belonged to.
+            step: the one that it belongs to; None: that of the phase before.
         """
         with self._lock:
             self._mark()
@@ -266,8 +266,8 @@ def _opened(path: Path) -> int:
 
 
 def _parsed(content: bytes) -> HeartbeatReading | None:
-    found = [beat for at in _SLOTS if (beat := _slot(content, at))]
-    return max(found, key=lambda beat: beat.turn, default=None)
+    found = [reading for at in _SLOTS if (reading := _slot(content, at))]
+    return max(found, key=lambda reading: reading.turn, default=None)
 
 
 def _slot(content: bytes, at: int) -> HeartbeatReading | None:

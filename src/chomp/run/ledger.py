@@ -1,6 +1,6 @@
 """The ledger of a run: which documents each step was trained on, one JSON object a line.
 
-A line with `data` holds the fingerprint of the corpus that the lines behind it were drawn from. A
+A line with `data` holds the fingerprint of the corpus that the lines after it were drawn from. A
 line with `batch` is a step's; its `docs` are the numbers of rows by number of shard:
 
     {"step":0,"data":{"backend":"builtin","files":1504,"digest":"..."}}
@@ -22,7 +22,7 @@ class Ledger:
     """Appends the steps of a run; lines that the disk has no room for wait in memory.
 
     Args:
-        path: the file, in which no line is behind `step`.
+        path: the file, in which no line is after `step`.
         data: the corpus's fingerprint; kept where it isn't the newest there already.
         step: finished steps.
         warn: takes a line for the user if the file can't be written.

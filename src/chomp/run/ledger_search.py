@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a ledger says about a step: None where it has no such step, or no step at all."""
+    """A step's entry in a ledger, and its first and last step; None where there is none."""
 
     entry: Entry | None
     first: int | None
@@ -109,7 +109,7 @@ def _starts_before(file: BinaryIO, end: int) -> Iterator[int]:
 
 def _bisect(file: BinaryIO, step: int) -> _Line | None:
     low, high = 0, file.seek(0, 2)
-    while high - low > CHUNK:  # the line begins at low or behind it, and before high
+    while high - low > CHUNK:  # the line begins at low or after it, and before high
         middle = (low + high) // 2
         file.seek(middle)
         line = next(_lines(file, middle + len(file.readline())), None)
@@ -129,7 +129,7 @@ def _corpus_before(file: BinaryIO, end: int) -> bytes | None:
     while end > 0:
         begin = max(0, end - CHUNK)
         file.seek(begin)
-        chunk = file.read(end - begin + len(mark))  # one that begins in it may end behind it
+        chunk = file.read(end - begin + len(mark))  # one that begins in it may end after it
         at = len(chunk)
         while (at := chunk.rfind(mark, 0, at)) >= 0:
             start = next(_starts_before(file, begin + at))

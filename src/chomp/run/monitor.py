@@ -10,7 +10,7 @@ from typing import Any
 from chomp.errors import ChompError
 from chomp.run.goodput import Goodput, measure
 from chomp.run.heartbeat import Heartbeat, Phase
-from chomp.run.record import EventKind, with_beat
+from chomp.run.record import EventKind, with_heartbeat
 from chomp.run.recorder import Compare, RunRecorder
 from chomp.run.watchdog import Stall, Watchdog
 
@@ -21,8 +21,8 @@ class RunMonitor:
     A start that is refused before `begin` leaves no trace; the watchdog looks at it already.
 
     Attributes:
-        heartbeat: to be told of phases and steps.
-        recorder: to be told of events.
+        heartbeat: takes phases and steps.
+        recorder: takes events.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RunMonitor:
             record: path of `run.json`.
             heartbeat: path of the heartbeat.
             log_file: gets the stacks of a stall.
-            watchdog_seconds: that make a stall; 0: none.
+            watchdog_seconds: time without progress that makes a stall; 0: never.
             started: `time.perf_counter()` when the command began.
             tell: takes lines for the user.
             keep: write the files; else another process does, and they are only read.
@@ -92,7 +92,7 @@ class RunMonitor:
     def goodput(self) -> Goodput:
         """Return what the time of the whole run so far went into."""
         *before, current = self.recorder.record.starts
-        current = with_beat(current, self.heartbeat.now(), running=True)
+        current = with_heartbeat(current, self.heartbeat.now(), running=True)
         return measure([*before, current], time.time())
 
     def __enter__(self) -> "RunMonitor":

@@ -1,4 +1,4 @@
-"""The places that a run writes to: apart from each other, and nobody else's.
+"""The paths that a run writes to: apart from each other, and nobody else's.
 
 What a run has outside of its folder is marked as its own by a file beside or in it, so that no
 other run appends to it, deletes in it or goes on from it.
@@ -26,7 +26,7 @@ LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 
 
 class OutputPath(NamedTuple):
-    """A place that a key of the configuration names."""
+    """An output path that a key of the configuration names."""
 
     key: str
     value: str
@@ -55,7 +55,7 @@ class OutputPath(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """Whose a place is."""
+    """The run that an output path belongs to."""
 
     run: str
     """The run's identifier."""
@@ -71,9 +71,9 @@ def claim_outputs(
     """Check that all that the run writes to is its own, and mark it so; return warnings.
 
     Args:
-        folder: of the run; exists.
+        folder: the run folder; exists.
         run: identifies it.
-        config: of the run.
+        config: the run's.
         resources: get the lock of a folder of checkpoints outside of the run folder.
         new: whether it begins.
         clean: whether the folder holds files that aren't chomp's, if any.

@@ -15,11 +15,11 @@ from chomp.system.json_text import parse_json
 
 FORMAT = 1
 LARGEST = 1e11
-"""What no number of a record reaches, be it steps or seconds; dates end soon after."""
+"""Larger than any number of a record, be it steps or seconds; dates end soon after."""
 
 
 class EventKind(StrEnum):
-    """What can happen to a run between its start and its end."""
+    """Kinds of events between a run's start and its end."""
 
     STOP = "stop signal"
     SAVE = "save signal"
@@ -63,9 +63,9 @@ class Attempt:
     replayed_steps: int = 0
     """Steps done again, that is those that this or an earlier start had finished before."""
     phase: str | None = None
-    """What it was doing at last."""
+    """Its last phase."""
     error: str | None = None
-    """Type and message of what ended it."""
+    """Type and message of the error that ended it."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent in each phase."""
 
@@ -185,29 +185,29 @@ def _is_event(event: dict[str, Any]) -> bool:
     )
 
 
-def with_beat(start: Attempt, beat: HeartbeatReading | None, *, running: bool) -> Attempt:
+def with_heartbeat(start: Attempt, reading: HeartbeatReading | None, *, running: bool) -> Attempt:
     """Return `start` with what the heartbeat knows of it, as far as it has no end yet.
 
     Args:
         start: the newest one.
-        beat: of the run folder; one of another process is ignored.
+        reading: the run folder's heartbeat; one of another process is ignored.
         running: whether the process is there; if not, it was killed.
     """
     if start.ended is not None:
         return start
-    mine = beat is not None and (beat.start, beat.pid) == (start.number, start.pid)
+    mine = reading is not None and (reading.start, reading.pid) == (start.number, start.pid)
     ended = None if running else "killed"
-    if beat is None or not mine:
+    if reading is None or not mine:
         return dataclasses.replace(start, ended=ended)
-    if beat.phase is Phase.ENDED and not running:
+    if reading.phase is Phase.ENDED and not running:
         ended = "ended"  # by itself, but it could not write so
     return dataclasses.replace(
         start,
         ended=ended,
-        end_time=None if running else beat.alive,
-        last_step=beat.finished,
-        phase=str(beat.phase),
-        seconds=dict(beat.seconds_until(beat.alive)),
+        end_time=None if running else reading.alive,
+        last_step=reading.finished,
+        phase=str(reading.phase),
+        seconds=dict(reading.seconds_until(reading.alive)),
     )
 
 
@@ -220,8 +220,8 @@ class StepRange(NamedTuple):
     end: int
 
 
-def stretches(starts: Sequence[Attempt]) -> list[StepRange]:
-    """Return the steps done, in the order in which they were; a rewind begins a new stretch."""
+def step_ranges(starts: Sequence[Attempt]) -> list[StepRange]:
+    """Return the steps done, in the order in which they were; a rewind begins a new range."""
     found = []
     for start in starts:
         begin = start.from_step
@@ -230,14 +230,14 @@ def stretches(starts: Sequence[Attempt]) -> list[StepRange]:
                 found.append(StepRange(start.number, begin, event["from_step"]))
                 begin = event["to_step"]
         found.append(StepRange(start.number, begin, start.last_step))
-    return [stretch for stretch in found if stretch.end > stretch.begin]
+    return [done for done in found if done.end > done.begin]
 
 
 def replayed_steps(starts: Sequence[Attempt]) -> int:
     """Return how many steps the last start did that had been finished before."""
     reached = count = 0
-    for stretch in stretches(starts):
-        if stretch.start == starts[-1].number:
-            count += max(0, min(stretch.end, reached) - stretch.begin)
-        reached = max(reached, stretch.end)
+    for done in step_ranges(starts):
+        if done.start == starts[-1].number:
+            count += max(0, min(done.end, reached) - done.begin)
+        reached = max(reached, done.end)
     return count

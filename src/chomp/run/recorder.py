@@ -22,7 +22,7 @@ from chomp.run.record import (
     later_events,
     read_record,
     replayed_steps,
-    with_beat,
+    with_heartbeat,
 )
 from chomp.system.append_file import AppendFile
 from chomp.system.atomic_file import replace_text
@@ -49,8 +49,8 @@ class RunRecorder:
         A broken file is moved aside with a warning.
 
         Args:
-            path: of `run.json`.
-            heartbeat: of the start before, not yet replaced by this one's.
+            path: that of `run.json`.
+            heartbeat: that of the start before, not yet replaced by this one's.
             warn: takes warnings.
             keep: write the file; else another process does.
         """
@@ -78,7 +78,7 @@ class RunRecorder:
 
     @property
     def rewinds(self) -> int:
-        """How often the run has gone back, in all starts."""
+        """Number of rewinds, in all starts."""
         events = (event for start in self.record.starts for event in start.events)
         return sum(event["kind"] == EventKind.REWIND for event in events)
 
@@ -89,7 +89,7 @@ class RunRecorder:
 
         Args:
             time: when the command began, in seconds since 1970.
-            versions: of the packages that matter.
+            versions: those of the packages that matter.
             config: all values.
             compare: finds the differences between two configurations.
         """
@@ -120,7 +120,7 @@ class RunRecorder:
         """Record the checkpoint that the start goes on from.
 
         Args:
-            step: of the checkpoint.
+            step: that of the checkpoint.
             fallbacks: `step` and `reason` of newer checkpoints that were passed over.
         """
         with self._lock:
@@ -152,16 +152,16 @@ class RunRecorder:
             self._skip(batches)
             self._write()
 
-    def end(self, how: str, beat: HeartbeatReading, *, error: str | None = None) -> None:
+    def end(self, how: str, reading: HeartbeatReading, *, error: str | None = None) -> None:
         """Complete the entry of this start.
 
         Args:
             how: `finished`, `stopped` and the like.
-            beat: the last reading of the heartbeat.
+            reading: the last reading of the heartbeat.
             error: what ended it, if something did.
         """
         with self._lock:
-            start = with_beat(self._current, beat, running=True)
+            start = with_heartbeat(self._current, reading, running=True)
             start.ended, start.error, start.end_time = how, error, time.time()
             self._replace_last(start)
             self._write()
@@ -174,10 +174,10 @@ class RunRecorder:
         self.record.starts[-1] = start
         start.replayed_steps = replayed_steps(self.record.starts)
 
-    def _complete(self, beat: HeartbeatReading | None) -> None:
+    def _complete(self, reading: HeartbeatReading | None) -> None:
         """Complete the entry of the start before, which was killed if it has no end."""
         if self._current.ended is None:
-            self._replace_last(with_beat(self._current, beat, running=False))
+            self._replace_last(with_heartbeat(self._current, reading, running=False))
 
     def _note(self, kind: EventKind, values: dict[str, Any]) -> None:
         # JSON has no NaN.

@@ -26,7 +26,7 @@ class RunFolder:
     """Names the files of a run.
 
     Args:
-        path: of the folder.
+        path: the folder.
         numbered: whether a new run takes the next free path, `PATH_1` and so on, where this one is
             taken.
     """

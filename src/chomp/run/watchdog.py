@@ -25,7 +25,7 @@ class Stall(NamedTuple):
     """For example `training` or `saving in the background`."""
     step: int
     seconds: float
-    """How long without a sign of life."""
+    """Seconds without a sign of life."""
     over: bool
     """Whether it went on."""
 
@@ -51,9 +51,9 @@ class Watchdog:
         """Prepare to watch.
 
         Args:
-            heartbeat: of this process.
-            seconds: without a sign of life that make a stall; 0: report none.
-            log_file: where logging writes; None: the stacks are kept nowhere.
+            heartbeat: the one of this process.
+            seconds: time without a sign of life that makes a stall; 0: report none.
+            log_file: gets the stacks; None: they are kept nowhere.
             tell: takes a line for the user.
             note: takes each stall.
         """
@@ -87,18 +87,18 @@ class Watchdog:
         last = time.monotonic()
         while not self._stop.wait(self._interval):
             every_look()
-            now, beat = time.monotonic(), self._heartbeat.now()
+            now, reading = time.monotonic(), self._heartbeat.now()
             if self._seconds:
-                self._look(beat, min(now - last, 2 * self._interval))
+                self._look(reading, min(now - last, 2 * self._interval))
             last = now
 
-    def _look(self, beat: HeartbeatReading, elapsed: float) -> None:
+    def _look(self, reading: HeartbeatReading, elapsed: float) -> None:
         going_on = {
             number: (f"{work.name} in the background", work.step, 0)
             for number, work in self._heartbeat.work().items()
         }
-        if beat.phase is not Phase.ENDED:
-            going_on[0] = (str(beat.phase), beat.step, self._heartbeat.beats)
+        if reading.phase is not Phase.ENDED:
+            going_on[0] = (str(reading.phase), reading.step, self._heartbeat.beats)
         for number in list(self._watched):
             watched = self._watched[number]
             if going_on.get(number) == watched.what:
@@ -136,7 +136,7 @@ class Watchdog:
 
 
 class _Watched:
-    """How long something has been seen unchanged, and from when on that is too long."""
+    """Something seen unchanged for `seconds`; a stall from `limit` on."""
 
     def __init__(self, what: tuple[str, int, int], limit: float):
         self.what, self.limit, self.seconds = what, limit, 0.0

@@ -1,1 +1,1 @@
-"""What chomp needs of its process and machine: JAX's settings, signals, files, the terminal."""
+"""This process and machine: JAX's settings, signals, files, the terminal."""

@@ -31,7 +31,7 @@ class AppendFile:
     again with each further line and at `close`.
 
     Args:
-        path: of the file; its folder is made.
+        path: the file; its folder is made.
         warn: takes a line for the user: when a write fails for the first time, and at the end if
             lines are lost.
         there: number of the lines that the file has already.

@@ -16,7 +16,7 @@ _PROGRAM = re.compile(r".+-[0-9a-f]{64}-cache")
 
 
 class Held(NamedTuple):
-    """What a folder holds."""
+    """The contents of a folder of compiled programs."""
 
     programs: int
     bytes: int
@@ -82,7 +82,7 @@ def is_own(folder: Path, outside: Path) -> bool:
     """Whether nobody but this user can have put programs there.
 
     Args:
-        folder: of programs.
+        folder: that of the programs.
         outside: a folder of unknown origin that it must not be part of.
     """
     try:

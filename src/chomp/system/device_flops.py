@@ -1,4 +1,4 @@
-"""How fast a device multiplies: by its data sheet, and measured."""
+"""The rate of a device's matrix products: by its data sheet, and measured."""
 
 import re
 import time
@@ -36,7 +36,7 @@ PEAK_TFLOPS: tuple[tuple[str, float], ...] = (
 SIZE = (2048, 8192)
 """Of the factors on a CPU, and elsewhere: enough to keep the device busy."""
 QUICK_SIZE = (1024, 4096)
-"""Where a run measures beside its work: some milliseconds, and memory that a step needs anyway."""
+"""The same for a run that measures beside its work: some milliseconds, memory of a step."""
 
 
 def peak_flops(device: str) -> float | None:
@@ -51,8 +51,8 @@ def matmul_rate(dtype: str, size: tuple[int, int] = SIZE) -> Callable[[], float]
     """Return a function that measures the rate of one large matrix product, in FLOP/s.
 
     Args:
-        dtype: of the factors; the precision is the one that the model multiplies them in.
-        size: of the square factors on a CPU, and elsewhere.
+        dtype: the factors'; the precision is the one that the model multiplies them in.
+        size: rows of the square factors on a CPU, and elsewhere.
     """
     import jax
     import jax.numpy as jnp

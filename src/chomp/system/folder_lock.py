@@ -9,7 +9,7 @@ from pathlib import Path
 
 LOCK = ".lock"
 MARK = "chomp\n"
-"""What the text of a lock file begins with; earlier versions left it empty."""
+"""Beginning of a lock file's text; earlier versions left it empty."""
 # Lustre without -o flock, NFS without its lock daemon, FUSE; on NFS a folder, opened to read only.
 UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF)
 

@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 GIB = 1 << 30
 GPU_COMPILER = "jax-cuda13-pjrt"
 CAN_RUN = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
-"""What lets JAX use an accelerator."""
+"""Packages that let JAX use an accelerator."""
 DETERMINISTIC, TRITON = "xla_gpu_deterministic_ops", "xla_gpu_enable_triton_gemm"
 # Not "Quadro RTX 5000" and "RTX 5000 Ada Generation", which are older designs.
 _BLACKWELL = re.compile(r"\bRTX\s*50[5-9]\d(?!\d)", re.IGNORECASE)
 
 OFF = ("false", "False", "0")
-"""What JAX takes for false in this variable; any other word is true to it."""
+"""Words that JAX takes for false in this variable; any other is true to it."""
 
 THREADS = "NPROC"
-"""Where XLA looks for the number of threads, before it counts the processors."""
+"""Variable in which XLA looks for the number of threads, before it counts the processors."""
 
 _notes: list[str] = []
-"""What was done before there was a log file."""
+"""Log lines of the time before there was a log file."""
 
 
 def gpu_compiler_options() -> dict[str, bool | str | int]:

@@ -1,4 +1,4 @@
-"""What the system takes as a path, found before there is anything to write there."""
+"""Limits of paths on this system, found before there is anything to write there."""
 
 import os
 from contextlib import suppress

@@ -75,7 +75,7 @@ class Signals:
     def unless_stopped(
         self, work: Callable[..., T], *args: Any, check: Callable[[], None] | None = None
     ) -> T:
-        """Return `work(*args)`, which runs in a thread that a stop leaves behind.
+        """Return `work(*args)`, which runs in a thread that a stop abandons.
 
         So does an error that `check` raises, which is called again and again meanwhile.
 

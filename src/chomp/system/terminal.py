@@ -24,7 +24,7 @@ _BREAKS = {"\n": "\\n", "\t": "\\t"}
 # Progress bars of libraries, which steer the terminal and would be lines of escapes here.
 _BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 _GONE = (errno.EIO, errno.EBADF, errno.ENXIO, errno.ENODEV, errno.EPIPE, errno.ECONNRESET)
-"""What a terminal, pipe or socket answers that won't come back."""
+"""Errors of a terminal, pipe or socket that won't come back."""
 
 
 def printable(text: str) -> str:
@@ -38,14 +38,14 @@ def one_line(text: str) -> str:
 
 
 class OutputError(OSError):
-    """What a command prints can't be written, and nobody would know."""
+    """A command's output can't be written, and nobody would know."""
 
 
 class SafeStream(io.TextIOBase):
     """A text stream that shows what it can, escapes the rest, and survives its end.
 
     Args:
-        stream: where the text goes.
+        stream: takes the text.
         styled: let control sequences through: the writer makes them itself, of escaped text.
         outlives: drop what can't be written; else that is an OutputError, or a BrokenPipeError
             where the reader of a pipe has gone.
@@ -63,7 +63,7 @@ class SafeStream(io.TextIOBase):
 
     @property
     def errors(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What becomes of letters that the encoding lacks."""
+        """The error handler for letters that the encoding lacks."""
         return "backslashreplace"
 
     def writable(self) -> bool:

@@ -1,4 +1,4 @@
-"""Where metrics, samples and messages go: metrics.jsonl, the console, Weights & Biases."""
+"""Trackers of metrics, samples and messages: metrics.jsonl, the console, Weights & Biases."""
 
 from chomp.tracking.console import NoConsole, PlainConsole, RichConsole, open_console
 from chomp.tracking.jsonl import JsonLines, keep_rows_up_to, log_to_file

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on."""
+"""The console: progress, rows, samples and messages of a run."""
 
 import sys
 from collections.abc import Callable

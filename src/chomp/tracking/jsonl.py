@@ -78,7 +78,7 @@ def _line(row: Row) -> str:
 
 
 def keep_rows_up_to(step: int, path: Path) -> None:
-    """Take the rows behind `step` out of `path`, with any line that a crash cut short.
+    """Take the rows after `step` out of `path`, with any line that a crash cut short.
 
     A run resumed at `step` writes them again, so that each step stands there once. What is taken
     out is kept in a file beside it, `NAME.replaced.jsonl`.
@@ -110,7 +110,7 @@ def keep_rows_up_to(step: int, path: Path) -> None:
     except OSError as error:
         replacement.unlink(missing_ok=True)
         raise ResumeError(
-            f"{path}: rows behind step {step} can't be taken out ({error.strerror}); "
+            f"{path}: rows after step {step} can't be removed ({error.strerror}); "
             f"{remedy(error)} and resume again"
         ) from error
 

@@ -11,7 +11,7 @@ MORE = 1 << 20
 
 
 class RestoredLines(NamedTuple):
-    """What a file lacks of what it held, or should have held, at a checkpoint."""
+    """Lines that a file lacks of those it held, or should have held, at a checkpoint."""
 
     lines: list[str]
     """To be appended."""
@@ -22,12 +22,12 @@ class RestoredLines(NamedTuple):
 
 
 def restore_lines(path: Path, kept: Mapping[str, Any] | None) -> RestoredLines:
-    """Find what a file lacks, without the rows behind the checkpoint already.
+    """Find the lines that a file lacks, whose rows after the checkpoint are out already.
 
     A last line that was to be replaced is cut off.
 
     Args:
-        path: of the file.
+        path: the file.
         kept: what `Tail.as_values` gave for the checkpoint; None: it says nothing.
 
     Raises:

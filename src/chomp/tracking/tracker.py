@@ -1,4 +1,4 @@
-"""Where a run reports to: one tracker that hands each report to all others."""
+"""Trackers, which take a run's rows, samples and messages; one hands each to all others."""
 
 from collections.abc import Sequence
 from types import TracebackType

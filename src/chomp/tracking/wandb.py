@@ -85,7 +85,7 @@ class WandbTracker(NullTracker):
         Args:
             config: the `logging.wandb` section.
             project: used where the section names none.
-            name: of the run folder; used where neither the section nor `WANDB_NAME` names one.
+            name: the run folder's; used where neither the section nor `WANDB_NAME` names one.
             id_file: keeps the run's id, so that a resume goes on with the same run.
             resolved: the configuration to show.
             original: the user's file, uploaded as an artifact.

@@ -1,4 +1,4 @@
-"""What a rule between keys is.
+"""Rules between keys: a check, and the keys that it reads.
 
 A rule runs only where all keys that it reads are valid by themselves, so that it can report its
 problem beside theirs without repeating it.

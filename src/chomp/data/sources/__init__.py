@@ -1,1 +1,1 @@
-"""Where documents come from: files, datasets of the Hugging Face Hub, URLs."""
+"""Sources of documents: files, datasets of the Hugging Face Hub, URLs."""

@@ -46,7 +46,7 @@ class ZstdFile(io.RawIOBase):
         self._file = file
         self._frame: Any = None
         self._text = memoryview(b"")
-        self._rest = b""  # of what was read, behind the end of a frame
+        self._rest = b""  # of what was read, after the end of a frame
 
     def readable(self) -> bool:
         """Return that it can be read."""

@@ -41,7 +41,7 @@ class Shard(Protocol):
 
     @property
     def name(self) -> str:
-        """What error messages call it."""
+        """Name of the shard in error messages."""
         ...
 
     @property
@@ -89,7 +89,7 @@ class DocumentStream(grain.IterDataset[Document]):
 class DocumentIterator(grain.DatasetIterator[Document]):
     """A cursor (epoch, shard, row) over the documents.
 
-    A state is taken after a good document, so whatever was skipped behind it is met again.
+    A state is taken after a good document, so whatever was skipped after it is met again.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a file holds that isn't text, by its first bytes."""
+"""Kinds of files that aren't text, known by their first bytes."""
 
 BEGINNINGS = {
     b"\x1f\x8b": "gzip",

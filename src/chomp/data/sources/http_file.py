@@ -1,4 +1,4 @@
-"""Files behind an HTTP URL, read in ranges whose answers are checked before a byte counts."""
+"""Files at an HTTP URL, read in ranges whose answers are checked before a byte counts."""
 
 import io
 import re
@@ -27,13 +27,13 @@ class BadAnswerError(ConnectionError):
 
 
 class HttpFile:
-    """A file behind a URL: `seek` and `read`, each read a request of its own.
+    """A file at a URL: `seek` and `read`, each read a request of its own.
 
     After a failed read the position is the old one, and what had arrived by then is given out
     first: a connection that always breaks off gets on all the same.
 
     Args:
-        name: for messages.
+        name: the file's name in messages.
         locate: returns the URL and the headers to send; called before the first request.
         versions: length and entity tag (or "") by URL, where known; completed here.
         reading: the timeout, and whether to go on at all.

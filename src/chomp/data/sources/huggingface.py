@@ -37,9 +37,9 @@ READABLE = (*LINES_SUFFIXES, ".parquet")
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """A Parquet or JSON lines file behind an fsspec URL.
+    """A Parquet or JSON lines file at an fsspec URL.
 
-    Those on the hub or behind HTTP are read by `HttpFile`: the libraries' own files repeat
+    Those on the hub or at HTTP URLs are read by `HttpFile`: the libraries' own files repeat
     requests out of our sight, for minutes if a server asks for it, and take any bytes that come.
     """
 
@@ -128,7 +128,7 @@ def open_dataset(key: str, path: str, name: str | None, split: str, reading: Rea
         key: the config key of the split, for messages.
         path: hub name or folder.
         name: configuration (subset) of the dataset; None for its default.
-        split: which one.
+        split: the split's name.
         reading: how its files are read.
 
     Raises DataError if there is no such dataset, configuration or split, or no network.

@@ -30,7 +30,7 @@ class Corpus(NamedTuple):
     shards: Sequence[Shard]
     fingerprint: Fingerprint
     notes: Sequence[str] = ()
-    """What the user should know about it."""
+    """Messages for the user about the corpus."""
 
 
 class FileShard(NamedTuple):
@@ -56,7 +56,7 @@ class FileShard(NamedTuple):
         with self.file.open() as opened:
             try:
                 for found in read_file(opened, self.name, start, self.text_key, self.separator):
-                    self.file.check(opened)  # behind each read: nothing of a changed file gets out
+                    self.file.check(opened)  # after each read: nothing of a changed file gets out
                     yield found
             except BrokenFileError:
                 self.file.check(opened)
@@ -88,9 +88,9 @@ def find_files(
     """Find the files of paths, folders and globs, each once, sorted.
 
     Args:
-        key: of the config, for messages.
+        key: the config's key, for messages.
         sources: what it names.
-        text_key: of sources that don't give their own.
+        text_key: for sources that don't give their own.
         separator: between the documents of a text file.
         not_these: files of another use, which are left out.
 

@@ -30,12 +30,12 @@ class FoundFile(NamedTuple):
 
 
 class FoundFiles(NamedTuple):
-    """What a config's key names."""
+    """The files that a key of the config names."""
 
     files: list[FoundFile]
     """By path."""
     notes: list[str]
-    """What was left out."""
+    """Messages about files that were left out."""
 
     @property
     def inodes(self) -> frozenset[Inode]:
@@ -52,9 +52,9 @@ def find_paths(
     """Find the files of paths, folders and globs.
 
     Args:
-        key: of the config, for messages.
+        key: the config's key, for messages.
         sources: what it names.
-        text_key: of sources that don't give their own.
+        text_key: for sources that don't give their own.
         not_these: files of another use, which are left out.
 
     Raises DataError if a source names nothing, or something that can't be read.

@@ -1,4 +1,4 @@
-"""How a corpus is read: what is skipped, and when a failed read is repeated."""
+"""The policy for reading a corpus: what is skipped, and when a failed read is repeated."""
 
 import itertools
 import logging
@@ -16,7 +16,7 @@ LONGEST_ASKED_DELAY = 120.0
 
 
 class ReadPolicy(NamedTuple):
-    """How a corpus is read."""
+    """Settings for reading a corpus."""
 
     text_key: str
     skip_broken: bool
@@ -31,7 +31,7 @@ class ReadPolicy(NamedTuple):
     """Takes a line for the user."""
 
     corpus: str = "the corpus"
-    """What messages call it."""
+    """Name of the corpus in messages."""
 
     def silent(self) -> "ReadPolicy":
         """Return the same without lines for the user."""
@@ -58,7 +58,7 @@ def read_policy(
 
 
 class Retries:
-    """How often this process read something again. Streams in several threads count here."""
+    """Counts the reads that this process repeated, in all threads."""
 
     def __init__(self):
         self._numbers = itertools.count(1)  # `next` of it is one step under Python's lock

@@ -19,7 +19,7 @@ class RetryingFile(io.RawIOBase):
 
     Args:
         open_file: opens it; called in the first read and after each failure.
-        name: for messages.
+        name: the file's name in messages.
         transient: the errors that are worth another try.
         reading: how often and when to retry.
     """

@@ -1,17 +1,17 @@
-"""Rows: what a file or shard holds at one place."""
+"""Rows of a file or shard: a text, nothing, or something broken."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """What a shard holds at one place: a text, nothing, or something broken."""
+    """One row of a shard: a text, nothing, or something broken."""
 
     text: str | None = None
     repaired: bool = False
     """Invalid UTF-8 was replaced."""
     fault: str = ""
-    """Why this isn't a document: names file and line or row."""
+    """Reason that this isn't a document; names file and line or row."""
     columns: tuple[str, ...] = ()
     """The keys there are, where the text's key isn't one of them."""
 

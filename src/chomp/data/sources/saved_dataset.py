@@ -10,7 +10,7 @@ STATE, SPLITS = "state.json", "dataset_dict.json"
 
 
 class SavedSplit(NamedTuple):
-    """What such a folder holds of a split."""
+    """A split's files in such a folder."""
 
     files: list[str]
     splits: list[str]

@@ -12,12 +12,12 @@ SHOWN = 3
 
 
 class Skipped:
-    """What a stream of documents leaves out, or doesn't give as it is.
+    """Counts the documents that a stream leaves out or changes, and warns if they are many.
 
     Args:
         warn: takes a line for the user: when the share is first large, when they are ten times as
             many, and at the end of the first epoch.
-        fate: what became of them.
+        fate: says in the warning what becomes of them.
     """
 
     def __init__(self, warn: Callable[[str], None], fate: str = "are left out"):

@@ -1,4 +1,4 @@
-"""A one-dimensional array in a NumPy file, read piece by piece.
+"""A one-dimensional array in a NumPy file, read in parts.
 
 Not mapped: where somebody cuts a mapped file short, the next look at it ends the process.
 """
@@ -64,7 +64,7 @@ class ArrayFile:
         return self.read(0, self._size)
 
 
-class Stretch:
+class ArraySlice:
     """A part of an array file, whose values are read when an array is made of it.
 
     Of most documents of a process the lengths are all that is needed: others lay them out.
@@ -78,9 +78,9 @@ class Stretch:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, part: slice) -> "Stretch":
+    def __getitem__(self, part: slice) -> "ArraySlice":
         start, stop, _ = part.indices(self._count)
-        return Stretch(self._file, self._start + start, max(0, stop - start))
+        return ArraySlice(self._file, self._start + start, max(0, stop - start))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = self._file.read(self._start, self._count)

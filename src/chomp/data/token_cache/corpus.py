@@ -15,7 +15,7 @@ from chomp.data.sources.documents import Shard
 from chomp.data.sources.fingerprint import FULL_DIGEST_BYTES, Fingerprint
 from chomp.data.sources.local import Corpus
 from chomp.data.sources.rows import Row
-from chomp.data.token_cache.array_file import ADVICE, ArrayFile, Stretch
+from chomp.data.token_cache.array_file import ADVICE, ArrayFile, ArraySlice
 from chomp.data.token_cache.files import (
     MANIFEST,
     PROGRESS,
@@ -41,9 +41,9 @@ class TokenShards:
     """Documents numbered through several shards, whose files are opened when they are needed.
 
     Args:
-        folder: of the corpus.
-        shards: in their order.
-        dtype: of the tokens.
+        folder: the corpus's folder.
+        shards: its shards, in order.
+        dtype: type of the tokens.
     """
 
     def __init__(self, folder: Path, shards: Sequence[ShardInfo], dtype: np.dtype):
@@ -65,7 +65,7 @@ class TokenShards:
         start, size, bytes_, characters, _, skipped, truncated, repaired = record
         return TokenizedDocument(
             *(
-                cast(np.ndarray, Stretch(tokens, start, size)),
+                cast(np.ndarray, ArraySlice(tokens, start, size)),
                 number,
                 truncated,
                 repaired,
@@ -111,7 +111,7 @@ class TokenCorpus(NamedTuple):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What identifies it."""
+        """Digest that identifies the corpus."""
         return self.manifest.fingerprint
 
     def load_tokenizer(self) -> Tokenizer:
@@ -172,7 +172,7 @@ def check_settings(corpus: TokenCorpus, config: DataConfig, tokenizer: Tokenizer
     Args:
         corpus: the prepared corpus.
         config: the section `data`.
-        tokenizer: of the config.
+        tokenizer: the config's.
     """
     plan = corpus.manifest.plan
     now = frame(config.tokenizer)

@@ -46,7 +46,7 @@ RECORD = np.dtype(
 
 
 class ShardInfo(NamedTuple):
-    """What the manifest says about a shard."""
+    """A shard's entry in the manifest."""
 
     name: str
     documents: int
@@ -67,10 +67,10 @@ class ShardInfo(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a prepared corpus is. The counts are in its shards."""
+    """The contents of a prepared corpus. The counts are in its shards."""
 
     plan: dict[str, Any]
-    """What it was made from and how: equal plans give equal corpora."""
+    """Settings and fingerprints that it was made from: equal plans give equal corpora."""
     sources: list[str]
     """Names of the shards that the documents come from."""
     evaluation_sources: list[str]
@@ -79,13 +79,13 @@ class Manifest(NamedTuple):
     evaluation: list[ShardInfo]
     """Documents that are only evaluated on: one shard or none."""
     skipped_at_end: int
-    """Documents left out behind the last one."""
+    """Documents left out after the last one."""
     end_alone: bool
     """The corpus's first document is kept apart: it takes no such count along."""
 
     @property
     def all_shards(self) -> list[ShardInfo]:
-        """Those trained on and those evaluated on."""
+        """Shards for evaluation and for training."""
         return [*self.evaluation, *self.shards]
 
     @property
@@ -203,10 +203,10 @@ def write_shard(folder: Path, name: str, records: np.ndarray, tokens: np.ndarray
     """Write a shard; both its files are on the disk when this returns.
 
     Args:
-        folder: of the corpus.
-        name: of the shard.
-        records: of its documents; gets the starts.
-        tokens: of all documents, one after the other.
+        folder: the corpus's folder.
+        name: the shard's name.
+        records: one for each document; gets the starts.
+        tokens: those of all documents, one after the other.
 
     Raises DiskError if it can't be written.
     """

@@ -1,6 +1,6 @@
 """Preparing: a config's texts are encoded once and written as shards of tokens.
 
-What is finished of it is in `progress.json`, written behind each shard: its content says where in
+What is finished of it is in `progress.json`, written after each shard: its content says where in
 the texts the next shard begins, so that a preparation killed anywhere goes on there, and ends with
 the same bytes.
 """
@@ -31,14 +31,14 @@ from chomp.data.token_cache.files import (
     write_json,
     write_shard,
 )
-from chomp.data.token_cache.unfinished import UnfinishedCache, check_same, locked, read_begun
+from chomp.data.token_cache.unfinished import UnfinishedCache, check_same, locked, read_unfinished
 from chomp.data.tokenize import EncodedBlocks, encode
 from chomp.data.tokenizers.base import Tokenizer
 from chomp.errors import DataError
 
 
 class Prepared(NamedTuple):
-    """How far a preparation is."""
+    """Progress of a preparation."""
 
     documents: int
     tokens: int
@@ -58,15 +58,15 @@ def prepare(
     shard_tokens: int,
     tell: Tell,
 ) -> Manifest:
-    """Write a config's corpus as tokens, or finish what was begun of it.
+    """Write a config's corpus as tokens, or finish one that was interrupted.
 
     Args:
         config: the section `data`.
-        tokenizer: of the config.
+        tokenizer: the config's.
         out: folder to write to: new, empty, or with the same corpus, finished or not.
         evaluate: whether an evaluation set is kept apart.
-        shard_tokens: tokens behind which a shard ends.
-        tell: takes how far it is, behind each block of documents.
+        shard_tokens: tokens after which a shard ends.
+        tell: takes the progress, after each block of documents.
 
     Raises:
         DataError: the texts can't be read, or the folder holds something else.
@@ -82,7 +82,7 @@ def prepare(
             check_same(out, manifest.plan, plan)
             (out / PROGRESS).unlink(missing_ok=True)
             return manifest
-        writer = _Writer(out, texts, tokenizer, read_begun(out, plan, texts))
+        writer = _Writer(out, texts, tokenizer, read_unfinished(out, plan, texts))
         try:
             return writer.write(config.tokenizer.max_doc_tokens, evaluate=evaluate, tell=tell)
         finally:
@@ -122,14 +122,17 @@ def _plan(
 class _Writer:
     """Writes what is missing of a corpus."""
 
-    def __init__(self, out: Path, texts: TextSplits, tokenizer: Tokenizer, begun: UnfinishedCache):
-        self._out, self._texts, self._tokenizer, self._begun = out, texts, tokenizer, begun
+    def __init__(
+        self, out: Path, texts: TextSplits, tokenizer: Tokenizer, unfinished: UnfinishedCache
+    ):
+        self._out, self._texts = out, texts
+        self._tokenizer, self._unfinished = tokenizer, unfinished
         self._dtype = token_type(tokenizer.vocab_size)
 
     def write(self, max_tokens: int | None, *, evaluate: bool, tell: Tell) -> Manifest:
         on_disk(self._out, lambda: self._tokenizer.save(self._out / TOKENIZER))
         held_out = self._held_out(evaluate=evaluate)
-        if not self._begun.evaluated:
+        if not self._unfinished.evaluated:
             self._write_evaluation(max_tokens, evaluate=evaluate)
         split = self._texts.split
         documents = DocumentStream(split.corpus.shards, split.reading, repeat=False, seed=None)
@@ -137,12 +140,12 @@ class _Writer:
             HoldOut(documents, held_out), self._tokenizer, max_tokens, short_before_error=False
         ).__iter__()
         try:
-            if self._begun.state is not None:
-                blocks.set_state(self._begun.state)
+            if self._unfinished.state is not None:
+                blocks.set_state(self._unfinished.state)
             self._write_shards(blocks, tell)
         finally:
             blocks.close()
-        manifest = self._begun.manifest
+        manifest = self._unfinished.manifest
         if held_out and manifest.shards:
             first = TokenShards(self._out, manifest.shards, self._dtype).source(0)
             manifest = manifest._replace(end_alone=min(held_out) < first)
@@ -153,36 +156,37 @@ class _Writer:
         return manifest
 
     def _held_out(self, *, evaluate: bool) -> frozenset[int]:
-        if evaluate and self._texts.own is None and self._begun.evaluated:  # no need to read again
-            return TokenShards(self._out, self._begun.manifest.evaluation, self._dtype).sources()
+        if evaluate and self._texts.own is None and self._unfinished.evaluated:
+            written = self._unfinished.manifest.evaluation  # no need to read the texts again
+            return TokenShards(self._out, written, self._dtype).sources()
         return self._texts.held_out(evaluate=evaluate)
 
     def _write_evaluation(self, max_tokens: int | None, *, evaluate: bool) -> None:
-        chosen = self._texts.chosen.documents() if evaluate else []
+        texts = self._texts.evaluation.documents() if evaluate else []
         shards = []
-        if documents := encode(chosen, self._tokenizer, max_tokens):
+        if documents := encode(texts, self._tokenizer, max_tokens):
             tokens = np.concatenate([document.tokens for document in documents])
             records = records_of(documents)
             shards = [write_shard(self._out, "evaluation", records, tokens.astype(self._dtype))]
-        self._keep(evaluated=True, manifest=self._begun.manifest._replace(evaluation=shards))
+        self._keep(evaluated=True, manifest=self._unfinished.manifest._replace(evaluation=shards))
 
     def _write_shards(self, blocks: grain.DatasetIterator[Block], tell: Tell) -> None:
-        shards, end = self._begun.manifest.shards, len(self._texts.corpus.shards)
-        share = _Share(self._texts.corpus.shards, self._begun.state)
+        shards, end = self._unfinished.manifest.shards, len(self._texts.corpus.shards)
+        share = _Share(self._texts.corpus.shards, self._unfinished.state)
         documents = sum(shard.documents for shard in shards)
         tokens = sum(shard.tokens for shard in shards)
         parts = _Parts([], [])
         for block in blocks:
             state = blocks.get_state()
-            if block[-1].key < 0 and state["shard"] == end:  # comes behind the last document
-                manifest = self._begun.manifest._replace(skipped_at_end=block.pop().skipped)
-                self._begun = self._begun._replace(manifest=manifest)
+            if block[-1].key < 0 and state["shard"] == end:  # comes after the last document
+                manifest = self._unfinished.manifest._replace(skipped_at_end=block.pop().skipped)
+                self._unfinished = self._unfinished._replace(manifest=manifest)
             parts.add(block, self._dtype)
             documents += len(block)
             tokens += sum(len(document.tokens) for document in block)
             if documents > MOST_DOCUMENTS:
                 raise DataError(f"more than {MOST_DOCUMENTS:,} documents; prepare parts of it")
-            if parts.size >= self._begun.manifest.plan["shard_tokens"]:
+            if parts.size >= self._unfinished.manifest.plan["shard_tokens"]:
                 self._write_shard(parts, state)
                 parts = _Parts([], [])
             tell(Prepared(documents, tokens, share.of(state, block)))
@@ -190,7 +194,7 @@ class _Writer:
             self._write_shard(parts, blocks.get_state())
 
     def _write_shard(self, parts: "_Parts", state: dict[str, Any]) -> None:
-        manifest = self._begun.manifest
+        manifest = self._unfinished.manifest
         name = f"train-{len(manifest.shards):05d}"
         shard = write_shard(
             self._out, name, np.concatenate(parts.records), np.concatenate(parts.tokens)
@@ -198,12 +202,12 @@ class _Writer:
         self._keep(state=state, manifest=manifest._replace(shards=[*manifest.shards, shard]))
 
     def _keep(self, **finished: Any) -> None:
-        self._begun = self._begun._replace(**finished)
-        self._begun.save(self._out)
+        self._unfinished = self._unfinished._replace(**finished)
+        self._unfinished.save(self._out)
 
 
 class _Parts(NamedTuple):
-    """What waits to be written as a shard."""
+    """Blocks that wait to be written as a shard."""
 
     records: list[np.ndarray]
     tokens: list[np.ndarray]
@@ -229,7 +233,7 @@ class _Share:
         self._before, self._within = sum(self._sizes[: self._shard]), 0
 
     def of(self, state: dict[str, Any], block: Sequence[TokenizedDocument]) -> float:
-        """Return the part done at a state behind a block."""
+        """Return the part done at the state after a block."""
         while self._shard < state["shard"]:
             self._before += self._sizes[self._shard]
             self._shard, self._within = self._shard + 1, 0

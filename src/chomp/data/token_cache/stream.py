@@ -23,7 +23,7 @@ class TokenBlocks(grain.IterDataset[Block]):
         shards: the documents.
         seed: each epoch has an order of its own, drawn from it; None: the order of preparing.
         repeat: go on with the next epoch at the end of one.
-        skipped_at_end: documents left out behind the last one; they count in the next epoch.
+        skipped_at_end: documents left out after the last one; they count in the next epoch.
         alone: they come before that epoch's first document, not with it.
         lane: has every `lane.of`th position in the endless stream of epochs.
     """
@@ -46,7 +46,7 @@ class TokenBlocks(grain.IterDataset[Block]):
 
 
 class TokenBlockIterator(grain.DatasetIterator[Block]):
-    """State: how many positions of the lane in the endless stream of epochs are behind it.
+    """State: number of the lane's positions in the endless stream of epochs that were given out.
 
     An epoch with an element for what was left out is longer by one; in the first, that is passed.
     """

@@ -1,4 +1,4 @@
-"""A folder that a corpus is being prepared in: whose it is, and what is finished of it."""
+"""A folder that a corpus is being prepared in, and the part that is finished."""
 
 import logging
 import os
@@ -39,20 +39,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class UnfinishedCache(NamedTuple):
-    """What is finished of a corpus."""
+    """The finished part of a corpus."""
 
     manifest: Manifest
     evaluated: bool
     """The evaluation documents are written."""
     state: dict[str, Any] | None
-    """Where the texts of the next shard begin."""
+    """State of the text stream at the start of the next shard."""
 
     def save(self, out: Path) -> None:
         """Note it in the folder. Raises DiskError if it can't be written."""
         write_json(out / PROGRESS, self._asdict() | {"manifest": self.manifest.as_values()})
 
 
-def read_begun(out: Path, plan: dict[str, Any], texts: TextSplits) -> UnfinishedCache:
+def read_unfinished(out: Path, plan: dict[str, Any], texts: TextSplits) -> UnfinishedCache:
     """Return what is there of the corpus. Raises DataError if it's another, or something else."""
     path = out / PROGRESS
     if not path.exists():
@@ -60,19 +60,19 @@ def read_begun(out: Path, plan: dict[str, Any], texts: TextSplits) -> Unfinished
             raise DataError(f"{out}: not empty (it holds {others[0]}); give a new folder")
         own = texts.own.shards if texts.own else ()
         sources, theirs = ([shard.name for shard in s] for s in (texts.corpus.shards, own))
-        begun = UnfinishedCache(Manifest(plan, sources, theirs, [], [], 0, False), False, None)
-        begun.save(out)
-        return begun
+        unfinished = UnfinishedCache(Manifest(plan, sources, theirs, [], [], 0, False), False, None)
+        unfinished.save(out)
+        return unfinished
     values = read_json(path)
     try:
         manifest = manifest_from_values(values["manifest"], path)
-        begun = UnfinishedCache(manifest, values["evaluated"], values["state"])
+        unfinished = UnfinishedCache(manifest, values["evaluated"], values["state"])
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error!r}); delete {out} and start again") from error
     check_same(out, manifest.plan, plan)
     if lost := [line for s in manifest.all_shards for line in damage(out, s, read=False)]:
         raise DataError("\n".join([*lost[:10], f"delete {out} and prepare it again"]))
-    return begun
+    return unfinished
 
 
 def check_same(out: Path, then: dict[str, Any], now: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a tokenizer is: text to ids and back, control tokens, and its snapshot in a run folder."""
+"""Tokenizers: text to ids and back, control tokens, and the snapshot in a run folder."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
     fingerprint: str
     """Equal for tokenizers that give equal ids."""
     notes: Sequence[str]
-    """What the user should know about it."""
+    """Messages for the user about the tokenizer."""
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """Encode documents, with BOS and EOS if the config adds them; int32, [tokens] each."""

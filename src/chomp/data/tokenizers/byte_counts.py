@@ -1,4 +1,4 @@
-"""How many bytes of text tokens stand for, also where a character is cut between two of them."""
+"""Bytes of text that tokens stand for, also where a character is cut between two of them."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class Decoding(Protocol):
-    """What a count needs of a tokenizer."""
+    """The part of a tokenizer that counting needs."""
 
     @property
     def vocab_size(self) -> int:

@@ -1,4 +1,4 @@
-"""Which tokenizer a config asks for."""
+"""Loading the tokenizer that a config asks for."""
 
 from pathlib import Path
 
