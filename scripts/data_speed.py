@@ -19,11 +19,12 @@ from tokenizers import Tokenizer as BPE
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from chomp.config import DataConfig, TokenizerConfig
-from chomp.data import Tokenizer, load_tokenizer, open_data
+from chomp.data import BatchSpec, Tokenizer, load_tokenizer, open_data
 from chomp.data.sources.local import standard_library
 from chomp.data.token_cache.prepare import prepare
 
-SHAPE = {"accum": 8, "batch": 4, "time": 2048, "pad_id": 0, "eos_id": 2}
+SHAPE = 8, 4, 2048
+"""Microbatches, rows of each, tokens of a row."""
 Rates = tuple[float, float]
 """Tokens a second by the clock, and of processor time."""
 
@@ -58,7 +59,8 @@ def batches(config: DataConfig, tokenizer: Tokenizer, tokens: int) -> Rates:
             got += next(data.train).stats.tokens
         return got
 
-    data = open_data(config, tokenizer, **SHAPE, evaluate=False)
+    layout = BatchSpec.of(config, SHAPE, pad_id=0, eos_id=2)
+    data = open_data(config, tokenizer, layout, evaluate=False)
     try:
         next(data.train)
         return timed(draw)

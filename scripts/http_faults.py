@@ -60,7 +60,7 @@ def digests(dataset: str, wanted: int | None, documents_wanted: int) -> list[str
     import numpy as np
 
     from chomp.config import DataConfig
-    from chomp.data import load_tokenizer, open_data
+    from chomp.data import BatchSpec, load_tokenizer, open_data
 
     config = DataConfig(
         backend="hf",
@@ -72,11 +72,11 @@ def digests(dataset: str, wanted: int | None, documents_wanted: int) -> list[str
         retry_delay_sec=0.002,
         timeout_sec=TIMEOUT,
     )
-    shape = {"accum": 2, "batch": 4, "time": 512, "pad_id": 0, "eos_id": 2}
+    layout = BatchSpec.of(config, (2, 4, 512), pad_id=0, eos_id=2)
     found: list[str] = []
     state, seen = None, 0
     for last in (False, True):
-        data = open_data(config, load_tokenizer(config.tokenizer), **shape, evaluate=False)
+        data = open_data(config, load_tokenizer(config.tokenizer), layout, evaluate=False)
         if state is not None:
             data.set_state(json.loads(state))
         for drawn in data.train:

@@ -11,7 +11,7 @@ import pytest
 from chomp.bench.spread import Spread, as_json
 from chomp.bench.table import table
 from chomp.hlo.target import has_gpu_compiler
-from chomp.models.megalodon.flops import model_flops_per_token
+from chomp.models import build_model
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_step_against_another_program(bench, config_file, make_config):
     assert found["temp_bytes"] > 0
     assert found["speedup"] == found["stream_step_seconds"] / found["step_seconds"]
     assert found["tokens_per_second"] == 2 * 2 * 64 / found["step_seconds"]
-    per_token = model_flops_per_token(make_config().model)
+    per_token = build_model(make_config().model, isolate_documents=False).flops_per_token
     assert found["model_flops_per_token"] == per_token
     assert found["achieved_flops"] == pytest.approx(per_token * found["tokens_per_second"])
     share = found["achieved_flops"] / found["matmul_flops"]

@@ -14,6 +14,7 @@ import pytest
 from chomp.config.parallel import ParallelConfig
 from chomp.distributed import MeshSharding, make_mesh
 from chomp.errors import DataError
+from chomp.models.dummy import Dummy
 from chomp.models.megalodon.model import Megalodon
 from chomp.system.signals import Signals
 from chomp.trainer.callback import Callback, PendingWork, StepInfo
@@ -38,7 +39,7 @@ def setup(make_config: Callable[..., Any]) -> Iterator[Components]:
 
 
 def one_device(rows: int) -> MeshSharding:
-    return MeshSharding(make_mesh(ParallelConfig(), rows, jax.devices()[:1]))
+    return MeshSharding(make_mesh(ParallelConfig(), rows, jax.devices()[:1]), Dummy(8, 8))
 
 
 class Endless:

@@ -1,6 +1,7 @@
 """The values that the parts of chomp hand to each other."""
 
-from typing import Any, NamedTuple, Protocol
+import enum
+from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -109,35 +110,15 @@ class Progress(NamedTuple):
         return self._replace(batches=self.batches + 1)
 
 
-class LanguageModel(Protocol):
-    """A model as the training step sees it: how to make parameters, and a summed loss.
+class ParameterKind(enum.Enum):
+    """What a parameter of a model is."""
 
-    The parameters are an Equinox module of arrays only; everything static is in the model.
-    """
-
-    def init(self, key: PRNGKeyArray) -> Any:
-        """Make fresh parameters."""
-        ...
-
-    def cast_dtypes(self, params: Any) -> Any:
-        """Return the dtype that each parameter is cast to before anything else is done with it.
-
-        Args:
-            params: what `init` made, or its shapes.
-        """
-        ...
-
-    def loss(
-        self, params: Any, rows: Batch, key: PRNGKeyArray | None
-    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
-        """Return the summed loss in nats and the number of targets of `rows` [batch, time].
-
-        Args:
-            params: what `init` made.
-            rows: one microbatch, its arrays without the `accum` axis.
-            key: for dropout; None switches dropout off.
-        """
-        ...
+    PROJECTION = enum.auto()
+    """A matrix that activations are multiplied by: Muon's, and with weight decay."""
+    EMBEDDING = enum.auto()
+    """A vector for each token: with weight decay, and not Muon's."""
+    OTHER = enum.auto()
+    """Biases, norms and what else is no such matrix: without weight decay."""
 
 
 class TrainState(eqx.Module):

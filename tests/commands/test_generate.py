@@ -86,19 +86,15 @@ def test_a_damaged_checkpoint_is_passed_over(continued: Any, chomp: Any, small_r
 
 
 def test_text_comes_in_pieces(small_run: Path):
-    pieces: list[str] = []
     request = GenerateRequest(
         run_dir=small_run,
         step="latest",
         prompt="def ",
-        max_tokens=24,
-        temperature=0.7,
-        top_k=20,
-        top_p=0.9,
+        sampling=Sampling(max_tokens=24, temperature=0.7, top_k=20, top_p=0.9),
         seed=0,
         samples=1,
     )
-    generate_text(request, pieces.append, pytest.fail)
+    pieces = list(generate_text(request, pytest.fail))
     assert pieces[0] == "def "
     assert len([piece for piece in pieces if piece]) > 8
 

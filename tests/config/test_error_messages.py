@@ -137,3 +137,26 @@ def test_keys_of_the_earlier_harness_that_have_another_name(
     assert new in known_paths()
     section, _, name = old.partition(".")
     assert problems(f"{section}: {{{name}: 1}}") == [f"unknown key '{old}'; write '{new}'"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "model: {backend: mine}",
+            "model.backend: must be 'megalodon' or 'dummy' (got 'mine'); for one of your own give "
+            "its module: --plugin MODULE",
+        ),
+        (
+            "logging: {trackers: [mine]}",
+            "logging.trackers.0: must be the name of a registered tracker (got 'mine'); for one of "
+            "your own give its module: --plugin MODULE",
+        ),
+        ("model: {backend: 5}", "model.backend: must be 'megalodon' or 'dummy' (got 5)"),
+        ("data: {options: {a: .nan}}", "data.options: must be a finite number (got nan)"),
+    ],
+)
+def test_names_and_options_of_the_user(
+    problems: Callable[..., list[str]], text: str, line: str
+) -> None:
+    assert problems(text) == [line]

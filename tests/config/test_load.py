@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -193,3 +194,22 @@ def test_importing_it_is_light() -> None:
     program = "import sys, chomp.config; print({'jax', 'numpy', 'click'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_options_cannot_be_changed_either() -> None:
+    values = {"model": {"options": {"sizes": [1, {"deep": None}], "inner": {"a": 1.5}}}}
+    config, again = config_from_mapping(values), config_from_mapping(values)
+    assert config == again and hash(config) == hash(again)
+    assert config.model_dump(mode="json")["model"]["options"] == values["model"]["options"]
+    for copied in (pickle.loads(pickle.dumps(config)), config.model_copy(deep=True)):
+        assert copied == config
+    options = config.model.options
+    for change in (
+        lambda: options.update(a=1),
+        lambda: options.pop("inner"),
+        lambda: options["inner"].update(a=2),  # pyright: ignore
+        lambda: options["sizes"].append(2),  # pyright: ignore
+    ):
+        with pytest.raises((TypeError, AttributeError)):
+            change()
+    assert config == again

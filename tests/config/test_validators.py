@@ -209,6 +209,6 @@ def test_what_is_accepted_is_accepted_by_the_library(section: dict[str, object])
         ).model
     except ConfigError:
         return
-    ours_only = {"backend", "d_model", "softmax_dtype", "fast_ops", "kernels"}
+    ours_only = {"backend", "options", "d_model", "softmax_dtype", "fast_ops", "kernels"}
     dtypes = {"param_dtype", "compute_dtype", "accum_dtype"}
     MegalodonConfig(**model.model_dump(exclude=ours_only | dtypes))

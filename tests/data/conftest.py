@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from chomp.config import DataConfig, TokenizerConfig
-from chomp.data import Data, load_tokenizer, open_data
+from chomp.data import BatchSpec, Data, load_tokenizer, open_data
 from chomp.data.sources.read_policy import ReadPolicy
 from chomp.types import LoadedBatch
 
@@ -36,15 +36,10 @@ def opened() -> Iterator[Open]:
     ) -> Data:
         keys = {"backend": "local_text", "tokenizer": tokenizer_config or TokenizerConfig()} | keys
         config = DataConfig(**keys)
-        accum, batch, time = shape
         data = open_data(
             config,
             tokenizer or load_tokenizer(config.tokenizer),
-            accum=accum,
-            batch=batch,
-            time=time,
-            pad_id=0,
-            eos_id=2,
+            BatchSpec.of(config, shape, pad_id=0, eos_id=2),
             evaluate=evaluate,
             lanes=of_lanes,
             rows=rows,

@@ -159,6 +159,9 @@ def test_no_pipe_is_opened_and_no_folder(opened, tmp_path):
     with pytest.raises(DataError, match=r"the folder '.*b\.jsonl' holds no file of a known kind"):
         opened(**KEYS, files=[str(folder)])
     (tmp_path / "c.jsonl").write_bytes(LINES)
+    with pytest.raises(DataError, match=r"data\.files: '.*a\.jsonl' is a pipe; name files"):
+        opened(**KEYS, files=[f"{tmp_path}/*"])
+    pipe.unlink()
     data = opened(**KEYS, files=[f"{tmp_path}/*"])
     assert len(data.corpus.shards) == 1
 

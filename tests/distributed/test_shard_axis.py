@@ -6,25 +6,22 @@ from chomp.distributed.mesh import axis_sizes, make_mesh
 from chomp.distributed.shard_axis import shard_axis
 from chomp.errors import ConfigError
 
-WEIGHT = (jax.tree_util.GetAttrKey("wz"), jax.tree_util.GetAttrKey("weight"))
-OTHER = (jax.tree_util.GetAttrKey("attn"), jax.tree_util.GetAttrKey("gamma"))
-
 
 @pytest.mark.parametrize(
-    ("path", "shape", "pieces", "axis"),
+    ("preferred", "shape", "pieces", "axis"),
     [
-        (WEIGHT, (256, 512), 4, 0),
-        (WEIGHT, (250, 512), 4, 1),  # the first doesn't divide
-        (WEIGHT, (250, 510), 4, None),
-        (WEIGHT, (256, 512), 1, None),
-        (WEIGHT, (32, 64), 4, None),  # small
-        (OTHER, (4, 4096), 4, 1),  # the largest
-        ((), (8192,), 8, 0),
-        ((), (), 8, None),
+        (0, (256, 512), 4, 0),
+        (0, (250, 512), 4, 1),  # the first doesn't divide
+        (0, (250, 510), 4, None),
+        (0, (256, 512), 1, None),
+        (0, (32, 64), 4, None),  # small
+        (None, (4, 4096), 4, 1),  # the largest
+        (None, (8192,), 8, 0),
+        (None, (), 8, None),
     ],
 )
-def test_the_rule(path, shape, pieces, axis):
-    assert shard_axis(path, shape, pieces) == axis
+def test_the_rule(preferred, shape, pieces, axis):
+    assert shard_axis(preferred, shape, pieces) == axis
 
 
 def test_an_axis_takes_the_rest_of_the_devices():

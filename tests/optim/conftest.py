@@ -46,13 +46,20 @@ def params(params_of: Make) -> Any:
 
 
 @pytest.fixture(scope="session")
-def optimizer_for() -> Make:
+def kinds_of(make_config: Callable[..., Config]) -> Make:
+    """Return the kind of each parameter of a Megalodon."""
+    return build_model(make_config("megalodon").model, isolate_documents=False).parameter_kinds
+
+
+@pytest.fixture(scope="session")
+def optimizer_for(kinds_of: Make) -> Make:
     """Build the optimizer of a config with a constant learning rate."""
 
     def build(params: Any, rate: float = 0.1, **optim: Any) -> Any:
         config = OptimConfig(**optim)
         groups = parameter_groups(
             params,
+            kinds_of(params),
             muon=config.name == "muon",
             all_2d=config.muon.allow_all_2d,
             tied_embed=config.muon.allow_tied_embed,

@@ -16,8 +16,8 @@ PROJECTIONS = {
 
 
 @pytest.fixture
-def groups_of(named) -> Callable[..., dict[str, Group]]:
-    return lambda params, **keys: named(parameter_groups(params, **keys))
+def groups_of(named, kinds_of) -> Callable[..., dict[str, Group]]:
+    return lambda params, **keys: named(parameter_groups(params, kinds_of(params), **keys))
 
 
 def paths(groups: dict[str, Group], group: Group) -> set[str]:
@@ -54,16 +54,17 @@ def test_tied_embed_adds_the_embedding(groups_of, params_of):
     assert widened == PROJECTIONS - {"lm_head.weight"} | {"model.embed.weight"}
 
 
-def test_shape_alone_decides_nothing(groups_of):
+def test_shape_alone_decides_nothing(named):
     """The bigram model's embedding has the very shape of its head."""
-    params = jax.eval_shape(Dummy(vocab_size=32, dim=16).init, jax.random.PRNGKey(0))
+    model = Dummy(vocab_size=32, dim=16)
+    params = jax.eval_shape(model.init, jax.random.PRNGKey(0))
     assert params.embed.weight.shape == params.lm_head.weight.shape
-    groups = groups_of(params, muon=True)
+    groups = named(parameter_groups(params, model.parameter_kinds(params), muon=True))
     assert groups == {"embed.weight": Group.ADAMW, "lm_head.weight": Group.MUON}
 
 
-def test_the_table_has_each_parameter_once(params: Any, named):
-    table = list(group_table(params, parameter_groups(params, muon=True)))
+def test_the_table_has_each_parameter_once(params: Any, kinds_of, named):
+    table = list(group_table(params, parameter_groups(params, kinds_of(params), muon=True)))
     shapes = {row.path: row.shape for row in table}
     assert shapes == {path: leaf.shape for path, leaf in named(params).items()}
     assert sum(row.size for row in table) == sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -6,9 +6,9 @@ from chomp.config import OptimConfig
 from chomp.optim import build_optimizer, in_stacks, parameter_groups
 
 
-def test_muon_s_update_is_the_same_with_matrices_in_stacks(params):
+def test_muon_s_update_is_the_same_with_matrices_in_stacks(params, kinds_of):
     config = OptimConfig(name="muon")
-    groups = parameter_groups(params, muon=True, all_2d=True, tied_embed=True)
+    groups = parameter_groups(params, kinds_of(params), muon=True, all_2d=True, tied_embed=True)
     rates = {"lr": lambda count: 0.1, "lr_muon": lambda count: 0.1 * config.muon.lr_scale}
     alone = build_optimizer(config, groups, rates)
     stacked = build_optimizer(config, groups, rates, in_stacks)

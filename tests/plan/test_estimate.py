@@ -5,7 +5,7 @@ from chomp.hlo.accelerators import accelerator
 from chomp.hlo.collectives import Collective
 from chomp.hlo.roofline import Cluster
 from chomp.plan.estimate import by_utilization
-from chomp.plan.request import Request, make_request
+from chomp.plan.request import Asked, Request, make_request, refuse_earlier_option
 
 H100 = accelerator("h100")
 EVERYONE = ((0, 1, 2, 3),)
@@ -18,12 +18,17 @@ ASKED = {
     "network_gbps": None,
     "search": True,
     "propose": False,
-    "earlier": (),
 }
 
 
 def request(name: str = "h100", **values: object) -> Request:
-    return make_request(name, **(ASKED | values))  # type: ignore[arg-type]
+    return make_request(Asked(name, **(ASKED | values)))  # type: ignore[arg-type]
+
+
+def test_the_option_of_before() -> None:
+    with pytest.raises(ConfigError, match=r"--accelerator h100-sxm: write --for h100"):
+        refuse_earlier_option(("h100-sxm",))
+    refuse_earlier_option(())
 
 
 def test_a_step_by_hand() -> None:
@@ -53,7 +58,6 @@ def test_what_is_asked_for() -> None:
         ("h100", {"hosts": 3}, r"--hosts 3: 4 devices can't be spread evenly; it can be 1, 2, 4"),
         ("rtx4090", {"hosts": 2}, r"--hosts 2: rtx4090 has no usual network: give --network-gbps"),
         ("v5e", {"propose": True}, r"--propose: v5e is no GPU"),
-        ("h100", {"earlier": ("h100-sxm",)}, r"--accelerator h100-sxm: write --for h100"),
     ],
 )
 def test_what_is_refused(name: str, values: dict[str, object], error: str) -> None:

@@ -41,7 +41,7 @@ def make(make_config: Callable[..., Any]) -> Callable[..., Step]:
         config = make_config(backend, **sections)
         model = build_model(config.model, isolate_documents=False)
         params = jax.eval_shape(model.init, jax.random.PRNGKey(0))
-        groups = parameter_groups(params, muon=False)
+        groups = parameter_groups(params, model.parameter_kinds(params), muon=False)
         optimizer = build_optimizer(config.optim, groups, {"lr": lambda count: config.optim.lr})
         state = jax.jit(lambda: init_state(model, optimizer, 5))()
         return jax.jit(make_train_step(model, optimizer, deterministic=deterministic)), state
@@ -72,7 +72,9 @@ def test_a_target_weighs_the_same_in_any_microbatch(scanned: dict[int, Any]):
     assert difference(four.params, one.params) < 2e-6 * size
 
 
-def test_it_is_the_plain_mean_over_all_targets(scanned: dict[int, Any], rows: Batch):
+def test_it_is_the_plain_mean_over_all_targets(
+    scanned: dict[int, Any], rows: Batch, make_config: Callable[..., Any]
+):
     """Without microbatches, scan, sums or our loss: the library's logits and a mean."""
     start, after, metrics = scanned[4]
 
@@ -93,7 +95,9 @@ def test_it_is_the_plain_mean_over_all_targets(scanned: dict[int, Any], rows: Ba
     matrices = jax.tree_util.tree_map_with_path(
         lambda path, p: "norm" not in jax.tree_util.keystr(path) and p.ndim == 2, start.params
     )
-    groups = parameter_groups(start.params, muon=False)
+    model = build_model(make_config("megalodon").model, isolate_documents=False)
+    kinds = model.parameter_kinds(start.params)
+    groups = parameter_groups(start.params, kinds, muon=False)
     decay = jax.tree.map(
         lambda p, g, m: -3e-3 * 0.01 * p * (g == "adamw" and m), start.params, groups, matrices
     )

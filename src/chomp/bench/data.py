@@ -9,7 +9,7 @@ from chomp.config import Config
 from chomp.data import Data, Tokenizer, open_data
 from chomp.data.tokenize import BLOCK_DOCUMENTS
 from chomp.errors import DataError
-from chomp.trainer.components import open_tokenizer
+from chomp.trainer.components import batch_spec, open_tokenizer
 
 Values = dict[str, object]
 WARM_UP_SECONDS = 1.0
@@ -62,17 +62,8 @@ class Pipeline:
 
     def _open(self) -> Data:
         config = self.config
-        train = config.train
-        return open_data(
-            config.data,
-            self.tokenizer,
-            accum=train.grad_accum,
-            batch=train.batch_size,
-            time=train.seq_len,
-            pad_id=config.model.pad_token_id,
-            eos_id=config.model.eos_token_id,
-            evaluate=train.eval_every > 0,
-        )
+        evaluate = config.train.eval_every > 0
+        return open_data(config.data, self.tokenizer, batch_spec(config), evaluate=evaluate)
 
 
 def _draw(data: Data, seconds: float) -> tuple[int, float]:

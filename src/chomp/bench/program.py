@@ -9,7 +9,6 @@ from chomp.errors import ConfigError
 from chomp.hlo.accelerators import Accelerator
 from chomp.hlo.figures import Figures, figures
 from chomp.hlo.roofline import Cluster
-from chomp.models.megalodon.flops import model_flops_per_token
 from chomp.trainer.accelerator_program import Tell, compile_step_for, fit_without_download
 
 
@@ -99,7 +98,7 @@ def bench_program(
         devices,
         train_program.parameters,
         tokens,
-        model_flops_per_token(config.model) * tokens,
+        train_program.model.flops_per_token * tokens,
         figures(program, cluster, devices),
         against,
         other,

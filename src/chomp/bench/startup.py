@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chomp.bench.spread import Spread
 from chomp.errors import ChompError
+from chomp.system.plugins import plugin_options
 
 Values = dict[str, object]
 TEMPERATURES = ("cold", "warm")
@@ -60,7 +61,7 @@ def _start(config: Path, overrides: Sequence[str], folder: Path, cache: Path) ->
     own = (f"runtime.compile_cache={cache}", "logging.wandb.enabled=false")
     options = [part for override in (*overrides, *own) for part in ("-o", override)]
     command = [sys.executable, "-m", "chomp.bench.first_step", str(marks)]
-    command += ["train", str(config), "--run-dir", str(folder), *options]
+    command += ["train", str(config), "--run-dir", str(folder), *options, *plugin_options()]
     began = time.time()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not marks.exists():

@@ -9,7 +9,6 @@ import jax
 
 from chomp.bench.spread import Spread
 from chomp.config import Config
-from chomp.models.megalodon.flops import model_flops_per_token, product_dtype
 from chomp.system.device_flops import matmul_rate
 from chomp.system.jax_runtime import start_jax
 from chomp.trainer.components import Components, build_components
@@ -87,7 +86,7 @@ def bench_step(
     if against:
         tell(f"compiling the step to compare it with: {against}")
         contenders[f"{against}_"] = Contender(_changed(setup, against), batches)
-    measure = matmul_rate(product_dtype(setup.config.model))
+    measure = matmul_rate(setup.program.model.product_dtype)
     rates = []
     for number in range(rounds):
         tell(f"round {number + 1} of {rounds}")
@@ -125,7 +124,7 @@ def _median(values: Values, prefix: str) -> float:
 def _rates(setup: Components, seconds: float, matmul: Spread) -> Values:
     train = setup.config.train
     positions = train.grad_accum * train.batch_size * train.seq_len
-    per_token = model_flops_per_token(setup.config.model)
+    per_token = setup.program.model.flops_per_token
     achieved = per_token * positions / seconds
     return {
         "tokens_per_step": positions,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from chomp.config import Config
-from chomp.config.keys import known_paths, nearest_path
+from chomp.config.keys import OPTIONS, known_paths, nearest_path
 from chomp.errors import ConfigError, ResumeError
 
 PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grain", "datasets")
@@ -70,7 +70,9 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _normal(key: str, value: Any) -> Any:
-    """Make spellings of one path equal."""
+    """Make spellings of one path equal, and an empty list what earlier versions didn't have."""
+    if value in ([], ()):
+        return None
     if key not in PATHS or value is None:
         return value
     return _plain(value) if isinstance(value, str) else [*map(_plain, value)]
@@ -127,9 +129,11 @@ def matters(change: ConfigChange) -> bool:
 
 
 def _options(refused: Sequence[ConfigChange]) -> str:
-    """Name each change to allow; the parts of a fingerprint are allowed together."""
+    """Name each change to allow; the parts of a fingerprint, and options, are allowed together."""
+    whole = (CONTENT, *OPTIONS)
     keys = dict.fromkeys(
-        CONTENT if change.key.startswith(CONTENT + ".") else change.key for change in refused
+        next((key for key in whole if change.key.startswith(f"{key}.")), change.key)
+        for change in refused
     )
     return " ".join(f"--allow-change {key}" for key in keys)
 

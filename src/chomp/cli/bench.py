@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import override_option, read_config, rich_console, start_environment
+from chomp.cli.options import config_options, read_config, rich_console, start_environment
 
 Values = dict[str, object]
 
@@ -28,7 +28,7 @@ def _measurement(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option("--json", "to_json", is_flag=True, help="Print one JSON object.")(
         command
     )
-    command = override_option(command)
+    command = config_options(command)
     path = click.Path(path_type=Path)
     return click.argument("config_path", metavar="CONFIG", type=path)(command)
 

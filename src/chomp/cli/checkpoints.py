@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from chomp.cli.options import plugin_option
 from chomp.system.terminal import one_line
 
 RUN = click.Path(path_type=Path)
@@ -23,6 +24,7 @@ def checkpoints() -> None:
 
 @checkpoints.command("list")
 @click.argument("run", type=RUN)
+@plugin_option
 def list_checkpoints(run: Path) -> None:
     """List the checkpoints of RUN.
 
@@ -43,6 +45,7 @@ def list_checkpoints(run: Path) -> None:
 @checkpoints.command("verify")
 @click.argument("run", type=RUN)
 @click.option("--step", type=int, help="Verify this checkpoint only.")
+@plugin_option
 def verify(run: Path, step: int | None) -> None:
     """Read the checkpoints of RUN and compare each file with what was written.
 
@@ -65,6 +68,7 @@ def verify(run: Path, step: int | None) -> None:
 @click.argument("run2", type=RUN, required=False)
 @click.option("--step", type=int, help="Checkpoint of RUN. [default: the newest good one]")
 @click.option("--step2", type=int, help="Checkpoint of RUN2. [default: the newest good one]")
+@plugin_option
 def diff(run: Path, run2: Path | None, step: int | None, step2: int | None) -> None:
     """Compare two checkpoints bit for bit: arrays, counts and data place.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import override_option, read_config
+from chomp.cli.options import config_options, read_config
 
 
 @click.group()
@@ -19,7 +19,7 @@ def config() -> None:
 
 @config.command("show")
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
-@override_option
+@config_options
 def config_show(config_path: Path, overrides: Sequence[str]) -> None:
     """Check CONFIG and print all its values, defaults included, as YAML.
 

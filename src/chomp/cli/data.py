@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, override_option, read_config
+from chomp.cli.options import FolderPath, config_options, read_config
 from chomp.system.terminal import one_line, outlive_readers
 
 
@@ -22,7 +22,7 @@ def data() -> None:
 @data.command("prepare")
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
 @click.argument("out", type=FolderPath())
-@override_option
+@config_options
 @click.option(
     "--shard-tokens",
     type=click.IntRange(1),

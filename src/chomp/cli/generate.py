@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import FolderPath, start_environment
+from chomp.cli.options import FolderPath, plugin_option, start_environment
 from chomp.system.terminal import styled
 
 
@@ -70,6 +70,7 @@ def _read_prompt() -> str:
     is_flag=True,
     help="Run the Python code that comes with the run's tokenizer, if it has any.",
 )
+@plugin_option
 def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> None:
     """Continue a prompt with the model of a run, token by token.
 
@@ -83,14 +84,15 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     text = _read_prompt() if prompt is None else prompt
     start_environment()
     from chomp.commands.generate import GenerateRequest, generate_text
+    from chomp.generation import Sampling
 
     # Into a file or a program the text goes as it is.
     out = sys.stdout if sys.stdout.isatty() else styled(sys.stdout)
 
-    def write(text: str) -> None:
-        click.echo(text, file=out, nl=False)
-
     def warn(text: str) -> None:
         click.echo(f"warning: {text}", err=True)
 
-    generate_text(GenerateRequest(run_dir, step, text, **options), write, warn)
+    names = ("max_tokens", "temperature", "top_k", "top_p")
+    sampling = Sampling(**{name: options.pop(name) for name in names})
+    for piece in generate_text(GenerateRequest(run_dir, step, text, sampling, **options), warn):
+        click.echo(piece, file=out, nl=False)

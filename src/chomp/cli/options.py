@@ -14,14 +14,38 @@ from chomp.system.terminal import printable, styled
 if TYPE_CHECKING:
     from chomp.config import Config
 
+ENVIRONMENT = "chomp.environment"
 OVERRIDE_HELP = "Set a value of the configuration, as YAML; may be given several times."
 
 
-def override_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `-o KEY=VALUE` to a command."""
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `-o KEY=VALUE` and `--plugin MODULE` to a command that reads a CONFIG."""
     return click.option(
         "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help=OVERRIDE_HELP
+    )(plugin_option(command))
+
+
+def plugin_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--plugin MODULE` to a command; the modules are loaded before it is called."""
+    return click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        metavar="MODULE",
+        expose_value=False,
+        callback=_load_plugins,
+        help="Load a Python module that registers models, data sources or trackers: the name of "
+        "an installed one, or the path of a .py file.",
     )(command)
+
+
+def _load_plugins(context: click.Context, _: click.Parameter, modules: Sequence[str]) -> None:
+    from chomp.system.plugins import load_plugin
+
+    if modules and not context.resilient_parsing:
+        start_environment()  # they may import JAX
+        for module in modules:
+            load_plugin(module)
 
 
 def read_config(path: Path, overrides: Sequence[str] = (), *, of_a_run: bool = False) -> "Config":
@@ -79,9 +103,13 @@ class FolderPath(click.Path):
 
 
 def start_environment() -> None:
-    """Set what must stand before JAX is imported."""
+    """Set what must stand before JAX is imported; once in a command."""
     from chomp.system.jax_runtime import prepare_environment
 
+    if context := click.get_current_context(silent=True):
+        if context.meta.get(ENVIRONMENT):
+            return
+        context.meta[ENVIRONMENT] = True
     for warning in prepare_environment():
         click.echo(f"warning: {warning}", err=True)
 

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from chomp.cli.options import override_option, read_config, rich_console, start_environment
+from chomp.cli.options import config_options, read_config, rich_console, start_environment
 
 if TYPE_CHECKING:
     from chomp.plan.plan import Plan
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
-@override_option
+@config_options
 @click.option(
     "--for",
     "name",
@@ -65,16 +65,10 @@ if TYPE_CHECKING:
 def plan(
     config_path: Path,
     overrides: Sequence[str],
-    name: str,
-    devices: int,
-    hosts: int,
-    memory_gb: float | None,
     earlier: Sequence[str],
-    mfu: float | None,
-    network_gbps: float | None,
     quick: bool,
-    propose: bool,
     to_json: bool,
+    **options: Any,
 ) -> None:
     """Find out what CONFIG would need on devices that are not there.
 
@@ -89,23 +83,14 @@ def plan(
     """
     config = read_config(config_path, overrides)
     start_environment()
-    from chomp.plan.request import make_request
+    from chomp.plan.request import Asked, make_request, refuse_earlier_option
 
-    request = make_request(
-        name,
-        devices=devices,
-        hosts=hosts,
-        memory_gb=memory_gb,
-        mfu=mfu,
-        network_gbps=network_gbps,
-        search=not quick,
-        propose=propose,
-        earlier=earlier,
-    )
+    refuse_earlier_option(earlier)
+    request = make_request(Asked(search=not quick, **options))
     from chomp.plan.plan import make_plan
     from chomp.trainer.accelerator_program import use_virtual_devices
 
-    use_virtual_devices(devices if request.on_processor else 1)
+    use_virtual_devices(request.devices if request.on_processor else 1)
     made = make_plan(config, request, lambda text: click.echo(text, err=True))
     if to_json:
         click.echo(json.dumps(made.to_json(), indent=2))

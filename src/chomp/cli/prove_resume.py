@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, override_option, read_config, stop_runs_on_signals
+from chomp.cli.options import FolderPath, config_options, read_config, stop_runs_on_signals
 
 
 @click.command("prove-resume")
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
-@override_option
+@config_options
 @click.option("--steps", default=40, show_default=True, type=click.IntRange(8), help="Of each run.")
 @click.option(
     "--kills", default=10, show_default=True, type=click.IntRange(1), help="To be survived, in all."
@@ -48,11 +48,13 @@ def prove_resume(
     chomp prove-resume configs/megalodon-100m.yaml --small --kills 30
     """
     from chomp.proof.prove_resume import Settings, prove
+    from chomp.system.plugins import plugin_options
 
     config = read_config(config_path, overrides)
     settings = Settings(steps, kills, seed, small, work_dir)
     again = ["chomp", "prove-resume", str(config_path)]
     again += [word for override in overrides for word in ("-o", override)]
+    again += plugin_options()
     again += ["--steps", str(steps), "--kills", str(kills), "--seed", str(seed)]
     click.echo(f"proof       {shlex.join(again + ['--small'] * small)}")
     stop_runs_on_signals()

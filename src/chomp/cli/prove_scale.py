@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, override_option, read_config, stop_runs_on_signals
+from chomp.cli.options import FolderPath, config_options, read_config, stop_runs_on_signals
 
 
 @click.command("prove-scale")
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
-@override_option
+@config_options
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(6), help="Of each run.")
 @click.option("--small", is_flag=True, help="Shrink the model: all else stays as it is.")
 @click.option(

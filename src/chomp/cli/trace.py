@@ -5,11 +5,14 @@ from pathlib import Path
 
 import click
 
+from chomp.cli.options import plugin_option
+
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--step", default="latest", metavar="latest|STEP", help="Step to look at.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@plugin_option
 def trace(run_dir: Path, step: str, as_json: bool) -> None:
     """Name the documents that a step of a run was trained on, with their first words.
 

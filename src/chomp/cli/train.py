@@ -13,7 +13,7 @@ from chomp.cli.group import show_error
 from chomp.cli.hints import newest_run
 from chomp.cli.options import (
     FolderPath,
-    override_option,
+    config_options,
     process_options,
     read_config,
     read_config_and_text,
@@ -29,7 +29,7 @@ NONE = ("none", "None", "null", "no", "false", "False", "")
 
 @click.command()
 @click.argument("config_path", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
-@override_option
+@config_options
 @click.option("--run-dir", type=FolderPath(), help="Run folder. [default: a new one in runs/]")
 @click.option("--resume", metavar="latest|STEP", help="Go on with the run in --run-dir.")
 @click.option(

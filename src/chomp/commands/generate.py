@@ -1,7 +1,7 @@
 """Text from a saved run."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from chomp.config import Config
 from chomp.data import Tokenizer
 from chomp.errors import ResumeError
 from chomp.generation import Sampling, stream_ids
-from chomp.models import build_model
+from chomp.models import LanguageModel, build_model
 from chomp.run.folder_config import TRUST, load_folder_config
 from chomp.run.run_folder import RunFolder
 from chomp.system.jax_runtime import start_jax
@@ -28,10 +28,7 @@ class GenerateRequest:
         run_dir: folder of the run.
         step: `latest` or a saved step.
         prompt: text to continue; an empty one starts from the beginning-of-text token.
-        max_tokens: tokens of each continuation at most.
-        temperature: of sampling; 0 takes the likeliest token.
-        top_k: number of likeliest tokens to choose among.
-        top_p: probability of likeliest tokens to choose among.
+        sampling: how to choose tokens; the run's tokenizer adds the one that ends a text.
         seed: of sampling.
         samples: number of continuations.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
@@ -40,19 +37,14 @@ class GenerateRequest:
     run_dir: Path
     step: str
     prompt: str
-    max_tokens: int
-    temperature: float
-    top_k: int | None
-    top_p: float | None
+    sampling: Sampling
     seed: int
     samples: int
     trust_remote_code: bool = False
 
 
-def generate_text(
-    request: GenerateRequest, write: Callable[[str], None], warn: Callable[[str], None]
-) -> None:
-    """Continue the prompt and hand the text to `write` as it comes, warnings to `warn`.
+def generate_text(request: GenerateRequest, warn: Callable[[str], None]) -> Iterator[str]:
+    """Yield the prompt and its continuations piece by piece, as they come; `warn` takes warnings.
 
     Raises:
         ResumeError: the folder holds no run, or no such checkpoint that is good.
@@ -66,7 +58,7 @@ def generate_text(
     )
     for warning in warnings:
         warn(warning)
-    if config.model.backend != "megalodon":
+    if not _model_of(config).can_generate:
         raise ResumeError(
             f"{request.run_dir}: the {config.model.backend} model can't generate; "
             "only model.backend megalodon can"
@@ -80,18 +72,15 @@ def generate_text(
     config, tokenizer = open_tokenizer(config, folder.tokenizer)
     params = _restore_params(config, folder, request.step, warn)
     prompt = tokenizer.encode_prompt(request.prompt)
-    sampling = Sampling(
-        request.max_tokens, request.temperature, request.top_k, request.top_p, tokenizer.eos_id
-    )
+    sampling = replace(request.sampling, eos_id=tokenizer.eos_id)
     root = jax.random.PRNGKey(request.seed)
     for index in range(request.samples):
         if request.samples > 1:
-            write(f"--- sample {index + 1} of {request.samples}\n")
-        write(request.prompt)
+            yield f"--- sample {index + 1} of {request.samples}\n"
+        yield request.prompt
         stream = stream_ids(params, prompt, sampling, jax.random.fold_in(root, index))
-        for piece in _decoded(stream, tokenizer):
-            write(piece)
-        write("\n")
+        yield from _decoded(stream, tokenizer)
+        yield "\n"
 
 
 def _restore_params(
@@ -106,11 +95,14 @@ def _restore_params(
         raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")
     for line in damage_lines(choice):
         warn(line)
+    shapes = jax.eval_shape(_model_of(config).init, jax.random.PRNGKey(0))
+    return checkpoints.restore_params(choice.step, shapes)
+
+
+def _model_of(config: Config) -> LanguageModel:
     # The library's own layers generate: a GPU's kernels needn't be there.
     section = config.model.model_copy(update={"kernels": "xla"})
-    model = build_model(section, isolate_documents=False)
-    shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0))
-    return checkpoints.restore_params(choice.step, shapes)
+    return build_model(section, isolate_documents=False)
 
 
 def _decoded(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:

@@ -16,6 +16,8 @@ from chomp.config.base import (
     Texts,
     TokenId,
 )
+from chomp.config.options import Options
+from chomp.config.registry import SourceName
 
 
 def _one_text_is_a_list_of_one(value: Any) -> Any:
@@ -88,10 +90,13 @@ class TokenizerConfig(Section):
 class DataConfig(Section):
     """Where documents come from and how their tokens fill the rows of a batch."""
 
-    backend: Literal["hf", "files", "local_text", "builtin", "tokens"] = "hf"
+    backend: SourceName = "hf"
     """Where documents come from. `hf`: a Hugging Face dataset, streamed (the `hf_*` keys).
     `files`: your own files. `local_text`: text in this config. `builtin`: text that every machine
-    has. `tokens`: any of these, tokenised before by `chomp data prepare`."""
+    has. `tokens`: any of these, tokenised before by `chomp data prepare`. Or the name of a source
+    that your own module registers (`--plugin`)."""
+    options: Options = Field(default={}, validate_default=True)
+    """Values for a source of your own, which reads them as it likes."""
     hf_dataset: Name = "Zyphra/Zyda-2"
     """For `backend: hf`: name on the Hugging Face Hub, or a local folder."""
     hf_name: Name | None = "sample-100BT"

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from chomp.config.data import KEYED, PLAIN, FileSource
-from chomp.config.keys import RENAMED, RETIRED, fields, known_paths, nearest_path
+from chomp.config.keys import OPTIONS, RENAMED, RETIRED, fields, known_paths, nearest_path
+from chomp.config.registry import REGISTRIES
 from chomp.config.validators.general import RULE_BROKEN
 
 
@@ -50,6 +51,7 @@ def findings(error: ValidationError) -> list[Finding]:
 def _finding(detail: ErrorDetails) -> Finding:
     # The form of an entry is no key.
     path = ".".join(str(part) for part in detail["loc"] if part not in (PLAIN, KEYED))
+    path = next((key for key in OPTIONS if path.startswith(f"{key}.")), path)
     kind = detail["type"]
     if kind == RULE_BROKEN:
         return Finding(f"{path}: {detail['msg']}", path)
@@ -145,6 +147,9 @@ def _requirement(detail: ErrorDetails) -> str:
 def _fix(detail: ErrorDetails) -> str:
     """Say what to write, where the value shows what was meant."""
     kind, value = detail["type"], detail["input"]
+    is_name = kind == "literal_error" and isinstance(value, str)
+    if is_name and ".".join(map(str, detail["loc"][:2])) in REGISTRIES:
+        return "; for one of your own give its module: --plugin MODULE"
     if detail["loc"][-1:] == ("init_mode",) and value == "none":
         return "; a new model is always initialised"
     if value is None:

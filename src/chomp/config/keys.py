@@ -9,6 +9,9 @@ from pydantic.fields import FieldInfo
 from chomp.config.base import Section
 from chomp.config.schema import Config
 
+OPTIONS = ("model.options", "data.options")
+"""Mappings whose keys are the user's own."""
+
 RETIRED = {
     "model.max_cache_len": "the cache for generation has the size of model.chunk_size",
     "model.cache_unbounded": "the cache for generation has the size of model.chunk_size",

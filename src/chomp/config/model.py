@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from chomp.config.base import INT32_MAX, Count, Dtype, Positive, Rate, Section, TokenId
+from chomp.config.base import (
+    INT32_MAX,
+    Count,
+    Dtype,
+    Positive,
+    Rate,
+    Section,
+    TokenId,
+)
+from chomp.config.options import Options
+from chomp.config.registry import ModelName
 
 
 class ModelConfig(Section):
@@ -14,9 +24,12 @@ class ModelConfig(Section):
     Names and meanings are those of `megalodon_jax.MegalodonConfig`.
     """
 
-    backend: Literal["megalodon", "dummy"] = "megalodon"
+    backend: ModelName = "megalodon"
     """`megalodon`: the real model. `dummy`: an embedding and a projection, to try everything that
-    is not the model; it uses only `vocab_size`, `d_model` and the token ids."""
+    is not the model; it uses only `vocab_size`, `d_model` and the token ids. Or the name of a model
+    that your own module registers (`--plugin`)."""
+    options: Options = Field(default={}, validate_default=True)
+    """Values for a model of your own, which reads them as it likes."""
     vocab_size: Count = 256
     """Tokens in the vocabulary. Raised, where needed, to the tokenizer's size and to a multiple of
     `data.tokenizer.vocab_size_multiple`; `config_resolved.json` holds the final number."""

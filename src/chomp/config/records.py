@@ -1,10 +1,11 @@
 """What a run keeps and how it is watched: `checkpoint`, `logging`, `debug`, and `runtime`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from chomp.config.base import Count, CountOrZero, Name, Positive, Section, Texts
+from chomp.config.registry import TrackerName
 
 
 class CheckpointConfig(Section):
@@ -68,6 +69,9 @@ class LoggingConfig(Section):
     """Progress bar, colours and panels. `false`: plain lines."""
     log_file: Name | None = "train.log"
     """File in the run folder for log lines, other libraries' included. `null`: none."""
+    trackers: Annotated[tuple[TrackerName, ...], Field(strict=False)] = ()
+    """Names of trackers that your own module registers (`--plugin`): they get the rows of the
+    metrics file and the samples as well."""
     wandb: WandbConfig = Field(default_factory=WandbConfig)
     """Weights & Biases."""
 

@@ -124,6 +124,8 @@ def _type_text(schema: Schema) -> str:
             return "`true`, `false`"
         case "null":
             return "`null`"
+        case "object":
+            return "mapping"
         case kind:
             return " ".join([kind, *_limits(schema)])
 

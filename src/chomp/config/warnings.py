@@ -1,5 +1,6 @@
 """What is allowed but probably not meant."""
 
+from chomp.config.registry import MODELS, SOURCES
 from chomp.config.schema import Config
 
 
@@ -46,13 +47,15 @@ _HOW = {"chunk_size", "fast_ops", "kernels", "compute_dtype", "param_dtype", "so
 
 def _ignored_by_the_backend(config: Config) -> list[str]:
     model = config.model
-    of_others = {"d_model"}
+    if model.backend in MODELS:
+        return []
+    of_others, defaults = {"d_model", "options"}, type(model)()
     if model.backend == "dummy":
         of_others = set(type(model).model_fields) - _OF_THE_DUMMY - _HOW
     ignored = [
         f"model.{name}"
-        for name, field in type(model).model_fields.items()
-        if name in of_others and getattr(model, name) != field.default
+        for name in type(model).model_fields
+        if name in of_others and getattr(model, name) != getattr(defaults, name)
     ]
     if not ignored:
         return []
@@ -79,6 +82,11 @@ def _data_warnings(config: Config) -> list[str]:
             warnings.append(
                 f"data.{name}: is not used with data.backend: {data.backend}; it needs {backend}"
             )
+    if data.options and data.backend not in SOURCES:
+        warnings.append(
+            f"data.options: is not used with data.backend: {data.backend}; "
+            "it is for a source of your own"
+        )
     if data.tokenizer.hf_name_or_path and data.tokenizer.kind != "hf":
         warnings.append(
             "data.tokenizer.hf_name_or_path: is not used with data.tokenizer.kind: byte; it needs "

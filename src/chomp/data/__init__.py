@@ -1,5 +1,6 @@
 """From text to batches: corpora, tokenizers, packing, evaluation sets."""
 
+from chomp.data.batching import BatchSpec
 from chomp.data.corpus import open_corpus
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.lanes import lanes_at_start, lanes_of, merge_states
@@ -7,15 +8,21 @@ from chomp.data.loader import BatchLoader, is_stuck
 from chomp.data.pipeline import Data, open_data
 from chomp.data.resume import place_after_changes
 from chomp.data.row_stats import combine
+from chomp.data.sources.local import Corpus
 from chomp.data.sources.read_policy import read_retries
+from chomp.data.sources.registered import register_source
+from chomp.data.sources.rows import Row
 from chomp.data.streams import Samples
 from chomp.data.tokenizers.base import SpecialIds, Tokenizer
 from chomp.data.tokenizers.load import load_tokenizer
 
 __all__ = [
     "BatchLoader",
+    "BatchSpec",
+    "Corpus",
     "Data",
     "EvaluationSet",
+    "Row",
     "Samples",
     "SpecialIds",
     "Tokenizer",
@@ -29,4 +36,5 @@ __all__ = [
     "open_data",
     "place_after_changes",
     "read_retries",
+    "register_source",
 ]

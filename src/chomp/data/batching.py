@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chomp.config.data import DataConfig
 from chomp.data.packing import Packed
 from chomp.data.row_stats import combine, stats_of_rows
 from chomp.types import IGNORE_LABEL, Batch, LoadedBatch
@@ -21,6 +22,24 @@ class BatchSpec(NamedTuple):
     mask_boundaries: bool
     """The first token of each segment is no target."""
     train_on_eos: bool
+
+    @classmethod
+    def of(
+        cls, config: DataConfig, shape: tuple[int, int, int], *, pad_id: int, eos_id: int
+    ) -> "BatchSpec":
+        """Return the batches that the section `data` asks for.
+
+        Args:
+            config: the section.
+            shape: microbatches, rows of a microbatch (of all processes together), tokens of a row.
+            pad_id: token of padded positions.
+            eos_id: token that `data.train_on_eos: false` keeps out of the loss.
+        """
+        return cls(
+            *(*shape, pad_id, eos_id),
+            mask_boundaries=config.mask_boundary_loss or config.isolate_documents,
+            train_on_eos=config.train_on_eos,
+        )
 
 
 def make_batch(rows: Sequence[Packed], layout: BatchSpec) -> Batch:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import grain.python as grain
 
 from chomp.config.data import DataConfig
+from chomp.config.registry import SOURCES
 from chomp.data.evaluation_split import EvaluationSplit, cut_in_two
 from chomp.data.lane import Lane
 from chomp.data.packing import Block, TokenizedDocument
@@ -244,6 +245,8 @@ def open_corpus(config: DataConfig, reading: ReadPolicy, own: Corpus | None = No
                     f"too, such as {shared[0]}; name another split, or null to hold documents out"
                 )
             return corpus
+        case registered:
+            return SOURCES[registered](config)
 
 
 def open_evaluation_corpus(

@@ -9,20 +9,18 @@ encoded.
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grain.python as grain
 
 from chomp.config.data import DataConfig
 from chomp.data.batching import BatchSpec, draw
-from chomp.data.corpus import open_prepared, open_texts
+from chomp.data.corpus import Source, open_prepared, open_texts
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.lanes import LaneBatches, lanes_at_start, share_of
 from chomp.data.loader import BatchLoader
 from chomp.data.packing import BinRows, Block, Packed, SequentialRows
-from chomp.data.sources.fingerprint import Fingerprint
-from chomp.data.sources.local import Corpus
 from chomp.data.sources.read_policy import read_policy
 from chomp.data.streams import Samples
 from chomp.data.tokenizers.base import Tokenizer
@@ -45,21 +43,18 @@ class Data:
         train: BatchLoader,
         samples: Samples,
         evaluation: EvaluationSet,
-        corpus: Corpus,
-        fingerprint: Fingerprint,
-        closing: threading.Event,
+        source: Source,
         layout: BatchSpec,
-        evaluated: str = "",
-        notes: Sequence[str] = (),
+        closing: threading.Event,
     ):
         self.train = train
         self.samples = samples
         self.evaluation = evaluation
-        self.corpus = corpus
-        self.fingerprint = fingerprint
-        self.evaluated = evaluated
+        self.corpus = source.corpus
+        self.fingerprint = source.fingerprint
+        self.evaluated = source.evaluated
         """What the evaluation documents are, in words; empty: there is no evaluation."""
-        self.notes = notes
+        self.notes = source.notes
         """What the user should know about the corpus."""
         self._layout = layout
         # Threads and iterators must be gone before the interpreter takes itself apart.
@@ -98,12 +93,8 @@ def _close(train: BatchLoader, samples: Samples, closing: threading.Event) -> No
 def open_data(
     config: DataConfig,
     tokenizer: Tokenizer,
+    layout: BatchSpec,
     *,
-    accum: int,
-    batch: int,
-    time: int,
-    pad_id: int,
-    eos_id: int,
     evaluate: bool = True,
     lanes: int | None = None,
     rows: range | None = None,
@@ -114,11 +105,7 @@ def open_data(
     Args:
         config: the section `data`.
         tokenizer: of the config.
-        accum: rows of the batch's first axis (microbatches).
-        batch: its second axis (rows of a microbatch), of all processes together.
-        time: its third axis (tokens of a row).
-        pad_id: token of padded positions.
-        eos_id: token that `data.train_on_eos: false` keeps out of the loss.
+        layout: of the batches of all processes together.
         evaluate: whether an evaluation set is needed: documents are held out only then.
         lanes: parts that the corpus is read in; None: as the config says for one process.
         rows: of each microbatch, those that this process lays out; None: all.
@@ -127,6 +114,7 @@ def open_data(
     Raises DataError if the corpus can't be opened, the evaluation documents can't be read or give
     nothing to predict, or the lanes don't fit.
     """
+    batch = layout.batch
     share = share_of(lanes or lanes_at_start(config, batch, processes=1), batch, rows)
     closing = threading.Event()
     if config.backend == "tokens":
@@ -135,10 +123,9 @@ def open_data(
         source = open_texts(
             config, tokenizer, read_policy(config, closing, warn), evaluate=evaluate
         )
-    layout = BatchSpec(
-        *(accum, batch, time, pad_id, eos_id),
-        mask_boundaries=config.mask_boundary_loss or config.isolate_documents,
-        train_on_eos=config.train_on_eos,
+    source = source._replace(
+        fingerprint={"backend": config.backend, **source.fingerprint},
+        evaluated=source.evaluated if evaluate else "",
     )
     evaluation = EvaluationSet(
         source.evaluation,
@@ -151,7 +138,7 @@ def open_data(
     if evaluate:
         evaluation.prepare()  # what is wrong with it must not end a run hours later
     packed = {
-        lane: packed_rows(source.blocks(lane), config, time, lane.seed(config.seed))
+        lane: packed_rows(source.blocks(lane), config, layout.time, lane.seed(config.seed))
         for lane in share.own
     }
     batches = LaneBatches(packed, share, layout)
@@ -159,12 +146,9 @@ def open_data(
         BatchLoader(batches.__iter__(), config.grain_prefetch),
         Samples(source.samples),
         evaluation,
-        source.corpus,
-        {"backend": config.backend, **source.fingerprint},
-        closing,
+        source,
         layout._replace(batch=len(share.rows)),
-        source.evaluated if evaluate else "",
-        source.notes,
+        closing,
     )
 
 

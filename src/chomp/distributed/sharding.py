@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -28,15 +28,25 @@ def device_bytes(tree: Any) -> int:
     return sum(math.prod(shard_shape(leaf)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
+class ParameterLayout(Protocol):
+    """A model, as far as it says how its arrays are best cut."""
+
+    def shard_axis(self, path: str, shape: tuple[int, ...]) -> int | None:
+        """Return the dimension of an array to cut if it can be; None: the largest."""
+        ...
+
+
 @dataclass(frozen=True)
 class MeshSharding:
     """Says where arrays are, and puts them there.
 
     Attributes:
         mesh: the devices.
+        model: whose parameters, and arrays of the optimizer, are cut.
     """
 
     mesh: Mesh
+    model: ParameterLayout
 
     def specs(self, tree: Any) -> Any:
         """Return how each array of the state, or of a part of it, is cut (shapes suffice)."""
@@ -100,5 +110,7 @@ class MeshSharding:
         return range(mine[0] * each, (mine[-1] + 1) * each)
 
     def _spec(self, path: tuple[Any, ...], leaf: Any) -> P:
-        axis = shard_axis(path, tuple(leaf.shape), self.mesh.shape[FSDP])
+        name, shape = jax.tree_util.keystr(path, simple=True, separator="."), tuple(leaf.shape)
+        preferred = self.model.shard_axis(name, shape)
+        axis = shard_axis(preferred, shape, self.mesh.shape[FSDP])
         return P() if axis is None else P(*[None] * axis, FSDP)

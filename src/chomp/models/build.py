@@ -1,12 +1,38 @@
 """Choose a language model by its name in the configuration."""
 
+from typing import Protocol
+
 import jax
 
 from chomp.config import ModelConfig
+from chomp.config.registry import MODELS
 from chomp.errors import ConfigError
+from chomp.models.base import LanguageModel
 from chomp.models.dummy import Dummy
 from chomp.models.megalodon.model import Megalodon, megalodon_config
-from chomp.types import LanguageModel
+
+
+class BuildModel(Protocol):
+    """Builds a model; no parameters are made yet."""
+
+    def __call__(
+        self, config: ModelConfig, *, isolate_documents: bool, platform: str | None
+    ) -> LanguageModel:
+        """Return the model, as `build_model` does."""
+        ...
+
+
+def register_model(name: str, build: BuildModel) -> None:
+    """Let `model.backend` name a model.
+
+    Args:
+        name: that stands for it.
+        build: builds it.
+
+    Raises:
+        ConfigError: the name can't be registered.
+    """
+    MODELS.register(name, build)
 
 
 def build_model(
@@ -22,6 +48,10 @@ def build_model(
     Raises:
         ConfigError: `config.kernels` aren't for the platform.
     """
+    if config.backend in MODELS:
+        return MODELS[config.backend](
+            config, isolate_documents=isolate_documents, platform=platform
+        )
     if config.backend == "dummy":
         return Dummy(vocab_size=config.vocab_size, dim=config.d_model)
     if config.kernels == "pallas" and (found := platform or jax.default_backend()) != "gpu":

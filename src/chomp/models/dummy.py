@@ -1,7 +1,6 @@
 """A bigram model: an embedding and a projection, for trying everything that is not the model."""
 
 import dataclasses
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from chomp.models.base import LanguageModel
 from chomp.ops import gather
 from chomp.types import IGNORE_LABEL, Batch
 
@@ -21,7 +21,7 @@ class DummyParams(eqx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dummy:
+class Dummy(LanguageModel):
     """Predict each token from the one before it; documents never leak into each other."""
 
     vocab_size: int
@@ -34,10 +34,6 @@ class Dummy:
             eqx.nn.Embedding(self.vocab_size, self.dim, key=embed_key),
             eqx.nn.Linear(self.dim, self.vocab_size, use_bias=False, key=head_key),
         )
-
-    def cast_dtypes(self, params: DummyParams) -> Any:
-        """Return the dtype of each parameter: they are computed with as they are."""
-        return jax.tree.map(lambda leaf: leaf.dtype, params)
 
     def loss(
         self, params: DummyParams, rows: Batch, key: PRNGKeyArray | None

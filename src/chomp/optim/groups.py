@@ -1,4 +1,4 @@
-"""Which parameter gets which update, decided by its path."""
+"""Which parameter gets which update, decided by what it is."""
 
 import enum
 import math
@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-# Projections of megalodon_jax: attention, feed-forward and the output head.
-PROJECTIONS = frozenset({"wz", "wv", "wr", "wh1", "wh2", "fc1", "fc2", "fc3", "lm_head"})
-EMBEDDING = "embed"
+from chomp.types import ParameterKind
 
 
 class Group(enum.StrEnum):
@@ -31,17 +29,11 @@ class GroupRow(NamedTuple):
     group: Group
 
 
-def _owner_and_name(path: tuple[Any, ...]) -> tuple[str, str]:
-    names = [getattr(key, "name", str(key)) for key in path]
-    return (names[-2] if len(names) > 1 else ""), names[-1]
-
-
-def _group(
-    path: tuple[Any, ...], ndim: int, *, muon: bool, all_2d: bool, tied_embed: bool
-) -> Group:
-    owner, name = _owner_and_name(path)
-    is_projection = owner in PROJECTIONS and name == "weight" and ndim == 2
-    is_embedding = owner == EMBEDDING and name == "weight"
+def _group(kind: ParameterKind, ndim: int, *, muon: bool, all_2d: bool, tied_embed: bool) -> Group:
+    is_projection, is_embedding = (
+        kind is ParameterKind.PROJECTION,
+        kind is ParameterKind.EMBEDDING,
+    )
     takes_muon = (
         is_projection
         or (is_embedding and tied_embed)
@@ -53,19 +45,21 @@ def _group(
 
 
 def parameter_groups(
-    params: Any, *, muon: bool, all_2d: bool = False, tied_embed: bool = False
+    params: Any, kinds: Any, *, muon: bool, all_2d: bool = False, tied_embed: bool = False
 ) -> Any:
     """Return a tree like `params` with each leaf's `Group`.
 
     Args:
         params: parameters or their shapes.
+        kinds: a tree like them with each one's `ParameterKind`.
         muon: whether projections get Muon updates.
         all_2d: Muon also for every other two-dimensional parameter but the embedding.
         tied_embed: Muon also for the embedding (meant for one that is the output head as well).
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _group(path, leaf.ndim, muon=muon, all_2d=all_2d, tied_embed=tied_embed),
+    return jax.tree.map(
+        lambda leaf, kind: _group(kind, leaf.ndim, muon=muon, all_2d=all_2d, tied_embed=tied_embed),
         params,
+        kinds,
     )
 
 

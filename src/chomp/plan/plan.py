@@ -10,7 +10,6 @@ import jax
 from chomp.config import Config
 from chomp.hlo.accelerators import GB
 from chomp.hlo.figures import Figures, figures
-from chomp.models.megalodon.flops import model_flops_per_token
 from chomp.plan.estimate import Estimate, by_program, by_utilization
 from chomp.plan.largest import largest_fitting
 from chomp.plan.propose import Proposal, propose
@@ -132,7 +131,7 @@ def make_plan(config: Config, request: Request, tell: Tell) -> Plan:
     if request.propose:
         proposal = propose(config, request.cluster, request.devices, request.limit, tell)
     tokens = train.grad_accum * train.batch_size * train.seq_len
-    flops = model_flops_per_token(config.model) * tokens
+    flops = train_program.model.flops_per_token * tokens
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Plan(
         request,

@@ -58,21 +58,11 @@ EARLIER = {
 }
 
 
-def make_request(
-    name: str,
-    *,
-    devices: int,
-    hosts: int,
-    memory_gb: float | None,
-    mfu: float | None,
-    network_gbps: float | None,
-    search: bool,
-    propose: bool,
-    earlier: Sequence[str],
-) -> Request:
-    """Return the request that a command line is.
+@dataclass(frozen=True)
+class Asked:
+    """The options of a command line.
 
-    Args:
+    Attributes:
         name: of the accelerator.
         devices: how many.
         hosts: that they are evenly spread over.
@@ -81,29 +71,51 @@ def make_request(
         network_gbps: between hosts for each device, in 10^9 bits a second.
         search: find the largest microbatch.
         propose: find the fastest split.
-        earlier: what was given to `--accelerator`, an option of before.
+    """
+
+    name: str
+    devices: int
+    hosts: int
+    memory_gb: float | None
+    mfu: float | None
+    network_gbps: float | None
+    search: bool
+    propose: bool
+
+
+def refuse_earlier_option(names: Sequence[str]) -> None:
+    """Refuse accelerators that were given to `--accelerator`, an option of before.
+
+    Raises:
+        ConfigError: some were.
+    """
+    if names:
+        now = EARLIER.get(names[0], names[0])
+        raise ConfigError([f"--accelerator {names[0]}: write --for {now}, one for each plan"])
+
+
+def make_request(asked: Asked) -> Request:
+    """Return the request that a command line is.
 
     Raises:
         ConfigError: something of it is unknown, or doesn't fit the rest.
     """
-    if earlier:
-        now = EARLIER.get(earlier[0], earlier[0])
-        raise ConfigError([f"--accelerator {earlier[0]}: write --for {now}, one for each plan"])
-    known = accelerator(name)
+    devices, hosts = asked.devices, asked.hosts
+    known = accelerator(asked.name)
     check_hosts(devices, hosts)
-    network = None if network_gbps is None else network_gbps * GB / 8
+    network = None if asked.network_gbps is None else asked.network_gbps * GB / 8
     if hosts > 1 and network is None and known.network is None:
         raise ConfigError(
             [f"--hosts {hosts}: {known.name} has no usual network: give --network-gbps"]
         )
     on_processor = known.platform == "gpu" and not has_gpu_compiler()
-    if propose and known.platform == "tpu":
+    if asked.propose and known.platform == "tpu":
         raise ConfigError([f"--propose: {known.name} is no GPU, whose time could be estimated"])
-    if propose and on_processor:
+    if asked.propose and on_processor:
         raise ConfigError([f"--propose: needs the GPU's own compiler: {INSTALL}"])
-    memory = None if memory_gb is None else memory_gb * GB
+    memory = None if asked.memory_gb is None else asked.memory_gb * GB
     cluster = Cluster(known, devices // hosts, network)
-    return Request(cluster, devices, memory, mfu, on_processor, search, propose)
+    return Request(cluster, devices, memory, asked.mfu, on_processor, asked.search, asked.propose)
 
 
 def check_hosts(devices: int, hosts: int) -> None:

@@ -17,6 +17,7 @@ from chomp.proof.kills import Kill, View, is_now
 from chomp.proof.layouts import Layout
 from chomp.run.heartbeat import read_heartbeat
 from chomp.run.run_folder import RunFolder
+from chomp.system.plugins import plugin_options
 
 POLL_SECONDS = 0.001
 SHOWN_LINES = 12
@@ -152,7 +153,7 @@ class Trial:
         command = [sys.executable, "-P", "-m", "chomp", "train", self.config, *more]
         with self._output.open("ab") as output:
             return subprocess.Popen(
-                [*command, "--run-dir", self.folder.path, *options],
+                [*command, "--run-dir", self.folder.path, *options, *plugin_options()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -47,6 +47,7 @@ def trial_values(config: Config, *, steps: int, small: bool) -> dict[str, Any]:
     values["checkpoint"]["save_every_minutes"] = None
     values["logging"] |= {"metrics_file": "metrics.jsonl", "ledger_every": 1, "run_dir": None}
     values["logging"]["wandb"]["enabled"] = False
+    values["logging"]["trackers"] = []
     if small:
         values["model"] |= SMALL_MODEL
     config_from_mapping(values)  # a problem is the user's to know before a run starts

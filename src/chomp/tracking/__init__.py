@@ -2,8 +2,9 @@
 
 from chomp.tracking.console import NoConsole, PlainConsole, RichConsole, open_console
 from chomp.tracking.jsonl import JsonLines, keep_rows_up_to, log_to_file
+from chomp.tracking.registered import TrackedRun, open_trackers, register_tracker
 from chomp.tracking.restored_lines import RestoredLines, restore_lines
-from chomp.tracking.tracker import LatestMetrics, MultiTracker, Tracker
+from chomp.tracking.tracker import LatestMetrics, MultiTracker, NullTracker, Tracker
 from chomp.tracking.wandb import WandbTracker, require_wandb
 
 __all__ = [
@@ -11,14 +12,18 @@ __all__ = [
     "LatestMetrics",
     "MultiTracker",
     "NoConsole",
+    "NullTracker",
     "PlainConsole",
     "RestoredLines",
     "RichConsole",
+    "TrackedRun",
     "Tracker",
     "WandbTracker",
     "keep_rows_up_to",
     "log_to_file",
     "open_console",
+    "open_trackers",
+    "register_tracker",
     "require_wandb",
     "restore_lines",
 ]

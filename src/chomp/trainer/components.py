@@ -11,7 +11,15 @@ import jax
 import numpy as np
 
 from chomp.config import Config, config_from_mapping
-from chomp.data import Data, SpecialIds, Tokenizer, lanes_at_start, load_tokenizer, open_data
+from chomp.data import (
+    BatchSpec,
+    Data,
+    SpecialIds,
+    Tokenizer,
+    lanes_at_start,
+    load_tokenizer,
+    open_data,
+)
 from chomp.distributed import MeshSharding
 from chomp.errors import ConfigError, DataError
 from chomp.trainer.program import TrainProgram, build_program
@@ -110,11 +118,7 @@ def build_components(
     data = open_data(
         config.data,
         tokenizer,
-        accum=train.grad_accum,
-        batch=train.batch_size,
-        time=train.seq_len,
-        pad_id=config.model.pad_token_id,
-        eos_id=config.model.eos_token_id,
+        batch_spec(config),
         evaluate=train.eval_every > 0,
         lanes=lanes,
         rows=program.sharding.rows_here(train.batch_size),
@@ -124,6 +128,13 @@ def build_components(
         put_checked, vocab=config.model.vocab_size, sharding=program.sharding
     )
     return Components(given, config, tokenizer, data, program, data.get_state())
+
+
+def batch_spec(config: Config) -> BatchSpec:
+    """Return the layout of a run's batches."""
+    train, model = config.train, config.model
+    shape = (train.grad_accum, train.batch_size, train.seq_len)
+    return BatchSpec.of(config.data, shape, pad_id=model.pad_token_id, eos_id=model.eos_token_id)
 
 
 def put_checked(batch: Batch, *, vocab: int, sharding: MeshSharding) -> Batch:

@@ -14,10 +14,10 @@ import optax
 
 from chomp.config import Config, TrainConfig, is_deterministic
 from chomp.distributed import FSDP, DataParallel, MeshSharding, distribute_matrices, make_mesh
-from chomp.models import build_model
+from chomp.models import LanguageModel, build_model
 from chomp.optim import build_optimizer, in_stacks, parameter_groups, schedules
 from chomp.trainer.step import TrainStep, init_state, make_train_step
-from chomp.types import Batch, LanguageModel, TrainState
+from chomp.types import Batch, TrainState
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,12 @@ def build_program(
     params = jax.eval_shape(model.init, jax.random.PRNGKey(0))
     groups = parameter_groups(
         params,
+        model.parameter_kinds(params),
         muon=muon,
         all_2d=optim.muon.allow_all_2d,
         tied_embed=optim.muon.allow_tied_embed and config.model.share_emb,
     )
-    sharding = MeshSharding(make_mesh(config.parallel, train.batch_size, devices))
+    sharding = MeshSharding(make_mesh(config.parallel, train.batch_size, devices), model)
     data_parallel = DataParallel(
         sharding,
         by_layer=config.parallel.gather == "layer",

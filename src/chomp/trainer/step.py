@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from chomp.types import Batch, LanguageModel, StepMetrics, TrainState
+from chomp.models import LanguageModel
+from chomp.types import Batch, StepMetrics, TrainState
 
 Sums = tuple[Array, Any, Array]
 """Summed loss, summed gradients, number of targets."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import jax
 
-from chomp.config import Config
 from chomp.distributed import device_bytes, shard_shape
 from chomp.optim import Group, group_table
 from chomp.run.goodput import goodput_line
+from chomp.system.plugins import plugin_options
 from chomp.tracking.tracker import Row
 from chomp.trainer.components import Components, derived_values
 from chomp.trainer.context import RunContext
@@ -117,18 +117,18 @@ def dry_run_lines(
 
 
 def summary_lines(
-    config: Config, context: RunContext, result: LoopResult, first: Progress, latest: Row
+    components: Components, context: RunContext, result: LoopResult, first: Progress, latest: Row
 ) -> list[str]:
     """Return the closing summary: results, and the commands to go on with.
 
     Args:
-        config: of the run.
+        components: of the run.
         context: of the run.
         result: of the loop.
         first: the counts at this start.
         latest: the newest row of metrics; evaluation values from the newest that had them.
     """
-    progress, steps = result.progress, config.train.steps
+    progress, steps = result.progress, components.config.train.steps
     stopped = result.reason is not StopReason.FINISHED
     seconds = time.perf_counter() - context.started
     ended = "stopped" if stopped else "finished"
@@ -147,8 +147,9 @@ def summary_lines(
     lines.append(f"run folder {context.folder.path}")
     if context.checkpointer:
         program, folder = program_name(), shlex.quote(str(context.folder.path))
-        more = "" if stopped or progress.step < steps else f" -o train.steps={2 * steps}"
+        more = "".join(f" {shlex.quote(word)}" for word in plugin_options())
+        more += "" if stopped or progress.step < steps else f" -o train.steps={2 * steps}"
         lines.append(f"resume     {program} train --run-dir {folder} --resume latest{more}")
-        if config.model.backend == "megalodon":
+        if components.program.model.can_generate:
             lines.append(f"generate   {program} generate {folder} --prompt 'def '")
     return [*lines, goodput_line(context.monitor.goodput())]

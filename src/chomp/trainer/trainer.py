@@ -12,7 +12,14 @@ from chomp.checkpoint.directory import CheckpointChoice, damage_lines
 from chomp.errors import ChompError, DivergedError, Interrupted
 from chomp.run.heartbeat import Phase
 from chomp.run.record import EventKind
-from chomp.tracking import LatestMetrics, MultiTracker, Tracker, WandbTracker
+from chomp.tracking import (
+    LatestMetrics,
+    MultiTracker,
+    TrackedRun,
+    Tracker,
+    WandbTracker,
+    open_trackers,
+)
 from chomp.trainer.callback import Callback, LogWindow, PendingWork, StepInfo
 from chomp.trainer.callbacks.build import build_callbacks
 from chomp.trainer.callbacks.checkpoint import report_problems
@@ -221,11 +228,14 @@ class Trainer:
         )
 
     def _open_tracker(self, saved: SavedRun | None, files: OutputFiles) -> MultiTracker:
-        """Open console, metrics, samples and Weights & Biases, of which only the leader has any."""
+        """Open console, metrics, samples and other trackers, of which only the leader has any."""
         folder, settings = self.context.folder, self.config.logging
+        resolved, step = self.config.model_dump(mode="json"), saved.progress.step if saved else 0
         trackers: list[Tracker] = [self._latest]
         if files.lines:
             trackers = [self.context.console, self._latest, files.lines]
+        if self.context.coordinator.is_leader:
+            trackers += open_trackers(settings.trackers, TrackedRun(folder.path, resolved, step))
         if settings.wandb.enabled and self.context.coordinator.is_leader:
             trackers.append(
                 WandbTracker(
@@ -233,11 +243,11 @@ class Trainer:
                     project=settings.project,
                     name=folder.path.name,
                     id_file=folder.wandb_id,
-                    resolved=self.config.model_dump(mode="json"),
+                    resolved=resolved,
                     original=folder.original_config,
                 )
             )
-        return MultiTracker(trackers, saved.progress.step if saved else 0)
+        return MultiTracker(trackers, step)
 
     def _end(self, tracker: Tracker, result: LoopResult, first: Progress) -> int:
         """Record how the run ended, show its summary and return the exit code.
@@ -254,7 +264,7 @@ class Trainer:
         saved_step = self._wait_for_saves(context.checkpointer)
         if result.reason is StopReason.OUT_OF_DATA:
             tracker.message(f"the data ended after step {step}")
-        for line in summary_lines(self.config, context, result, first, self._latest.values):
+        for line in summary_lines(self.components, context, result, first, self._latest.values):
             tracker.message(line)
         if saved_step not in (None, step):
             raise ChompError(

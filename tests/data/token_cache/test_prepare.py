@@ -20,6 +20,7 @@ from chomp.data.token_cache.files import KINDS, read_json, write_json
 from chomp.data.token_cache.prepare import prepare
 from chomp.distributed import MeshSharding, make_mesh
 from chomp.errors import DataError, DiskError
+from chomp.models.dummy import Dummy
 from chomp.trainer.components import put_checked
 
 
@@ -309,7 +310,7 @@ def test_an_id_beyond_the_vocabulary_never_reaches_the_model(opened, copy, monke
     tokens.flush()
     data = open_tokens(opened, copy, repeat=False)
     data.train.place = functools.partial(
-        put_checked, vocab=256, sharding=MeshSharding(make_mesh(ParallelConfig(), 2))
+        put_checked, vocab=256, sharding=MeshSharding(make_mesh(ParallelConfig(), 2), Dummy(256, 8))
     )
     with pytest.raises(DataError, match=r"token 40000, but ids must be from 0 to 255"):
         list(data.train)

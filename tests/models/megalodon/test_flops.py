@@ -8,7 +8,6 @@ from jax.extend.core import jaxprs_in_params
 
 from chomp.config import ModelConfig
 from chomp.models import build_model
-from chomp.models.megalodon.flops import model_flops_per_token
 from chomp.types import Batch
 
 ROWS, TIME = 2, 64
@@ -63,4 +62,4 @@ def test_it_is_what_the_library_multiplies(changes: dict[str, Any]):
     counted = product_flops(program.jaxpr)
     # The dummy leaves out the last position of a row, which predicts nothing.
     positions = ROWS * (TIME - 1 if config.backend == "dummy" else TIME)
-    assert counted == positions * model_flops_per_token(config)
+    assert counted == positions * model.flops_per_token

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from chomp.config.parallel import REST
+from chomp.config.registry import MODELS
 from chomp.config.sections import Sections
 from chomp.config.validators.base import Problem, rule
 from chomp.config.validators.lanes import lanes_divide_the_batch
@@ -25,9 +26,13 @@ RULE_BROKEN = "rule_broken"
 _BYTE_KEYS = ("data.tokenizer.kind", "data.tokenizer.byte_offset")
 
 
-@rule("train.seq_len", "model.chunk_size")
+@rule("model.backend", "train.seq_len", "model.chunk_size")
 def rows_are_whole_chunks(config: Sections) -> Iterator[Problem]:
-    """`train.seq_len` is a multiple of `model.chunk_size`, and not smaller."""
+    """`train.seq_len` is a multiple of `model.chunk_size`, and not smaller (for a model of your own
+    there is no such rule).
+    """
+    if config.model.backend in MODELS:
+        return
     time, chunk = config.train.seq_len, config.model.chunk_size
     if chunk > time:
         yield Problem(

@@ -1,23 +1,35 @@
 """The rules between the sizes of a Megalodon, as megalodon-jax has them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from chomp.config.sections import Sections
-from chomp.config.validators.base import Problem, rule
+from chomp.config.validators.base import Check, Problem, Rule, rule
 
 
-@rule("model.backend", "model.model_dim", "model.num_heads", "model.norm_num_groups")
+def megalodon_rule(*reads: str) -> Callable[[Check], Rule]:
+    """Make a rule that other models don't have to obey."""
+
+    def make(check: Check) -> Rule:
+        def check_megalodon(config: Sections) -> Iterator[Problem]:
+            return check(config) if config.model.backend == "megalodon" else iter(())
+
+        return rule("model.backend", *reads)(check)._replace(check=check_megalodon)
+
+    return make
+
+
+@megalodon_rule("model.model_dim", "model.num_heads", "model.norm_num_groups")
 def model_dim_divides(config: Sections) -> Iterator[Problem]:
     """`model.model_dim` is a multiple of `model.num_heads` and of `model.norm_num_groups`."""
     yield from _multiple(config, "model_dim", "num_heads")
     yield from _multiple(config, "model_dim", "norm_num_groups")
 
 
-@rule("model.backend", "model.model_dim", "model.norm_num_groups")
+@megalodon_rule("model.model_dim", "model.norm_num_groups")
 def norm_groups_have_several_values(config: Sections) -> Iterator[Problem]:
     """`model.norm_num_groups` is less than `model.model_dim`: a group has two values or more."""
     groups, dim = config.model.norm_num_groups, config.model.model_dim
-    if config.model.backend == "megalodon" and groups == dim:
+    if groups == dim:
         yield Problem(
             "model.norm_num_groups",
             f"must be less than model.model_dim, which is {dim} (got {groups}): a group of one "
@@ -25,12 +37,12 @@ def norm_groups_have_several_values(config: Sections) -> Iterator[Problem]:
         )
 
 
-@rule("model.backend", "model.z_dim", "model.num_heads")
+@megalodon_rule("model.z_dim", "model.num_heads")
 def heads_have_even_width(config: Sections) -> Iterator[Problem]:
     """`model.z_dim` is a multiple of `model.num_heads`, and their quotient is even."""
     z_dim, heads = config.model.z_dim, config.model.num_heads
     yield from _multiple(config, "z_dim", "num_heads")
-    if config.model.backend == "megalodon" and z_dim % heads == 0 and z_dim // heads % 2:
+    if z_dim % heads == 0 and z_dim // heads % 2:
         yield Problem(
             "model.z_dim",
             "must give each head an even width, as rotary positions rotate pairs: "
@@ -38,7 +50,7 @@ def heads_have_even_width(config: Sections) -> Iterator[Problem]:
         )
 
 
-@rule("model.backend", "model.value_dim", "model.num_heads")
+@megalodon_rule("model.value_dim", "model.num_heads")
 def value_dim_divides(config: Sections) -> Iterator[Problem]:
     """`model.value_dim` is a multiple of `model.num_heads`."""
     yield from _multiple(config, "value_dim", "num_heads")
@@ -46,7 +58,7 @@ def value_dim_divides(config: Sections) -> Iterator[Problem]:
 
 def _multiple(config: Sections, name: str, divisor_name: str) -> Iterator[Problem]:
     value, divisor = getattr(config.model, name), getattr(config.model, divisor_name)
-    if config.model.backend == "megalodon" and value % divisor:
+    if value % divisor:
         yield Problem(
             f"model.{name}",
             f"must be a multiple of model.{divisor_name}, which is {divisor} (got {value})",
@@ -64,7 +76,7 @@ def kernels_are_fast_ops(config: Sections) -> Iterator[Problem]:
         )
 
 
-@rule("model.backend", "model.output_size", "model.vocab_size", "model.share_emb")
+@megalodon_rule("model.output_size", "model.vocab_size", "model.share_emb")
 def output_covers_the_vocabulary(config: Sections) -> Iterator[Problem]:
     """`model.output_size` is -1 or at least `model.vocab_size`; with `model.share_emb` it is -1 or
     equal to it.
@@ -74,7 +86,7 @@ def output_covers_the_vocabulary(config: Sections) -> Iterator[Problem]:
         config.model.vocab_size,
         config.model.share_emb,
     )
-    if config.model.backend != "megalodon" or output == -1:
+    if output == -1:
         return
     if output == 0 or output < vocab:
         yield Problem(

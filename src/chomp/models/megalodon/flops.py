@@ -1,17 +1,11 @@
-"""Floating point operations of a model's matrix products, counted from its sizes."""
+"""Floating point operations of a Megalodon's matrix products, counted from its sizes."""
 
-from chomp.config import ModelConfig
+from megalodon_jax import MegalodonConfig
 
-PASSES = 3
-"""Forward once, backward twice: each product has a gradient for either factor."""
-
-
-def product_dtype(config: ModelConfig) -> str:
-    """Return the number format that a model's matrix products are computed in."""
-    return "float32" if config.backend == "dummy" else config.compute_dtype
+from chomp.models.base import PASSES
 
 
-def model_flops_per_token(config: ModelConfig) -> int:
+def model_flops_per_token(config: MegalodonConfig) -> int:
     """Return the operations of forward and backward pass per position of a row.
 
     A product that sums over n terms is 2n operations an element. Counted is what the model's
@@ -24,10 +18,8 @@ def model_flops_per_token(config: ModelConfig) -> int:
     appendix B).
 
     Args:
-        config: the `model` section, with the vocabulary already fitted to the tokenizer.
+        config: the library's, with the vocabulary already fitted to the tokenizer.
     """
-    if config.backend == "dummy":
-        return PASSES * 2 * config.d_model * config.vocab_size
     dim, z, value = config.model_dim, config.z_dim, config.value_dim
     outputs = config.vocab_size if config.output_size == -1 else config.output_size
     # wz, wv, wr, wh1, wh2

@@ -2,7 +2,7 @@
 
 import dataclasses
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -12,9 +12,12 @@ from megalodon_jax import MegalodonConfig, MegalodonForCausalLM
 from megalodon_jax.ops import dot_precision
 
 from chomp.config import ModelConfig
+from chomp.models.base import LanguageModel
+from chomp.models.megalodon.flops import model_flops_per_token
 from chomp.models.megalodon.forward import hidden_states
+from chomp.models.megalodon.parameters import first_axis_is_cut, kind_of
 from chomp.ops import gather, linear_cross_entropy
-from chomp.types import IGNORE_LABEL, Batch
+from chomp.types import IGNORE_LABEL, Batch, ParameterKind
 
 
 def megalodon_config(config: ModelConfig) -> MegalodonConfig:
@@ -27,7 +30,7 @@ def megalodon_config(config: ModelConfig) -> MegalodonConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Megalodon:
+class Megalodon(LanguageModel):
     """The library's model; its parameters are the library's own module, paths included.
 
     Attributes:
@@ -43,6 +46,7 @@ class Megalodon:
     fast_ops: bool = True
     platform: str | None = None
     kernels: str = "auto"
+    can_generate: ClassVar[bool] = True
 
     def init(self, key: PRNGKeyArray) -> MegalodonForCausalLM:
         """Make fresh parameters."""
@@ -68,6 +72,24 @@ class Megalodon:
             )
 
         return jax.tree.map(dtypes, params, is_leaf=lambda node: isinstance(node, cast))
+
+    def parameter_kind(self, path: str, shape: tuple[int, ...]) -> ParameterKind:
+        """Return what a parameter is, by the library's names."""
+        return kind_of(path, shape)
+
+    def shard_axis(self, path: str, shape: tuple[int, ...]) -> int | None:
+        """Return 0 for weights, embeddings and the moving average's coefficients."""
+        return 0 if first_axis_is_cut(path) else None
+
+    @property
+    def product_dtype(self) -> str:
+        """The number format that matrix products are computed in."""
+        return jnp.dtype(self.config.compute_dtype).name
+
+    @property
+    def flops_per_token(self) -> int:
+        """Operations of matrix products, forward and backward, per position of a row."""
+        return model_flops_per_token(self.config)
 
     def loss(
         self, params: MegalodonForCausalLM, rows: Batch, key: PRNGKeyArray | None

@@ -51,7 +51,7 @@ def build_callbacks(
         *(components, loop.tracker, loop.timer, loop.losses, loop.pending, loop.start, first_row)
     )
     after: list[Callback] = []
-    if train.generate_every and config.model.backend == "megalodon":
+    if train.generate_every and components.program.model.can_generate:
         after.append(
             GenerateSample(components, loop.tracker, loop.control, loop.timer, train.generate_every)
         )

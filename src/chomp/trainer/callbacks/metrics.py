@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from chomp.data import read_retries
-from chomp.models import model_flops_per_token, product_dtype
 from chomp.run.heartbeat import Phase
 from chomp.system.device_flops import QUICK_SIZE, matmul_rate, peak_flops
 from chomp.system.jax_runtime import memory_readings
@@ -120,11 +119,12 @@ class LogMetrics:
 
 
 def _mfu_meter(components: Components) -> MfuMeter:
-    config, tflops = components.config, components.config.logging.peak_tflops
+    config, model = components.config, components.program.model
+    tflops = config.logging.peak_tflops
     peak = peak_flops(jax.devices()[0].device_kind) if tflops is None else tflops * 1e12
     # Devices of a CPU are threads on the same cores.
     on_cpu = jax.default_backend() == "cpu"
     sharing = jax.process_count() if on_cpu else components.program.sharding.mesh.size
-    flops = config.train.tokens_per_step * model_flops_per_token(config.model)
-    measure = functools.partial(matmul_rate, product_dtype(config.model), QUICK_SIZE)
+    flops = config.train.tokens_per_step * model.flops_per_token
+    measure = functools.partial(matmul_rate, model.product_dtype, QUICK_SIZE)
     return MfuMeter(flops // sharing, peak, measure)
