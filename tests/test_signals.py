@@ -459,6 +459,6 @@ def test_work_is_left_behind_for_an_error_that_is_known_meanwhile():
 
     try:
         with pytest.raises(DataError, match="known"):
-            Signals().unless_stopped(done.wait, check)
+            Signals().unless_stopped(done.wait, check=check)
     finally:
         done.set()

@@ -931,7 +931,7 @@ class TestFullDisk:
         filling.join()
         # Its end couldn't write the lines either: as if it had been killed.
         assert "a resume brings them back" in done.out
-        short = len(read_rows(run / "ledger.jsonl"))
+        short = (run / "ledger.jsonl").read_bytes().count(b"\n")  # the last may be cut off
         assert short < 300
         # The copy from which a resume goes on exactly, whichever of its checkpoints it is.
         full.unlink()

@@ -46,12 +46,13 @@ def per_document(
     """By `isolate_documents`: the loss and targets of one document in a row with others."""
     config = make_config("megalodon", model={"fast_ops": request.param, "num_layers": 2})
     losses = {}
+    init = build_model(config.model, isolate_documents=False).init
+    params = jax.jit(init)(jax.random.PRNGKey(0))
     for isolate in (True, False):
         model = build_model(config.model, isolate_documents=isolate)
-        params = jax.jit(model.init)(jax.random.PRNGKey(0))
         loss = jax.jit(lambda p, rows, model=model: model.loss(p, rows, None))
 
-        def of_row(documents, scored, loss=loss, params=params):
+        def of_row(documents, scored, loss=loss):
             total, targets = loss(params, packed(documents, scored))
             return float(total), int(targets)
 
