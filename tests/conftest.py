@@ -44,6 +44,7 @@ LONGEST = (
     "test_signals.py",
     "models/megalodon/test_layers.py",
     "proof/test_prove_scale.py",
+    "ops/kernels/test_ema.py",
     "hlo/test_gpu_budget.py",
     "distributed/test_gpu_program.py",
     "models/megalodon/test_model.py",
