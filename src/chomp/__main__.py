@@ -8,6 +8,6 @@ import sys
 if sys.path and not sys.flags.safe_path and os.path.realpath(sys.path[0]) == os.getcwd():
     del sys.path[0]
 
-from chomp.cli import main
+from chomp.cli.program import run
 
-main(prog_name="chomp")
+run("chomp")

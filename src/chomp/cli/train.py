@@ -1,7 +1,5 @@
 """`chomp train`."""
 
-import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -9,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.group import show_error
 from chomp.cli.hints import newest_run
 from chomp.cli.options import (
     FolderPath,
@@ -19,7 +16,6 @@ from chomp.cli.options import (
     read_config_and_text,
     start_environment,
 )
-from chomp.errors import ChompError
 from chomp.system.garbage_collection import deferred_collection
 from chomp.system.signals import nothing_to_save
 from chomp.system.terminal import outlive_readers
@@ -135,18 +131,4 @@ def _train(
         launch.dry_run(config, process_info)
         return 0
     request = Request(config, original, folder, resume, allow_change, started, process_info)
-    try:
-        code = launch.train(request)
-    except ChompError as error:
-        if not launch.work_goes_on():
-            raise
-        show_error(error)
-        code = error.exit_code
-    if launch.work_goes_on():
-        # A stop left a compilation, a generation or a read running. All that matters is saved, and
-        # the interpreter's own end would wait for it, or crash under it.
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return launch.train(request)
