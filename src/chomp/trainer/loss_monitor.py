@@ -209,7 +209,7 @@ def _explain(incidents: Sequence[Incident], run: str) -> str:
     first, more = incidents[0], len(incidents) - 1
     return (
         f"loss or gradients were not finite: {first.what} (batch {first.batch}, fingerprint "
-        f"{first.batch_hash}){f', and in {more} more step(s) behind it' if more else ''}; these "
+        f"{first.batch_hash}){f', and in {more} more step(s) after it' if more else ''}; these "
         f"updates were not applied. `chomp trace {run} --step "
         f"{first.step}` names the batch's documents. Resume from the last checkpoint with a lower "
         "optim.lr (--allow-change optim.lr), or with train.on_divergence: skip or rewind"
