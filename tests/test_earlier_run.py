@@ -25,14 +25,15 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_it_goes_on_from_its_checkpoint(chomp: Any, run: Path, monkeypatch: pytest.MonkeyPatch):
+def test_it_goes_on_from_its_checkpoint(start_chomp: Any, run: Path):
     """Muon, bin packing, evaluation and samples; stopped after step 3 of 6."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # as it was made
     then = rows_of(run / "metrics.jsonl", first=4)
     ledger = rows_of(run / "ledger.jsonl")
     samples = (run / "samples.jsonl").read_text("utf-8")
-    done = chomp("train", "--run-dir", run, "--resume", "3")
-    assert done.code == 0, done.err
+    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # as it was made
+    resumed = start_chomp("train", "--run-dir", run, "--resume", "3", env=flags)
+    out, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, (out, err)
     now = rows_of(run / "metrics.jsonl", first=4)
     assert [row["step"] for row in now] == [4, 5, 6]
     assert [[row[key] for key in SAME] for row in now] == [

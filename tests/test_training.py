@@ -415,12 +415,12 @@ class TestRunFolder:
     @pytest.mark.parametrize(
         ("killed_in", "config_again"),
         [
-            ("lock", True),
-            ("lock", False),
-            ("claim_outputs", True),
-            ("_open_checkpointer", False),
-            ("_build", False),
-            ("_write_start", True),
+            ("run.run_folder.RunFolder.lock", True),
+            ("run.run_folder.RunFolder.lock", False),
+            ("trainer.open_run.claim_outputs", True),
+            ("trainer.open_run._open_checkpointer", False),
+            ("trainer.launch._build", False),
+            ("trainer.launch._write_start", True),
         ],
     )
     def test_a_start_that_is_killed_anywhere_can_be_started_again(
@@ -439,16 +439,13 @@ class TestRunFolder:
             raise KilledError
 
         with monkeypatch.context() as patch:
-            where = (
-                "chomp.run.run_folder.RunFolder" if killed_in == "lock" else "chomp.trainer.launch"
-            )
-            patch.setattr(f"{where}.{killed_in}", killed)
+            patch.setattr(f"chomp.{killed_in}", killed)
             patch.setattr("chomp.run.run_folder.RunFolder.free_if_not_begun", lambda folder: None)
             with pytest.raises(KilledError):
                 chomp("train", config, "--run-dir", run)
         again = [config] if config_again else []
         done = chomp("train", *again, "--run-dir", run, "--resume", "latest")
-        if killed_in in ("lock", "claim_outputs") and not config_again:  # nothing knows the config
+        if killed_in.endswith("lock") and not config_again:  # nothing knows the config
             assert done.code == 2
             assert "chomp train CONFIG" in done.err
         else:

@@ -14,7 +14,7 @@ from chomp.system.terminal import printable, styled
 if TYPE_CHECKING:
     from chomp.config import Config
 
-ENVIRONMENT = "chomp.environment"
+ENVIRONMENT = f"{__name__}.environment"
 OVERRIDE_HELP = "Set a value of the configuration, as YAML; may be given several times."
 
 
