@@ -11,6 +11,7 @@ of the run that had room. Prints a table in Markdown; ends with 1 if anything is
 """
 
 import argparse
+import errno
 import re
 import shutil
 import signal
@@ -57,7 +58,11 @@ class Disk:
 
     def fill(self, leave: int = 0) -> None:
         free = shutil.disk_usage(self.place).free
-        self._other.write_bytes(bytes(max(0, free - leave)))
+        try:
+            self._other.write_bytes(bytes(max(0, free - leave)))
+        except OSError as error:  # the run took room meanwhile: the disk is full anyway
+            if error.errno != errno.ENOSPC:
+                raise
 
     def free(self) -> None:
         self._other.unlink()
@@ -195,7 +200,7 @@ class Moment(NamedTuple):
 
 
 MOMENTS = [
-    Moment("before the start, until it was refused", before_the_start, "no room for two"),
+    Moment("before the start, until it was refused", before_the_start, "can't be written"),
     Moment("before a resume, until it was refused", before_a_resume, "no room for two"),
     Moment("before a save", before_a_save, "not saved: it needs about"),
     Moment("while a save was written", during_a_save, "not saved: No space left on device"),
