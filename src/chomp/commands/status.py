@@ -44,7 +44,7 @@ class Status:
     step: int
     """Finished steps."""
     steps: int | None
-    """Of the configuration."""
+    """`train.steps`; None where the configuration can't be read."""
     metrics: dict[str, Any]
     """The newest row of metrics with a loss."""
     evaluation: dict[str, Any]

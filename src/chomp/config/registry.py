@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """What the user has registered, by name; and the names that are chomp's own.
+    """Things registered under names, next to the names that are chomp's own.
 
     Args:
         key: of the configuration, which holds the names.
