@@ -93,7 +93,10 @@ def main() -> None:
         tokenizer = load_tokenizer(live.tokenizer)
         out = Path(folder, "tokens")
         manifest = prepare(
-            *(live, tokenizer, out), evaluate=False, shard_tokens=1 << 25, tell=lambda done: None
+            *(live, tokenizer, out),
+            evaluate=False,
+            shard_tokens=1 << 25,
+            progress=lambda done: None,
         )
         prepared = DataConfig(backend="tokens", tokens_dir=str(out), **keys)
         total = sum(shard.tokens for shard in manifest.shards)

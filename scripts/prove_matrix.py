@@ -26,6 +26,7 @@ from chomp.config import Config, load_config
 from chomp.errors import ChompError
 from chomp.proof.kills import Moment
 from chomp.proof.prove_resume import Proof, Settings, prove
+from chomp.system.console import PrintConsole
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 STEPS = 24
@@ -114,13 +115,11 @@ def definitions() -> list[str]:
 
 
 def proof(title: str, config: Config, settings: Settings) -> Proof | None:
-    def say(line: str) -> None:
-        print(f"[{title}] {line}", file=sys.stderr, flush=True)
-
+    console = PrintConsole(stderr=True, prefix=f"[{title}] ")
     try:
-        return prove(config, settings, say)
+        return prove(config, settings, console)
     except ChompError as error:
-        say(str(error))
+        console.message(str(error))
         return None
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from result_page import print_head
 
 from chomp.cli.options import start_environment
+from chomp.system.console import PrintConsole
 
 start_environment()
 
@@ -141,7 +142,7 @@ def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
     bench = Bench(config, overrides)
     off = unchecked_step(bench)
     heartbeat = Heartbeat(folder / "heartbeat")
-    ledger = Ledger(folder / "ledger.jsonl", bench.components.data.fingerprint, 0, print)
+    ledger = Ledger(folder / "ledger.jsonl", bench.components.data.fingerprint, 0, PrintConsole())
     policy = LossPolicy("stop", "warn", threshold=10.0, window=100, limit=10)
     losses = LossMonitor(policy, (), 0, print, run="run")
     callbacks = [
@@ -155,7 +156,11 @@ def step_cost(config: Path, overrides: Sequence[str], folder: Path) -> str:
 
     def with_all() -> float:
         watchdog = Watchdog(
-            heartbeat, seconds=300, log_file=folder / "log", tell=print, note=lambda stall: None
+            heartbeat,
+            seconds=300,
+            log_file=folder / "log",
+            console=PrintConsole(),
+            note=lambda stall: None,
         )
         watchdog.start()
         seconds = bench.steps(STEPS, bench.compiled, callbacks, StepTimer(heartbeat))

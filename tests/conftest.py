@@ -20,6 +20,7 @@ import yaml
 from click.testing import CliRunner
 
 from chomp.config import Config, config_from_mapping
+from chomp.system.console import Console
 from chomp.system.jax_runtime import prepare_environment
 
 # Most of the tests' time is XLA's. Without LLVM's optimizations it compiles small programs in half
@@ -115,6 +116,41 @@ def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
+
+
+class Lines(Console):
+    """Keeps the lines that are shown."""
+
+    def __init__(self, told: list[str]):
+        self.told = told
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+
+class NoLines(Console):
+    """Fails where a line is shown."""
+
+    def message(self, text: str) -> None:
+        pytest.fail(text)
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """The lines that `console` has been given."""
+    return []
+
+
+@pytest.fixture
+def console(told: list[str]) -> Console:
+    """A console that keeps its lines in `told`."""
+    return Lines(told)
+
+
+@pytest.fixture(scope="session")
+def no_lines() -> Console:
+    """A console on which nothing may be shown."""
+    return NoLines()
 
 
 @pytest.fixture(scope="session")

@@ -55,19 +55,12 @@ class BatchStats(NamedTuple):
 
 
 class RowStats(NamedTuple):
-    """What one row of a batch drew; the fields that `BatchStats` has mean the same. JSON-able."""
+    """What one row of a batch drew. JSON-able."""
 
     row: int
     """Its number in the whole batch, [accum, batch] counted through."""
-    hash: int
-    targets: int
-    tokens: int
-    documents: int
-    truncated: int
-    skipped: int
-    repaired: int
-    epoch: int
-    keys: tuple[int, ...]
+    stats: BatchStats
+    """As if the row were a batch of its own."""
 
 
 class LoadedBatch(NamedTuple):

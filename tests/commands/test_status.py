@@ -17,6 +17,7 @@ from chomp.errors import ResumeError
 from chomp.run.heartbeat import Heartbeat, Phase, read_heartbeat
 from chomp.run.record import EventKind
 from chomp.run.recorder import RunRecorder
+from chomp.system.console import Console
 
 
 def begin(folder: Path, config: dict[str, Any] | None = None) -> tuple[RunRecorder, Heartbeat]:
@@ -25,7 +26,7 @@ def begin(folder: Path, config: dict[str, Any] | None = None) -> tuple[RunRecord
     config = config or {"train": {"steps": 100}}
     (folder / "config_original.yaml").write_text("train: {steps: 100}\n")
     (folder / "config_resolved.json").write_text(json.dumps(config))
-    recorder = RunRecorder(folder / "run.json", folder / "heartbeat", pytest.fail)
+    recorder = RunRecorder(folder / "run.json", folder / "heartbeat", Console())
     recorder.start(time=time.time() - 60, versions={}, config=config, compare=changes)
     return recorder, Heartbeat(folder / "heartbeat", start=recorder.number)
 

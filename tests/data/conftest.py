@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from chomp.config import DataConfig, TokenizerConfig
 from chomp.data import BatchSpec, Data, load_tokenizer, open_data
 from chomp.data.sources.read_policy import ReadPolicy
+from chomp.system.console import LOG
 from chomp.types import LoadedBatch
 
 Open = Callable[..., Data]
@@ -31,7 +32,7 @@ def opened() -> Iterator[Open]:
         evaluate=False,
         rows: range | None = None,
         of_lanes: int | None = None,
-        warn=print,
+        console=LOG,
         **keys,
     ) -> Data:
         keys = {"backend": "local_text", "tokenizer": tokenizer_config or TokenizerConfig()} | keys
@@ -43,7 +44,7 @@ def opened() -> Iterator[Open]:
             evaluate=evaluate,
             lanes=of_lanes,
             rows=rows,
-            warn=warn,
+            console=console,
         )
         alive.append(data)
         return data

@@ -58,7 +58,7 @@ def corpus(tmp_path, write_lines, paragraphs) -> Callable[[str], dict]:
                     *(config, load_tokenizer(TokenizerConfig()), tmp_path / "tokens"),
                     evaluate=True,
                     shard_tokens=3000,
-                    tell=lambda done: None,
+                    progress=lambda done: None,
                 )
                 return {"backend": "tokens", "tokens_dir": str(tmp_path / "tokens")}
 

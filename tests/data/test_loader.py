@@ -39,7 +39,7 @@ class Numbers(grain.DatasetIterator[LoadedBatch]):
         self.place["at"] = number
         ids = np.full((1, 1, 4), number, np.int32)
         stats = BatchStats(2, 4, 1, 0, 0, 0, (), number)
-        row = RowStats(0, number, 2, 4, 1, 0, 0, 0, 0, ())
+        row = RowStats(0, stats)
         return LoadedBatch(Batch(ids, ids, ids, ids > 0), stats, (row,))
 
     def get_state(self) -> dict[str, Any]:

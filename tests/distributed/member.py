@@ -141,7 +141,7 @@ class Part:
 
 def row_of(key: int) -> RowStats:
     """A row with one document of one token."""
-    return RowStats(key, key, 1, 1, 1, 0, 0, 0, 0, (key,))
+    return RowStats(key, BatchStats(1, 1, 1, 0, 0, 0, (key,), key))
 
 
 def drawn(keys: list[int]) -> LoadedBatch:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from chomp.errors import DataError
 from chomp.run.ledger import Ledger
 from chomp.run.ledger_search import find_entry
+from chomp.system.console import Console
 from chomp.tracking import keep_rows_up_to
 from chomp.types import BatchStats
 
@@ -26,12 +27,12 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write(path: Path) -> Any:
+def write(path: Path, no_lines: Console) -> Any:
     """Write steps as a run does that is started after step `start`."""
 
     def write(start: int, *steps: int, data: dict[str, Any] = DATA, value: int = 0xAB) -> None:
         keep_rows_up_to(start, path)
-        ledger = Ledger(path, data, start, pytest.fail)
+        ledger = Ledger(path, data, start, no_lines)
         for step in steps:
             ledger.record(step, step + 100, stats((step, 0), value=value))
         ledger.close()
@@ -39,8 +40,10 @@ def write(path: Path) -> Any:
     return write
 
 
-def test_a_line_holds_a_step_and_its_documents_by_shard(path: Path, read_rows: Any):
-    ledger = Ledger(path, DATA, 0, pytest.fail)
+def test_a_line_holds_a_step_and_its_documents_by_shard(
+    path: Path, read_rows: Any, no_lines: Console
+):
+    ledger = Ledger(path, DATA, 0, no_lines)
     documents = [(7, 2**32 - 1), (0, 5), (7, 0), (2**30, 1)]
     ledger.record(1, 3, stats(*documents, value=0x1F))
     ledger.close()
@@ -124,14 +127,18 @@ def test_a_line_being_written_is_not_read_yet(write: Any, path: Path):
 )
 @settings(max_examples=60, deadline=None)
 def test_every_step_is_found_with_its_corpus(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[int], corpora: list[int], chunk: int
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: list[int],
+    corpora: list[int],
+    chunk: int,
+    no_lines: Console,
 ):
     path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
     corpus = 0
     expected = {}
     for index, step in enumerate(steps):
         corpus += index in corpora
-        ledger = Ledger(path, {"number": corpus}, step - 1, pytest.fail)
+        ledger = Ledger(path, {"number": corpus}, step - 1, no_lines)
         ledger.record(step, step, stats(*[(step, row) for row in range(step % 7)]))
         ledger.close()
         expected[step] = {"number": corpus}

@@ -10,15 +10,11 @@ from chomp.errors import DivergedError, ResumeError
 from chomp.run.heartbeat import Phase, read_heartbeat
 from chomp.run.monitor import RunMonitor
 from chomp.run.record import Attempt, read_record
+from chomp.system.console import Console
 
 
 @pytest.fixture
-def lines() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def open_history(tmp_path: Path, lines: list[str]) -> Callable[..., RunMonitor]:
+def open_history(tmp_path: Path, console: Console) -> Callable[..., RunMonitor]:
     """Open a history, and begin a start."""
 
     def start(**values: Any) -> RunMonitor:
@@ -28,7 +24,7 @@ def open_history(tmp_path: Path, lines: list[str]) -> Callable[..., RunMonitor]:
             "log_file": None,
             "watchdog_seconds": 0,
             "started": time.perf_counter(),
-            "tell": lines.append,
+            "console": console,
         }
         history = RunMonitor(**(known | values))
         history.begin(versions={}, config={}, compare=changes)
@@ -76,18 +72,18 @@ def test_an_error_is_recorded_even_if_an_end_was_announced(
 
 
 def test_a_start_that_is_refused_leaves_no_trace(
-    tmp_path: Path, open_history: Any, lines: list[str]
+    tmp_path: Path, open_history: Any, told: list[str], console: Console
 ):
     with open_history():
         pass
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     names = {"record": tmp_path / "run.json", "heartbeat": tmp_path / "heartbeat"}
     refused = RunMonitor(
-        **names, log_file=None, watchdog_seconds=0.1, started=time.perf_counter(), tell=lines.append
+        **names, log_file=None, watchdog_seconds=0.1, started=time.perf_counter(), console=console
     )
     with pytest.raises(ResumeError), refused:
         deadline = time.monotonic() + 20
-        while not lines:  # the watchdog looks at it already
+        while not told:  # the watchdog looks at it already
             assert time.monotonic() < deadline
             time.sleep(0.01)
         raise ResumeError("another run")
@@ -112,7 +108,7 @@ def test_goodput_counts_up_to_now(open_history: Any):
     assert goodput.seconds["other"] < 1
 
 
-def test_stalls_are_events(tmp_path: Path, open_history: Any, lines: list[str]):
+def test_stalls_are_events(tmp_path: Path, open_history: Any, told: list[str]):
     with open_history(watchdog_seconds=0.1) as history:
         history.heartbeat.enter(Phase.WAITING, 3)
         deadline = time.monotonic() + 20
@@ -121,13 +117,13 @@ def test_stalls_are_events(tmp_path: Path, open_history: Any, lines: list[str]):
             time.sleep(0.01)
     event = starts(tmp_path)[0].events[0]
     assert (event["kind"], event["phase"], event["step"]) == ("stall", "waiting for data", 3)
-    assert "waiting for data, step 3: no progress" in lines[0]
+    assert "waiting for data, step 3: no progress" in told[0]
 
 
 def test_without_a_heartbeat_file_the_user_is_told(
-    tmp_path: Path, open_history: Any, lines: list[str]
+    tmp_path: Path, open_history: Any, told: list[str]
 ):
     with open_history(heartbeat=tmp_path / "missing" / "heartbeat"):
         pass
-    (line,) = lines
+    (line,) = told
     assert line.startswith("warning: ") and "can't tell where" in line

@@ -12,19 +12,15 @@ from chomp.checkpoint.compatibility import changes
 from chomp.run.heartbeat import Heartbeat, Phase
 from chomp.run.record import EventKind, RunRecord, read_record
 from chomp.run.recorder import RunRecorder
+from chomp.system.console import Console
 
 
 @pytest.fixture
-def warnings() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def open_lineage(tmp_path: Path, warnings: list[str]) -> Callable[..., RunRecorder]:
+def open_lineage(tmp_path: Path, console: Console) -> Callable[..., RunRecorder]:
     """Open the lineage of the test's run folder, and begin a start."""
 
     def start(config: Mapping[str, Any] | None = None) -> RunRecorder:
-        recorder = RunRecorder(tmp_path / "run.json", tmp_path / "heartbeat", warnings.append)
+        recorder = RunRecorder(tmp_path / "run.json", tmp_path / "heartbeat", console)
         config = dict(config or {})
         recorder.start(time=100.0, versions={"jax": "1"}, config=config, compare=changes)
         return recorder
@@ -38,7 +34,7 @@ def on_disk(folder: Path) -> RunRecord:
     return record
 
 
-def test_a_start_from_begin_to_end(tmp_path: Path, open_lineage: Any, warnings: list[str]):
+def test_a_start_from_begin_to_end(tmp_path: Path, open_lineage: Any, told: list[str]):
     recorder = open_lineage()
     heartbeat = Heartbeat(tmp_path / "heartbeat", start=recorder.number)
     (start,) = on_disk(tmp_path).starts
@@ -54,7 +50,7 @@ def test_a_start_from_begin_to_end(tmp_path: Path, open_lineage: Any, warnings: 
     assert event["loss"] == "nan"
     assert start.end_time is not None and event["time"] <= start.end_time
     assert on_disk(tmp_path) == recorder.record
-    assert warnings == []
+    assert told == []
     assert sorted(os.listdir(tmp_path)) == ["heartbeat", "run.json"]
 
 
@@ -122,7 +118,7 @@ def test_they_are_durable_before_the_file_takes_its_place(
 
 
 def test_a_broken_file_is_moved_aside_and_the_run_goes_on(
-    tmp_path: Path, open_lineage: Any, warnings: list[str]
+    tmp_path: Path, open_lineage: Any, told: list[str]
 ):
     for text in ("{half", "[]"):
         (tmp_path / "run.json").write_text(text)
@@ -130,23 +126,23 @@ def test_a_broken_file_is_moved_aside_and_the_run_goes_on(
         assert recorder.number == 1
         assert on_disk(tmp_path).run == recorder.record.run
     assert [(tmp_path / f"run.json.broken-{i}").read_text() for i in (1, 2)] == ["{half", "[]"]
-    assert len(warnings) == 2
-    assert "run.json.broken-1" in warnings[0] and "skipped" in warnings[0]
+    assert len(told) == 2
+    assert "run.json.broken-1" in told[0] and "skipped" in told[0]
 
 
 def test_a_file_that_can_t_be_written_is_a_warning_and_written_later(
-    tmp_path: Path, open_lineage: Any, warnings: list[str]
+    tmp_path: Path, open_lineage: Any, told: list[str]
 ):
     recorder = open_lineage()
     # Root may write to any folder, so the temporary file's name is taken.
     (tmp_path / "run.json.tmp").mkdir()
     recorder.skip([5])
-    assert len(warnings) == 1
-    assert "run.json can't be written (Is a directory)" in warnings[0]
+    assert len(told) == 1
+    assert "run.json can't be written (Is a directory)" in told[0]
     (tmp_path / "run.json.tmp").rmdir()
     recorder.event(EventKind.STOP, signal="SIGTERM")
     assert on_disk(tmp_path).skipped_batches == [5]
-    assert len(warnings) == 1
+    assert len(told) == 1
 
 
 def test_thousands_of_events_take_no_time_and_outlive_a_kill(tmp_path: Path, open_lineage: Any):

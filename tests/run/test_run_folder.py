@@ -114,7 +114,8 @@ def test_links_are_not_followed(tmp_path: Path):
     keeps.mkdir()
     for name in ("tokenizer", "tokenizer.tmp"):
         (folder.path / name).symlink_to(keeps)
-    folder.keep_tokenizer(lambda draft: draft.mkdir())
+    with folder.replace_tokenizer() as draft:
+        draft.mkdir()
     assert (mine.read_text(), list(keeps.iterdir())) == ("mine", [])
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from chomp.run.heartbeat import Heartbeat, Phase
 from chomp.run.watchdog import Stall, Watchdog
+from chomp.system.console import Console
 
 LIMIT = 0.25
 
 
-class Watched:
+class Watched(Console):
     """A heartbeat with a watchdog, and what was heard of it."""
 
     def __init__(self, log_file: Path, seconds: float):
@@ -26,9 +27,12 @@ class Watched:
             self.heartbeat,
             seconds=seconds,
             log_file=log_file,
-            tell=self.lines.append,
+            console=self,
             note=self.stalls.append,
         )
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
 
     def wait_for(self, what: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 20
@@ -148,8 +152,9 @@ import ctypes, sys
 from pathlib import Path
 from chomp.run.heartbeat import Heartbeat
 from chomp.run.watchdog import Watchdog
+from chomp.system.console import Console
 log = Path(sys.argv[1])
-watchdog = Watchdog(Heartbeat(None), seconds=0.2, log_file=log, tell=print, note=print)
+watchdog = Watchdog(Heartbeat(None), seconds=0.2, log_file=log, console=Console(), note=print)
 watchdog.start()
 import time
 time.sleep(0.5)
@@ -169,11 +174,13 @@ NEVER_ENDS = """
 import threading
 from chomp.run.heartbeat import Heartbeat
 from chomp.run.watchdog import Watchdog
+from chomp.system.console import Console
 hung = threading.Event()
-def tell(line):
-    print(line, flush=True)
-    hung.wait()
-Watchdog(Heartbeat(None), seconds=0.1, log_file=None, tell=tell, note=print).start()
+class Hangs(Console):
+    def message(self, text):
+        print(text, flush=True)
+        hung.wait()
+Watchdog(Heartbeat(None), seconds=0.1, log_file=None, console=Hangs(), note=print).start()
 import time
 time.sleep(0.5)
 """

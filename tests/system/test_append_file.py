@@ -10,6 +10,7 @@ import pytest
 
 from chomp.run.ledger import Ledger
 from chomp.system.append_file import AppendFile
+from chomp.system.console import Console
 from chomp.tracking import JsonLines, log_to_file, open_console
 from chomp.types import BatchStats
 
@@ -37,18 +38,15 @@ def fill(place: Path) -> Path:
 
 
 @pytest.fixture
-def told() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "lines"
 
 
-def test_lines_are_there_at_once_behind_those_of_before(path: Path, told: list[str]):
+def test_lines_are_there_at_once_behind_those_of_before(
+    path: Path, told: list[str], console: Console
+):
     for text in ("one\n", "two\n"):
-        file = AppendFile(path, told.append)
+        file = AppendFile(path, console)
         file.write(text)
         assert path.read_text().endswith(text)
         file.close()
@@ -57,9 +55,9 @@ def test_lines_are_there_at_once_behind_those_of_before(path: Path, told: list[s
 
 
 def test_lines_that_fail_wait_and_are_written_in_their_order(
-    path: Path, told: list[str], files_of_at_most: Any
+    path: Path, told: list[str], files_of_at_most: Any, console: Console
 ):
-    file = AppendFile(path, told.append)
+    file = AppendFile(path, console)
     lines = [f"{number:04}\n" for number in range(10)]
     with files_of_at_most(13):
         for line in lines[:6]:
@@ -76,8 +74,10 @@ def test_lines_that_fail_wait_and_are_written_in_their_order(
     assert len(told) == 1
 
 
-def test_close_writes_what_waits(path: Path, told: list[str], files_of_at_most: Any):
-    file = AppendFile(path, told.append)
+def test_close_writes_what_waits(
+    path: Path, told: list[str], files_of_at_most: Any, console: Console
+):
+    file = AppendFile(path, console)
     with files_of_at_most(3):
         file.write("one\n")
         file.write("two\n")
@@ -85,8 +85,10 @@ def test_close_writes_what_waits(path: Path, told: list[str], files_of_at_most: 
     assert path.read_text() == "one\ntwo\n"
 
 
-def test_close_tells_what_is_lost(path: Path, told: list[str], files_of_at_most: Any):
-    file = AppendFile(path, told.append)
+def test_close_tells_what_is_lost(
+    path: Path, told: list[str], files_of_at_most: Any, console: Console
+):
+    file = AppendFile(path, console)
     with files_of_at_most(5):
         for line in ("one\n", "two\n", "three\n"):
             file.write(line)
@@ -97,10 +99,10 @@ def test_close_tells_what_is_lost(path: Path, told: list[str], files_of_at_most:
 
 @pytest.mark.parametrize("limit", range(0, 26))
 def test_the_last_line_is_replaced_wherever_it_is(
-    path: Path, told: list[str], limit: int, files_of_at_most: Any
+    path: Path, told: list[str], limit: int, files_of_at_most: Any, console: Console
 ):
     """In the file, in memory, or partly in both."""
-    file = AppendFile(path, told.append)
+    file = AppendFile(path, console)
     with files_of_at_most(limit):
         for line in ("first\n", "second\n"):
             file.write(line)
@@ -111,10 +113,12 @@ def test_the_last_line_is_replaced_wherever_it_is(
     assert path.read_text() == "first\n2\nthird\n"
 
 
-def test_a_file_that_cannot_be_opened_is_opened_later(tmp_path: Path, told: list[str]):
+def test_a_file_that_cannot_be_opened_is_opened_later(
+    tmp_path: Path, told: list[str], console: Console
+):
     obstacle = tmp_path / "new"
     obstacle.write_text("a file where a folder is needed")
-    file = AppendFile(obstacle / "lines", told.append)
+    file = AppendFile(obstacle / "lines", console)
     file.write("one\n")
     assert len(told) == 1
     obstacle.unlink()
@@ -123,19 +127,19 @@ def test_a_file_that_cannot_be_opened_is_opened_later(tmp_path: Path, told: list
     assert (obstacle / "lines").read_text() == "one\ntwo\n"
 
 
-def test_whatever_the_text_it_is_utf8(path: Path, told: list[str]):
-    file = AppendFile(path, told.append)
+def test_whatever_the_text_it_is_utf8(path: Path, told: list[str], console: Console):
+    file = AppendFile(path, console)
     file.write(json.dumps("é\udcff", ensure_ascii=False) + "\n")
     file.close()
     assert json.loads(path.read_bytes().decode()) == "é\udcff"
 
 
 def test_metrics_samples_and_ledger_outlast_a_full_disk(
-    small_disk: Path, told: list[str], read_rows: Any
+    small_disk: Path, told: list[str], read_rows: Any, console: Console
 ):
     paths = [small_disk / f"{name}.jsonl" for name in ("metrics", "samples", "ledger")]
-    files = JsonLines(paths[0], paths[1], told.append)
-    ledger = Ledger(paths[2], {"digest": "x"}, 0, told.append)
+    files = JsonLines(paths[0], paths[1], console)
+    ledger = Ledger(paths[2], {"digest": "x"}, 0, console)
     ballast = fill(small_disk)
     rows = [{"step": n, "loss": n / 7, "name": "x" * 100} for n in range(1, 101)]
     for row in rows:
@@ -156,12 +160,12 @@ def test_metrics_samples_and_ledger_outlast_a_full_disk(
 
 
 def test_log_lines_outlast_a_full_disk_without_a_word_on_the_console(
-    small_disk: Path, told: list[str], capfd: pytest.CaptureFixture[str]
+    small_disk: Path, told: list[str], capfd: pytest.CaptureFixture[str], console: Console
 ):
     root = logging.getLogger()
     before = root.handlers[:], root.level
     path = small_disk / "train.log"
-    log_to_file(path, "INFO", told.append)
+    log_to_file(path, "INFO", console)
     try:
         ballast = fill(small_disk)
         for number in range(1000):
@@ -183,7 +187,12 @@ def test_log_lines_outlast_a_full_disk_without_a_word_on_the_console(
 
 
 def test_a_run_whose_output_goes_to_a_full_disk_goes_on(
-    small_disk: Path, config_file: Any, start_chomp: Any, tmp_path: Path, read_rows: Any
+    small_disk: Path,
+    config_file: Any,
+    start_chomp: Any,
+    tmp_path: Path,
+    read_rows: Any,
+    console: Console,
 ):
     with (small_disk / "out.log").open("w") as out:
         fill(small_disk)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from chomp.system.console import Console
 from chomp.tracking import JsonLines, keep_rows_up_to, log_to_file
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[JsonLines]:
-    lines = JsonLines(tmp_path / "new" / "metrics.jsonl", tmp_path / "samples.jsonl", pytest.fail)
+def files(tmp_path: Path, no_lines: Console) -> Iterator[JsonLines]:
+    lines = JsonLines(tmp_path / "new" / "metrics.jsonl", tmp_path / "samples.jsonl", no_lines)
     yield lines
     lines.close()
 
@@ -122,9 +123,11 @@ class Broken:
 
 
 @pytest.mark.usefixtures("root_logger")
-def test_all_log_lines_go_to_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_all_log_lines_go_to_the_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], no_lines: Console
+):
     path = tmp_path / "train.log"
-    log_to_file(path, "WARNING", pytest.fail)
+    log_to_file(path, "WARNING", no_lines)
     logging.getLogger("someone.else").warning("take care")
     logging.getLogger("someone.else").info("never mind")
     with warnings.catch_warnings():
@@ -142,17 +145,17 @@ def test_all_log_lines_go_to_the_file(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("root_logger")
-def test_without_a_file_log_lines_go_nowhere(capfd: pytest.CaptureFixture[str]):
-    log_to_file(None, "INFO", pytest.fail)
+def test_without_a_file_log_lines_go_nowhere(capfd: pytest.CaptureFixture[str], no_lines: Console):
+    log_to_file(None, "INFO", no_lines)
     logging.getLogger("someone.else").error("help")
     assert capfd.readouterr() == ("", "")
 
 
-def test_log_lines_steer_no_terminal(tmp_path: Path):
+def test_log_lines_steer_no_terminal(tmp_path: Path, console: Console):
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
-        log_to_file(tmp_path / "train.log", "INFO", print)
+        log_to_file(tmp_path / "train.log", "INFO", console)
         logging.getLogger("a library").warning("opened %s", "\x1b]0;x\x07\x9b.jsonl")
     finally:
         logging.captureWarnings(False)

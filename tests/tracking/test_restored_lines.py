@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chomp.system.append_file import AppendFile
+from chomp.system.console import Console
 from chomp.tracking import JsonLines, keep_rows_up_to, restore_lines
 
 
@@ -18,7 +19,7 @@ class Disk:
     """A file that takes only so many bytes, whatever the lines are."""
 
     def __init__(self, path: Path):
-        self.path, self.file = path, AppendFile(path, lambda line: None)
+        self.path, self.file = path, AppendFile(path, Console())
 
     def write_some(self, text: str, room: int) -> None:
         """Write as on a disk that has so much room, in the middle of a line maybe."""
@@ -56,6 +57,7 @@ def test_every_line_of_the_checkpoint_is_there_after_a_kill(
     later: int,
     replaced: bool,
     again: int,
+    no_lines: Console,
 ):
     """Wherever the disk was full, and whatever was written after the save before the kill."""
     path = tmp_path_factory.mktemp("disk") / "rows.jsonl"
@@ -77,7 +79,7 @@ def test_every_line_of_the_checkpoint_is_there_after_a_kill(
         keep_rows_up_to(len(rooms), path)
         found = restore_lines(path, kept)
         assert found.lost == 0
-        file = AppendFile(path, pytest.fail, found.there)
+        file = AppendFile(path, no_lines, found.there)
         for text in found.lines:
             file.write(text)
         assert file.tail().lines == len(rooms)
@@ -96,9 +98,9 @@ def test_what_nobody_has_is_counted(tmp_path: Path):
     assert restore_lines(path, None) == ([], 2, 0)
 
 
-def test_a_row_that_has_grown_since_is_not_written_twice(tmp_path: Path):
+def test_a_row_that_has_grown_since_is_not_written_twice(tmp_path: Path, no_lines: Console):
     path = tmp_path / "metrics.jsonl"
-    lines = JsonLines(path, tmp_path / "samples.jsonl", pytest.fail)
+    lines = JsonLines(path, tmp_path / "samples.jsonl", no_lines)
     for step in (1, 2):
         lines.log({"step": step, "loss": 1.0})
     kept = lines.tails()["metrics"].as_values() | {"waiting": [row(1, loss=1.0), row(2, loss=1.0)]}
@@ -106,19 +108,20 @@ def test_a_row_that_has_grown_since_is_not_written_twice(tmp_path: Path):
     assert restore_lines(path, kept).lines == []
 
 
-def test_pipes_and_links_are_refused(tmp_path: Path):
+def test_pipes_and_links_are_refused(
+    tmp_path: Path, no_lines: Console, told: list[str], console: Console
+):
     import os
 
     from chomp.errors import ConfigError
 
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="pipe"):
-        JsonLines(tmp_path / "pipe", tmp_path / "samples.jsonl", pytest.fail)
+        JsonLines(tmp_path / "pipe", tmp_path / "samples.jsonl", no_lines)
     mine = tmp_path / "mine"
     mine.write_text("mine")
     (tmp_path / "ledger.jsonl").symlink_to(mine)
-    told: list[str] = []
-    AppendFile(tmp_path / "ledger.jsonl", told.append).write("x\n")
+    AppendFile(tmp_path / "ledger.jsonl", console).write("x\n")
     assert "can't be written" in told[0]
     (tmp_path / "rows.jsonl").write_text(row(1) + row(2))
     (tmp_path / "rows.jsonl.tmp").symlink_to(mine)

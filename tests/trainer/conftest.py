@@ -12,6 +12,7 @@ from chomp.config import Config
 from chomp.coordinator import Coordinator
 from chomp.run.monitor import RunMonitor
 from chomp.run.run_folder import RunFolder
+from chomp.system.console import Console
 from chomp.system.signals import Signals
 from chomp.tracking import PlainConsole
 from chomp.trainer.callback import StepInfo
@@ -35,7 +36,7 @@ class Run:
                 log_file=None,
                 watchdog_seconds=0,
                 started=0.0,
-                tell=print,
+                console=Console(),
             )
         )
         self.monitor.begin(versions={}, config={}, compare=lambda old, new: [])

@@ -15,6 +15,7 @@ from chomp.checkpoint.checkpointer import Checkpointer
 from chomp.checkpoint.compatibility import package_versions
 from chomp.config import Config
 from chomp.errors import DiskError
+from chomp.system.console import SILENT, Console
 from chomp.system.jax_runtime import start_jax
 from chomp.trainer.components import build_components
 from chomp.types import Progress, TrainState
@@ -28,7 +29,7 @@ def bench_checkpoint(
     *,
     folder: Path,
     rounds: int,
-    tell: Callable[[str], None] = lambda text: None,
+    console: Console = SILENT,
 ) -> Values:
     """Save the initial state of `config` again and again, in the background and not, in turn.
 
@@ -36,7 +37,7 @@ def bench_checkpoint(
         config: as the user wrote it.
         folder: parent of the folder of the checkpoints, which is deleted at the end.
         rounds: how often.
-        tell: is told what is going on.
+        console: shows what is going on.
 
     Raises:
         DiskError: something couldn't be saved.
@@ -63,7 +64,7 @@ def bench_checkpoint(
         blocked: dict[bool, list[float]] = {True: [], False: []}
         written, verified, restored = [], [], []
         for step in range(rounds + 1):
-            tell(f"round {step} of {rounds}" if step else "warm-up")
+            console.message(f"round {step} of {rounds}" if step else "warm-up")
             for asynchronous, checkpoints in ways.items():
                 first, second = _save(checkpoints, step, state, rest)
                 if step:

@@ -1,7 +1,6 @@
 """`chomp bench data`: how fast a configuration's pipeline gives batches."""
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 
 from chomp.bench.spread import Spread
@@ -9,6 +8,7 @@ from chomp.config import Config
 from chomp.data import Data, Tokenizer, open_data
 from chomp.data.tokenize import BLOCK_DOCUMENTS
 from chomp.errors import DataError
+from chomp.system.console import SILENT, Console
 from chomp.trainer.components import batch_spec, open_tokenizer
 
 Values = dict[str, object]
@@ -89,7 +89,7 @@ def bench_data(
     against: Config | None,
     rounds: int,
     seconds: float,
-    tell: Callable[[str], None] = lambda text: None,
+    console: Console = SILENT,
 ) -> Values:
     """Measure the pipeline of `config`, in turn with its tokenizer alone and another pipeline.
 
@@ -98,13 +98,13 @@ def bench_data(
         against: overrides of the other pipeline; its values have `against_` in front.
         rounds: how often each is measured.
         seconds: length of each measurement.
-        tell: is told what is going on.
+        console: shows what is going on.
     """
     pipelines = {"": Pipeline(config)}
     if against:
         pipelines["against_"] = Pipeline(against)
     for number in range(rounds):
-        tell(f"round {number + 1} of {rounds}")
+        console.message(f"round {number + 1} of {rounds}")
         for pipeline in list(pipelines.values())[:: -1 if number % 2 else 1]:
             pipeline.run(seconds)
             pipeline.encode()

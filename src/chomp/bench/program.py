@@ -9,7 +9,8 @@ from chomp.errors import ConfigError
 from chomp.hlo.accelerators import Accelerator
 from chomp.hlo.figures import Figures, figures
 from chomp.hlo.roofline import Cluster
-from chomp.trainer.accelerator_program import Tell, compile_step_for, fit_without_download
+from chomp.system.console import Console
+from chomp.trainer.accelerator_program import compile_step_for, fit_without_download
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,11 @@ class ProgramBench:
 
 
 def bench_program(
-    config: Config, accelerator: Accelerator, devices: int, against: Against | None, tell: Tell
+    config: Config,
+    accelerator: Accelerator,
+    devices: int,
+    against: Against | None,
+    console: Console,
 ) -> ProgramBench:
     """Compile the training step for an accelerator, and count and estimate what it does.
 
@@ -70,7 +75,7 @@ def bench_program(
         accelerator: the one to compile for.
         devices: how many.
         against: the other program.
-        tell: is told what is going on.
+        console: shows what is going on.
 
     Raises:
         ConfigError: the configuration doesn't fit the devices, or their compiler isn't installed.
@@ -78,14 +83,14 @@ def bench_program(
     if accelerator.platform == "tpu":
         text = "only programs of GPUs are counted; chomp plan knows its memory"
         raise ConfigError([f"--for {accelerator.name}: {text}"])
-    config = fit_without_download(config, tell)
+    config = fit_without_download(config, console)
     cluster = Cluster(accelerator, devices)
     where = f"{devices} x {accelerator.device}"
-    tell(f"compiling the step for {where}")
+    console.message(f"compiling the step for {where}")
     train_program, program = compile_step_for(config, accelerator, devices)
     other = None
     if against:
-        tell(f"compiling the step to compare it with: {against}")
+        console.message(f"compiling the step to compare it with: {against}")
         other = figures(
             compile_step_for(changed_config(config, against), accelerator, devices)[1],
             cluster,

@@ -5,11 +5,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from chomp.bench.spread import Spread
 from chomp.errors import ChompError
+from chomp.system.console import SILENT, Console
 from chomp.system.plugins import plugin_options
 
 Values = dict[str, object]
@@ -25,7 +26,7 @@ def bench_startup(
     overrides: Sequence[str],
     *,
     rounds: int,
-    tell: Callable[[str], None] = lambda text: None,
+    console: Console = SILENT,
 ) -> Values:
     """Start training again and again, each time first with an empty compile cache, then warm.
 
@@ -38,7 +39,7 @@ def bench_startup(
         config: the file.
         overrides: its overrides.
         rounds: how often.
-        tell: is told what is going on.
+        console: shows what is going on.
 
     Raises:
         ChompError: the run failed; the message has its last lines.
@@ -46,7 +47,7 @@ def bench_startup(
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="chomp-bench-") as name:
         for number in range(rounds):
-            tell(f"round {number + 1} of {rounds}")
+            console.message(f"round {number + 1} of {rounds}")
             cache = Path(name) / f"cache{number}"
             for temperature in TEMPERATURES:
                 folder = Path(name) / f"{temperature}{number}"

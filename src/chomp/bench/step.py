@@ -1,7 +1,7 @@
 """`chomp bench step`: the compiled training step, alone or against another way to compute it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -9,6 +9,7 @@ import jax
 
 from chomp.bench.spread import Spread
 from chomp.config import Config
+from chomp.system.console import SILENT, Console
 from chomp.system.device_flops import matmul_rate
 from chomp.system.jax_runtime import start_jax
 from chomp.trainer.components import Components, build_components
@@ -62,7 +63,7 @@ def bench_step(
     against: Against | None,
     rounds: int,
     steps: int,
-    tell: Callable[[str], None] = lambda text: None,
+    console: Console = SILENT,
 ) -> Values:
     """Measure the training step of `config`, in turn with another and with one matrix product.
 
@@ -73,7 +74,7 @@ def bench_step(
         against: the other program; its values have this name in front.
         rounds: how often each is measured.
         steps: taken in a row in each round, each on a batch of its own.
-        tell: is told what is going on.
+        console: shows what is going on.
     """
     device = start_jax(allow_cpu=config.train.allow_cpu, compile_cache=None)
     components = build_components(config, None)
@@ -81,15 +82,15 @@ def bench_step(
         batches = [next(components.data.train).batch for _ in range(steps)]
     finally:
         components.data.close()
-    tell(f"compiling the step of {components.program.parameters:,} parameters")
+    console.message(f"compiling the step of {components.program.parameters:,} parameters")
     contenders = {"": Contender(components, batches)}
     if against:
-        tell(f"compiling the step to compare it with: {against}")
+        console.message(f"compiling the step to compare it with: {against}")
         contenders[f"{against}_"] = Contender(_changed(components, against), batches)
     measure = matmul_rate(components.program.model.product_dtype)
     rates = []
     for number in range(rounds):
-        tell(f"round {number + 1} of {rounds}")
+        console.message(f"round {number + 1} of {rounds}")
         # Alternately first, so that a machine that gets slower or faster favours none.
         order = list(contenders.values())[:: -1 if number % 2 else 1]
         for contender in order:

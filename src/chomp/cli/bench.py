@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from chomp.cli.options import config_options, read_config, rich_console, start_environment
+from chomp.system.console import PrintConsole
 
 Values = dict[str, object]
 
@@ -43,8 +44,8 @@ def _rounds(default: int) -> Callable[..., Any]:
     )
 
 
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
+def _console() -> PrintConsole:
+    return PrintConsole(stderr=True)
 
 
 @bench.command("step")
@@ -83,7 +84,7 @@ def step(
     start_environment()
     from chomp.bench.step import bench_step
 
-    found = bench_step(config, against=against, rounds=rounds, steps=steps, tell=_tell)
+    found = bench_step(config, against=against, rounds=rounds, steps=steps, console=_console())
     others = {against: f"{against}_"} if against else {}
     _print(found, to_json, {"this config": ""} | others)
 
@@ -122,7 +123,7 @@ def data(
     start_environment()
     from chomp.bench.data import bench_data
 
-    found = bench_data(config, against=other, rounds=rounds, seconds=seconds, tell=_tell)
+    found = bench_data(config, against=other, rounds=rounds, seconds=seconds, console=_console())
     _print(found, to_json, {"this config": ""} | ({str(against): "against_"} if against else {}))
 
 
@@ -148,7 +149,7 @@ def checkpoint(
     start_environment()
     from chomp.bench.checkpoint import bench_checkpoint
 
-    found = bench_checkpoint(config, folder=folder, rounds=rounds, tell=_tell)
+    found = bench_checkpoint(config, folder=folder, rounds=rounds, console=_console())
     _print(found, to_json, {"measured": ""})
 
 
@@ -167,7 +168,7 @@ def startup(config_path: Path, overrides: Sequence[str], to_json: bool, rounds: 
     from chomp.bench.startup import bench_startup
 
     read_config(config_path, overrides)  # what is wrong with it is better said here
-    found = bench_startup(config_path, overrides, rounds=rounds, tell=_tell)
+    found = bench_startup(config_path, overrides, rounds=rounds, console=_console())
     _print(found, to_json, {"cold": "cold_", "warm": "warm_"})
 
 
@@ -211,7 +212,7 @@ def program(
 
     known = accelerator(accelerator_name)
     use_virtual_devices()
-    found = bench_program(config, known, devices, against, _tell)
+    found = bench_program(config, known, devices, against, _console())
     if to_json:
         click.echo(json.dumps(found.to_json(), indent=2))
         return

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from chomp.cli.options import FolderPath, config_options, read_config
+from chomp.system.console import PrintConsole
 from chomp.system.terminal import one_line, outlive_readers
 
 
@@ -44,7 +45,7 @@ def prepare(config_path: Path, out: Path, overrides: Sequence[str], shard_tokens
     from chomp.commands.prepared import prepare_corpus
 
     outlive_readers()
-    prepare_corpus(read_config(config_path, overrides), out, click.echo, shard_tokens)
+    prepare_corpus(read_config(config_path, overrides), out, PrintConsole(), shard_tokens)
 
 
 @data.command("verify")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from chomp.cli.options import FolderPath, plugin_option, start_environment
+from chomp.system.console import PrintConsole
 from chomp.system.terminal import styled
 
 
@@ -89,10 +90,8 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
     # Into a file or a program the text goes as it is.
     out = sys.stdout if sys.stdout.isatty() else styled(sys.stdout)
 
-    def warn(text: str) -> None:
-        click.echo(f"warning: {text}", err=True)
-
     names = ("max_tokens", "temperature", "top_k", "top_p")
     sampling = Sampling(**{name: options.pop(name) for name in names})
-    for piece in generate_text(GenerateRequest(run_dir, step, text, sampling, **options), warn):
+    request = GenerateRequest(run_dir, step, text, sampling, **options)
+    for piece in generate_text(request, PrintConsole(stderr=True)):
         click.echo(piece, file=out, nl=False)

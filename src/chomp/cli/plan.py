@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chomp.cli.options import config_options, read_config, rich_console, start_environment
+from chomp.system.console import PrintConsole
 
 if TYPE_CHECKING:
     from chomp.plan.plan import Plan
@@ -91,7 +92,7 @@ def plan(
     from chomp.trainer.accelerator_program import use_virtual_devices
 
     use_virtual_devices(request.devices if request.on_processor else 1)
-    made = make_plan(config, request, lambda text: click.echo(text, err=True))
+    made = make_plan(config, request, PrintConsole(stderr=True))
     if to_json:
         click.echo(json.dumps(made.to_json(), indent=2))
         return

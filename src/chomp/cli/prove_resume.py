@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from chomp.cli.options import FolderPath, config_options, read_config, stop_runs_on_signals
+from chomp.system.console import PrintConsole
 
 
 @click.command("prove-resume")
@@ -58,4 +59,4 @@ def prove_resume(
     again += ["--steps", str(steps), "--kills", str(kills), "--seed", str(seed)]
     click.echo(f"proof       {shlex.join(again + ['--small'] * small)}")
     stop_runs_on_signals()
-    sys.exit(0 if prove(config, settings, click.echo).proved else 1)
+    sys.exit(0 if prove(config, settings, PrintConsole()).proved else 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from chomp.cli.options import FolderPath, config_options, read_config, stop_runs_on_signals
+from chomp.system.console import PrintConsole
 
 
 @click.command("prove-scale")
@@ -51,4 +52,4 @@ def prove_scale(
     config = read_config(config_path, overrides)
     stop_runs_on_signals()
     settings = proof.ScaleSettings(steps, small, tolerance, work_dir)
-    sys.exit(0 if proof.prove_scale(config, settings, click.echo) else 1)
+    sys.exit(0 if proof.prove_scale(config, settings, PrintConsole()) else 1)

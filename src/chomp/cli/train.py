@@ -3,7 +3,9 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +22,47 @@ from chomp.system.garbage_collection import deferred_collection
 from chomp.system.signals import nothing_to_save
 from chomp.system.terminal import outlive_readers
 
+if TYPE_CHECKING:
+    from chomp.config import Config
+    from chomp.run.run_folder import RunFolder
+
 NONE = ("none", "None", "null", "no", "false", "False", "")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The command line of `chomp train`."""
+
+    config_path: Path | None
+    overrides: Sequence[str]
+    run_dir: Path | None
+    resume: str | None
+    allow_change: Sequence[str]
+    coordinator: str | None
+    processes: int | None
+    process_id: int | None
+    dry_run: bool
+
+    def check(self) -> None:
+        """Raise UsageError, or ConfigError, for what doesn't go together."""
+        from chomp.checkpoint.compatibility import check_allowed
+
+        resume = self.resume
+        if resume is not None and resume != "latest" and not resume.lstrip("-").isdecimal():
+            none = resume in NONE
+            fix = "leave --resume out for a new run" if none else "write latest, or a step"
+            raise click.UsageError(f"--resume {resume!r}: {fix}")
+        if resume and self.run_dir is None:
+            newest = newest_run()
+            hint = f"; the newest one here: --run-dir {newest}" if newest else ""
+            raise click.UsageError(
+                f"--resume needs --run-dir, the folder of the run to go on with{hint}"
+            )
+        if resume and self.dry_run:
+            raise click.UsageError("--dry-run is of a new run: leave --resume out, and give CONFIG")
+        if self.allow_change and not resume:
+            raise click.UsageError("--allow-change goes with --resume")
+        check_allowed(self.allow_change)
 
 
 @click.command()
@@ -37,17 +79,7 @@ NONE = ("none", "None", "null", "no", "false", "False", "")
 @process_options
 @click.option("--dry-run", is_flag=True, help="Compile and take one step; write nothing.")
 @deferred_collection()
-def train(
-    config_path: Path | None,
-    overrides: Sequence[str],
-    run_dir: Path | None,
-    resume: str | None,
-    allow_change: Sequence[str],
-    coordinator: str | None,
-    processes: int | None,
-    process_id: int | None,
-    dry_run: bool,
-) -> None:
+def train(**options: Any) -> None:
     """Train the model that CONFIG describes, or go on with a run.
 
     CONFIG may be left out with --resume: the run's own configuration is used then.
@@ -64,71 +96,41 @@ def train(
     started = time.perf_counter()
     outlive_readers()
     with nothing_to_save():
-        code = _train(
-            config_path,
-            overrides,
-            run_dir,
-            resume,
-            allow_change,
-            (coordinator, processes, process_id),
-            dry_run,
-            started=started,
-        )
+        code = _train(TrainOptions(**options), started)
     sys.exit(code)
 
 
-def _train(
-    config_path: Path | None,
-    overrides: Sequence[str],
-    run_dir: Path | None,
-    resume: str | None,
-    allow_change: Sequence[str],
-    process: tuple[str | None, int | None, int | None],
-    dry_run: bool,
-    *,
-    started: float,
-) -> int:
-    from chomp.checkpoint.compatibility import check_allowed
+def _train(options: TrainOptions, started: float) -> int:
+    options.check()
+    config, original, folder = _read(options)
+    start_environment()
+    from chomp.distributed import find_process
+    from chomp.trainer import launch
+    from chomp.trainer.request import Request
+
+    process = find_process(options.coordinator, options.processes, options.process_id)
+    if options.dry_run:
+        launch.dry_run(config, process)
+        return 0
+    resume, allowed = options.resume, options.allow_change
+    return launch.train(Request(config, original, folder, resume, allowed, started, process))
+
+
+def _read(options: TrainOptions) -> tuple["Config", str, "RunFolder"]:
+    """Return the configuration, the text that it was read from, and the run's folder."""
     from chomp.run.run_folder import RunFolder, new_run_path
 
-    if resume is not None and resume != "latest" and not resume.lstrip("-").isdecimal():
-        fix = "leave --resume out for a new run" if resume in NONE else "write latest, or a step"
-        raise click.UsageError(f"--resume {resume!r}: {fix}")
-    if resume and run_dir is None:
-        newest = newest_run()
-        hint = f"; the newest one here: --run-dir {newest}" if newest else ""
-        raise click.UsageError(
-            f"--resume needs --run-dir, the folder of the run to go on with{hint}"
-        )
-    if resume and dry_run:
-        raise click.UsageError("--dry-run is of a new run: leave --resume out, and give CONFIG")
-    if allow_change and not resume:
-        raise click.UsageError("--allow-change goes with --resume")
-    check_allowed(allow_change)
-    if config_path is None:
-        if not (resume and run_dir):
+    path, run_dir, overrides = options.config_path, options.run_dir, options.overrides
+    if path is None:
+        if run_dir is None or not options.resume:
             hint = f", or --resume latest to go on with the run in {run_dir}" if run_dir else ""
             raise click.UsageError(f"give a CONFIG, for example configs/quickstart.yaml{hint}")
         folder = RunFolder(run_dir)
         folder.require_run()
         folder.read_resolved()
         config = read_config(folder.resolved_config, overrides, of_a_run=True)
-        original = folder.read_original()
-    else:
-        config, original = read_config_and_text(config_path, overrides)
-        given = run_dir or config.logging.run_dir
-        if given:
-            folder = RunFolder(Path(given))
-        else:
-            folder = RunFolder(new_run_path(name=config_path.stem), numbered=True)
-    start_environment()
-    from chomp.distributed import find_process
-    from chomp.trainer import launch
-    from chomp.trainer.request import Request
-
-    process_info = find_process(*process)
-    if dry_run:
-        launch.dry_run(config, process_info)
-        return 0
-    request = Request(config, original, folder, resume, allow_change, started, process_info)
-    return launch.train(request)
+        return config, folder.read_original(), folder
+    config, original = read_config_and_text(path, overrides)
+    if given := run_dir or config.logging.run_dir:
+        return config, original, RunFolder(Path(given))
+    return config, original, RunFolder(new_run_path(name=path.stem), numbered=True)

@@ -1,6 +1,6 @@
 """Text from a saved run."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from chomp.generation import Sampling, stream_ids
 from chomp.models import LanguageModel, build_model
 from chomp.run.folder_config import TRUST, load_folder_config
 from chomp.run.run_folder import RunFolder
+from chomp.system.console import Console
 from chomp.system.jax_runtime import start_jax
 from chomp.trainer.components import open_tokenizer
 
@@ -43,8 +44,12 @@ class GenerateRequest:
     trust_remote_code: bool = False
 
 
-def generate_text(request: GenerateRequest, warn: Callable[[str], None]) -> Iterator[str]:
-    """Yield the prompt and its continuations piece by piece, as they come; `warn` takes warnings.
+def generate_text(request: GenerateRequest, console: Console) -> Iterator[str]:
+    """Yield the prompt and its continuations piece by piece, as they come.
+
+    Args:
+        request: what to generate.
+        console: shows warnings.
 
     Raises:
         ResumeError: the folder holds no run, or no such checkpoint that is good.
@@ -57,7 +62,7 @@ def generate_text(request: GenerateRequest, warn: Callable[[str], None]) -> Iter
         folder.resolved_config, said, say_so="--trust-remote-code"
     )
     for warning in warnings:
-        warn(warning)
+        console.warn(warning)
     if not _model_of(config).can_generate:
         raise ResumeError(
             f"{request.run_dir}: the {config.model.backend} model can't generate; "
@@ -70,7 +75,7 @@ def generate_text(request: GenerateRequest, warn: Callable[[str], None]) -> Iter
         compile_cache_gb=runtime.compile_cache_gb,
     )
     config, tokenizer = open_tokenizer(config, folder.tokenizer)
-    params = _restore_params(config, folder, request.step, warn)
+    params = _restore_params(config, folder, request.step, console)
     prompt = tokenizer.encode_prompt(request.prompt)
     sampling = replace(request.sampling, eos_id=tokenizer.eos_id)
     root = jax.random.PRNGKey(request.seed)
@@ -83,9 +88,7 @@ def generate_text(request: GenerateRequest, warn: Callable[[str], None]) -> Iter
         yield "\n"
 
 
-def _restore_params(
-    config: Config, folder: RunFolder, step: str, warn: Callable[[str], None]
-) -> Any:
+def _restore_params(config: Config, folder: RunFolder, step: str, console: Console) -> Any:
     place = folder.inside(config.checkpoint.root_dir or "checkpoints")
     if not place.is_dir():
         raise ResumeError(f"{folder.path} has no checkpoints; train it with checkpoint.enabled")
@@ -94,7 +97,7 @@ def _restore_params(
     if choice.step is None:
         raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")
     for line in damage_lines(choice):
-        warn(line)
+        console.warn(line)
     shapes = jax.eval_shape(_model_of(config).init, jax.random.PRNGKey(0))
     return checkpoints.restore_params(choice.step, shapes)
 

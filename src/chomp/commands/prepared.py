@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from chomp.data.token_cache.corpus import TokenShards, open_token_corpus, read_m
 from chomp.data.token_cache.files import ShardInfo, content_damage
 from chomp.data.token_cache.prepare import Prepared, prepare
 from chomp.errors import ConfigError, DataError
+from chomp.system.console import Console
 from chomp.system.terminal import one_line
 from chomp.trainer.components import open_tokenizer
 from chomp.types import ROW_BITS
@@ -22,12 +23,12 @@ class ProgressLines:
     """Says now and then how far a preparation is.
 
     Args:
-        write: takes a line.
+        console: shows the lines.
         seconds: least time between lines.
     """
 
-    def __init__(self, write: Callable[[str], None], seconds: float = SECONDS_BETWEEN_LINES):
-        self._write, self._seconds = write, seconds
+    def __init__(self, console: Console, seconds: float = SECONDS_BETWEEN_LINES):
+        self._console, self._seconds = console, seconds
         self._first: tuple[float, Prepared] | None = None
         self._last = time.monotonic()
 
@@ -41,7 +42,7 @@ class ProgressLines:
         spent, gained = at - start, now.share - first.share
         left = f", about {_clock(spent * (1 - now.share) / gained)} left" if gained > 0 else ""
         speed = (now.tokens - first.tokens) / spent
-        self._write(
+        self._console.message(
             f"{now.share:4.0%}  {now.documents:,} documents, {now.tokens:,} tokens, "
             f"{speed / 1e6:.2f}M tokens/s{left}"
         )
@@ -52,10 +53,8 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
 
 
-def prepare_corpus(
-    config: Config, out: Path, write: Callable[[str], None], shard_tokens: int
-) -> None:
-    """Prepare a config's corpus, or finish what was begun; `write` takes progress and result.
+def prepare_corpus(config: Config, out: Path, console: Console, shard_tokens: int) -> None:
+    """Prepare a config's corpus, or finish what was begun; `console` shows progress and result.
 
     Raises:
         ConfigError: the config's corpus is a prepared one already.
@@ -71,11 +70,11 @@ def prepare_corpus(
         *(config.data, tokenizer, out),
         evaluate=config.train.eval_every > 0,
         shard_tokens=shard_tokens,
-        tell=ProgressLines(write),
+        progress=ProgressLines(console),
     )
     for line in corpus_lines(out):
-        write(line)
-    write(f"train from it with: -o data.backend=tokens -o data.tokens_dir={out}")
+        console.message(line)
+    console.message(f"train from it with: -o data.backend=tokens -o data.tokens_dir={out}")
 
 
 def corpus_lines(folder: Path) -> list[str]:

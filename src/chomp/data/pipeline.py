@@ -6,10 +6,8 @@ Up to packing each lane has a chain of its own. Prepared tokens come in where te
 encoded.
 """
 
-import logging
 import threading
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import grain.python as grain
@@ -24,9 +22,8 @@ from chomp.data.packing import BinRows, Block, PackedRow, SequentialRows
 from chomp.data.sources.read_policy import read_policy
 from chomp.data.streams import Samples
 from chomp.data.tokenizers.base import Tokenizer
+from chomp.system.console import LOG, Console
 from chomp.types import ROW_BITS, LoadedBatch
-
-log = logging.getLogger(__name__)
 
 
 class Data:
@@ -98,7 +95,7 @@ def open_data(
     evaluate: bool = True,
     lanes: int | None = None,
     rows: range | None = None,
-    warn: Callable[[str], None] = log.warning,
+    console: Console = LOG,
 ) -> Data:
     """Open a config's corpus.
 
@@ -109,7 +106,7 @@ def open_data(
         evaluate: whether an evaluation set is needed: documents are held out only then.
         lanes: parts that the corpus is read in; None: as the config says for one process.
         rows: those of each microbatch that this process lays out; None: all.
-        warn: takes a line for the user, from any thread.
+        console: shows warnings, from any thread.
 
     Raises DataError if the corpus can't be opened, the evaluation documents can't be read or give
     nothing to predict, or the lanes don't fit.
@@ -121,7 +118,7 @@ def open_data(
         source = open_prepared(config, tokenizer, evaluate=evaluate)
     else:
         source = open_texts(
-            config, tokenizer, read_policy(config, closing, warn), evaluate=evaluate
+            config, tokenizer, read_policy(config, closing, console), evaluate=evaluate
         )
     source = source._replace(
         fingerprint={"backend": config.backend, **source.fingerprint},

@@ -41,18 +41,18 @@ def stats_of_rows(
 
 def _row_stats(number: int, hash_: int, targets: int, row: PackedRow) -> RowStats:
     starting = [piece.document for piece in row if piece.starts]
-    return RowStats(
-        number,
-        hash_,
-        targets,
+    stats = BatchStats(
+        targets=targets,
         tokens=sum(len(piece.tokens) for piece in row),
         documents=sum(len(document.tokens) > 0 for document in starting),
         truncated=sum(document.truncated for document in starting),
         skipped=sum(document.skipped for document in starting),
         repaired=sum(document.repaired for document in starting),
-        epoch=max(piece.document.epoch for piece in row),
         keys=tuple(dict.fromkeys(p.document.key for p in row if len(p.tokens))),
+        hash=hash_,
+        epoch=max(piece.document.epoch for piece in row),
     )
+    return RowStats(number, stats)
 
 
 def combine(parts: Iterable[Iterable[Sequence]]) -> BatchStats:
@@ -61,9 +61,9 @@ def combine(parts: Iterable[Iterable[Sequence]]) -> BatchStats:
     Args:
         parts: `LoadedBatch.rows` of each process, as they are or through JSON.
     """
-    every = (RowStats(*row) for part in parts for row in part)
-    rows = sorted(every, key=lambda row: row.row)
-    hash_ = xxhash.xxh3_64(np.array([(row.row, row.hash) for row in rows], "<u8").tobytes())
+    found = sorted((number, BatchStats(*stats)) for part in parts for number, stats in part)
+    hashes = np.array([(number, stats.hash) for number, stats in found], "<u8")
+    rows = [stats for _, stats in found]
     return BatchStats(
         targets=sum(row.targets for row in rows),
         tokens=sum(row.tokens for row in rows),
@@ -72,6 +72,6 @@ def combine(parts: Iterable[Iterable[Sequence]]) -> BatchStats:
         skipped=sum(row.skipped for row in rows),
         repaired=sum(row.repaired for row in rows),
         keys=tuple(dict.fromkeys(itertools.chain.from_iterable(row.keys for row in rows))),
-        hash=hash_.intdigest(),
+        hash=xxhash.xxh3_64_intdigest(hashes.tobytes()),
         epoch=max((row.epoch for row in rows), default=0),
     )

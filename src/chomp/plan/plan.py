@@ -15,7 +15,8 @@ from chomp.plan.largest import largest_fitting
 from chomp.plan.propose import Proposal, propose
 from chomp.plan.request import Request
 from chomp.plan.sizes import Sizes, measure, measure_for, measure_memory_for, with_rows
-from chomp.trainer.accelerator_program import Tell, fit_without_download
+from chomp.system.console import Console
+from chomp.trainer.accelerator_program import fit_without_download
 from chomp.trainer.program import TrainProgram
 
 
@@ -105,7 +106,7 @@ class Plan:
         }
 
 
-def make_plan(config: Config, request: Request, tell: Tell) -> Plan:
+def make_plan(config: Config, request: Request, console: Console) -> Plan:
     """Plan the training step of a configuration.
 
     JAX uses this machine's processor; with `on_processor` it sees as many devices as are asked for.
@@ -113,23 +114,28 @@ def make_plan(config: Config, request: Request, tell: Tell) -> Plan:
     Args:
         config: as the user wrote it.
         request: devices to plan for.
-        tell: is told what is going on.
+        console: shows what is going on.
 
     Raises:
         ConfigError: the configuration doesn't fit the devices.
     """
-    config = fit_without_download(config, tell)
+    config = fit_without_download(config, console)
     train = config.train
-    train_program, sizes, found = _first(config, request, tell)
+    train_program, sizes, found = _first(config, request, console)
     largest = None
     if request.search:
-        tell(f"compiled in {sizes.seconds:.0f} s; now for other microbatches, to find the largest")
+        console.message(
+            f"compiled in {sizes.seconds:.0f} s; now for other microbatches, to find the largest"
+        )
         largest = largest_fitting(
-            sizes, lambda rows: _told(config, rows, request, tell), request.devices, request.limit
+            sizes,
+            lambda rows: _told(config, rows, request, console),
+            request.devices,
+            request.limit,
         )
     proposal = None
     if request.propose:
-        proposal = propose(config, request.cluster, request.devices, request.limit, tell)
+        proposal = propose(config, request.cluster, request.devices, request.limit, console)
     tokens = train.grad_accum * train.batch_size * train.seq_len
     flops = train_program.model.flops_per_token * tokens
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -150,26 +156,28 @@ def make_plan(config: Config, request: Request, tell: Tell) -> Plan:
 
 
 def _first(
-    config: Config, request: Request, tell: Tell
+    config: Config, request: Request, console: Console
 ) -> tuple[TrainProgram, Sizes, Figures | None]:
     cluster, devices = request.cluster, request.devices
     if request.on_processor:
-        tell(f"compiling the step for {devices} devices of this machine's processor")
+        console.message(f"compiling the step for {devices} devices of this machine's processor")
         return *measure(config, config.train.batch_size), None
-    tell(f"compiling the step for {devices} x {cluster.accelerator.device}")
+    console.message(f"compiling the step for {devices} x {cluster.accelerator.device}")
     train_program, sizes, program = measure_for(config, cluster.accelerator, devices)
     if cluster.accelerator.platform == "tpu":  # its programs don't say how long their loops are
         return train_program, sizes, None
     return train_program, sizes, figures(program, cluster, devices)
 
 
-def _told(config: Config, rows: int, request: Request, tell: Tell) -> Sizes:
+def _told(config: Config, rows: int, request: Request, console: Console) -> Sizes:
     if request.on_processor:
         sizes = measure(config, rows)[1]
     else:
         accelerator = request.cluster.accelerator
         sizes = measure_memory_for(with_rows(config, rows), accelerator, request.devices)
-    tell(f"{rows} rows: {sizes.memory.total / GB:.2f} GB on each device ({sizes.seconds:.0f} s)")
+    console.message(
+        f"{rows} rows: {sizes.memory.total / GB:.2f} GB on each device ({sizes.seconds:.0f} s)"
+    )
     return sizes
 
 

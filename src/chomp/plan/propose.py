@@ -10,7 +10,7 @@ from chomp.hlo.accelerators import GB
 from chomp.hlo.figures import figures
 from chomp.hlo.roofline import Cluster
 from chomp.plan.sizes import measure_for
-from chomp.trainer.accelerator_program import Tell
+from chomp.system.console import Console
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class Proposal:
 Look = Callable[[int, bool], Split]
 
 
-def propose(config: Config, cluster: Cluster, devices: int, limit: float, tell: Tell) -> Proposal:
+def propose(
+    config: Config, cluster: Cluster, devices: int, limit: float, console: Console
+) -> Proposal:
     """Find the fastest split of the config's rows of a step that fits.
 
     Splits are compared by models of one and two layers: memory and time are lines over the layers.
@@ -73,7 +75,7 @@ def propose(config: Config, cluster: Cluster, devices: int, limit: float, tell: 
         cluster: the one that would run it.
         devices: how many.
         limit: bytes that a step may use on each.
-        tell: is told what is going on.
+        console: shows what is going on.
 
     Raises:
         ConfigError: the configuration doesn't fit the devices.
@@ -81,7 +83,7 @@ def propose(config: Config, cluster: Cluster, devices: int, limit: float, tell: 
 
     def look(batch_size: int, use_checkpoint: bool) -> Split:
         split = extrapolated(config, cluster, devices, batch_size, use_checkpoint)
-        tell(described(split))
+        console.message(described(split))
         return split
 
     tried = list(search(config, devices, limit, look))
@@ -90,7 +92,7 @@ def propose(config: Config, cluster: Cluster, devices: int, limit: float, tell: 
         # A line may be off by a little, in either direction.
         if split.memory <= 1.1 * limit:
             real = split if split.compiled else measured(config, cluster, devices, split)
-            tell(described(real))
+            console.message(described(real))
             tried[tried.index(split)] = real
             if real.memory <= limit:
                 best = real

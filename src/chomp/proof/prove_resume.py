@@ -1,7 +1,7 @@
 """The proof: a straight run, runs that are killed and resumed, and their comparison."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +14,10 @@ from chomp.proof.trial import Killed, Trial
 from chomp.proof.trial_config import observe, save_every, trial_values
 from chomp.proof.verdict import differences
 from chomp.proof.work_folder import work_folder
+from chomp.system.console import Console
 
 LEAST_STEPS = 8
 SHOWN_DIFFERENCES = 10
-Say = Callable[[str], None]
 
 
 class Settings(NamedTuple):
@@ -46,7 +46,7 @@ class Proof(NamedTuple):
         return not self.missed and not self.differences
 
 
-def prove(config: Config, settings: Settings, say: Say) -> Proof:
+def prove(config: Config, settings: Settings, console: Console) -> Proof:
     """Run the proof and tell how it goes.
 
     The runs' folder is deleted only if all is proved and the user didn't name it; else it is told.
@@ -60,17 +60,17 @@ def prove(config: Config, settings: Settings, say: Say) -> Proof:
     kept = True
     try:
         (work / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-        proof = _prove(work, settings, say)
+        proof = _prove(work, settings, console)
         kept = settings.work_dir is not None or not proof.proved
     finally:
         if kept:
-            say(f"runs        kept in {work}")
+            console.message(f"runs        kept in {work}")
         else:
             shutil.rmtree(work)
     return proof
 
 
-def _prove(work: Path, settings: Settings, say: Say) -> Proof:
+def _prove(work: Path, settings: Settings, console: Console) -> Proof:
     path = work / "config.yaml"
     straight = Trial(path, work / "straight")
     straight.finish()
@@ -82,7 +82,7 @@ def _prove(work: Path, settings: Settings, say: Say) -> Proof:
                 "few for a proof; set it to true (-o data.repeat=true)"
             ]
         )
-    say(_seen(known))
+    console.message(_seen(known))
     kills = plan_kills(settings.kills, known, settings.seed)
     proof = Proof([], [], [])
     laps = 0
@@ -90,16 +90,16 @@ def _prove(work: Path, settings: Settings, say: Say) -> Proof:
     while kills:
         laps += 1
         killed = Trial(path, work / f"killed-{laps}")
-        kills = _lap(killed, kills, proof, say)
+        kills = _lap(killed, kills, proof, console)
         found = list(differences(straight, killed))
         proof.differences.extend(found)
-        say(f"run {laps:<7} {_comparison(found)}")
+        console.message(f"run {laps:<7} {_comparison(found)}")
     for line in _summary(proof, laps):
-        say(line)
+        console.message(line)
     return proof
 
 
-def _lap(trial: Trial, kills: list[Kill], proof: Proof, say: Say) -> list[Kill]:
+def _lap(trial: Trial, kills: list[Kill], proof: Proof, console: Console) -> list[Kill]:
     """Kill one run as often as it can be, and let it finish; return the kills that are left."""
     order, left = in_order(kills), []
     while order:
@@ -107,9 +107,11 @@ def _lap(trial: Trial, kills: list[Kill], proof: Proof, say: Say) -> list[Kill]:
         killed = trial.kill(kill)
         if killed:
             proof.kills.append(killed)
-            say(f"kill {len(proof.kills):<6} {_landing(killed)}")
+            console.message(f"kill {len(proof.kills):<6} {_landing(killed)}")
         else:
-            say(f"            {kill.moment}: none after step {kill.step} before the run ended")
+            console.message(
+                f"            {kill.moment}: none after step {kill.step} before the run ended"
+            )
         if not (killed and killed.hit):
             again = kill.again()
             if again.tries >= TRIES:

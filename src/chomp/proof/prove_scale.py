@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +16,7 @@ from chomp.proof.layouts import ELASTIC, MOST_DEVICES, MOST_PROCESSES, ONE, SPRE
 from chomp.proof.trial import Trial
 from chomp.proof.trial_config import trial_values
 from chomp.proof.work_folder import work_folder
-
-Say = Callable[[str], None]
+from chomp.system.console import Console
 
 
 class ScaleSettings(NamedTuple):
@@ -47,7 +45,7 @@ class Apart(NamedTuple):
         return self.batches == 0 and max(self.loss, self.evaluation, self.parameters) <= tolerance
 
 
-def prove_scale(config: Config, settings: ScaleSettings, say: Say) -> bool:
+def prove_scale(config: Config, settings: ScaleSettings, console: Console) -> bool:
     """Run the proof and tell how it goes; return whether all layouts agree.
 
     Raises:
@@ -59,11 +57,11 @@ def prove_scale(config: Config, settings: ScaleSettings, say: Say) -> bool:
     proved, kept = False, True
     try:
         (work / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-        proved = _prove(work, settings, say)
+        proved = _prove(work, settings, console)
         kept = settings.work_dir is not None or not proved
     finally:
         if kept:
-            say(f"runs        kept in {work}")
+            console.message(f"runs        kept in {work}")
         else:
             shutil.rmtree(work)
     return proved
@@ -93,16 +91,16 @@ def scale_values(config: Config, *, steps: int, small: bool) -> dict[str, Any]:
     return values
 
 
-def _prove(work: Path, settings: ScaleSettings, say: Say) -> bool:
+def _prove(work: Path, settings: ScaleSettings, console: Console) -> bool:
     path, steps = work / "config.yaml", settings.steps
     reference = Trial(path, work / "reference")
     reference.finish(ONE)
-    say(f"reference   {steps} steps on one device")
+    console.message(f"reference   {steps} steps on one device")
     proved = True
     for number, layout in enumerate(SPREAD, 1):
         trial = Trial(path, work / f"layout-{number}")
         trial.finish(layout)
-        proved &= _judge(str(layout), apart(reference, trial), settings, say)
+        proved &= _judge(str(layout), apart(reference, trial), settings, console)
     trial = Trial(path, work / "elastic")
     ends = [steps * number // len(ELASTIC) for number in range(1, len(ELASTIC) + 1)]
     for layout, end in zip(ELASTIC, ends, strict=True):
@@ -111,15 +109,17 @@ def _prove(work: Path, settings: ScaleSettings, say: Say) -> bool:
         f"{after - before} steps on {layout}"
         for layout, (before, after) in zip(ELASTIC, itertools.pairwise([0, *ends]), strict=True)
     )
-    proved &= _judge(parts, apart(reference, trial), settings, say)
-    say("proved      the same run on all of them" if proved else "FAILED      not the same run")
+    proved &= _judge(parts, apart(reference, trial), settings, console)
+    console.message(
+        "proved      the same run on all of them" if proved else "FAILED      not the same run"
+    )
     return proved
 
 
-def _judge(name: str, found: Apart, settings: ScaleSettings, say: Say) -> bool:
+def _judge(name: str, found: Apart, settings: ScaleSettings, console: Console) -> bool:
     same = found.within(settings.tolerance)
     batches = "same batches" if not found.batches else f"OTHER BATCHES in {found.batches} steps"
-    say(
+    console.message(
         f"{'agrees' if same else 'DIFFERS':<11} {name}: {batches}; relative differences: loss "
         f"{found.loss:.1e}, evaluation {found.evaluation:.1e}, parameters {found.parameters:.1e}"
     )

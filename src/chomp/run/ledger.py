@@ -8,12 +8,13 @@ line with `batch` is a step's; its `docs` are the numbers of rows by number of s
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from chomp.run.ledger_search import newest_corpus
 from chomp.system.append_file import AppendFile, Tail
+from chomp.system.console import Console
 from chomp.system.json_text import parse_json
 from chomp.types import ROW_BITS, BatchStats
 
@@ -25,7 +26,7 @@ class Ledger:
         path: the file, in which no line is after `step`.
         data: the corpus's fingerprint; kept where it isn't the newest there already.
         step: finished steps.
-        warn: takes a line for the user if the file can't be written.
+        console: shows a warning if the file can't be written.
         there: number of the file's lines.
         brought_back: lines of before that aren't there.
     """
@@ -35,12 +36,12 @@ class Ledger:
         path: Path,
         data: Mapping[str, Any],
         step: int,
-        warn: Callable[[str], None],
+        console: Console,
         there: int = 0,
         brought_back: Sequence[str] = (),
     ):
         newest = newest_corpus(path)
-        self._file = AppendFile(path, warn, there)
+        self._file = AppendFile(path, console, there)
         for text in brought_back:
             self._file.write(text)
             newest = text.encode() if '"data":' in text else newest

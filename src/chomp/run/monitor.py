@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,7 @@ from chomp.run.heartbeat import Heartbeat, Phase
 from chomp.run.record import EventKind, with_heartbeat
 from chomp.run.recorder import Compare, RunRecorder
 from chomp.run.watchdog import Stall, Watchdog
+from chomp.system.console import Console
 
 
 class RunMonitor:
@@ -33,7 +34,7 @@ class RunMonitor:
         log_file: Path | None,
         watchdog_seconds: float,
         started: float,
-        tell: Callable[[str], None],
+        console: Console,
         keep: bool = True,
     ):
         """Read what earlier starts left.
@@ -44,15 +45,19 @@ class RunMonitor:
             log_file: gets the stacks of a stall.
             watchdog_seconds: time without progress that makes a stall; 0: never.
             started: `time.perf_counter()` when the command began.
-            tell: takes lines for the user.
+            console: shows lines to the user.
             keep: write the files; else another process does, and they are only read.
         """
-        self.recorder = RunRecorder(record, heartbeat, tell, keep=keep)
+        self.recorder = RunRecorder(record, heartbeat, console, keep=keep)
         self._keep = keep
         self.heartbeat = Heartbeat(None, started=started)
-        self._path, self._started, self._tell = heartbeat, started, tell
+        self._path, self._started, self._console = heartbeat, started, console
         self._watchdog = Watchdog(
-            self.heartbeat, seconds=watchdog_seconds, log_file=log_file, tell=tell, note=self._stall
+            self.heartbeat,
+            seconds=watchdog_seconds,
+            log_file=log_file,
+            console=console,
+            note=self._stall,
         )
         self._how = "ended"
         self._begun = False
@@ -65,7 +70,7 @@ class RunMonitor:
             self.heartbeat.keep_in(self._path, self.recorder.number)
         self._begun = True
         if problem := self.heartbeat.problem:
-            self._tell(f"warning: {problem}; if the run is killed, it can't tell where")
+            self._console.warn(f"{problem}; if the run is killed, it can't tell where")
 
     def resumed(self, step: int, fallbacks: Sequence[Mapping[str, Any]] = ()) -> None:
         """Record the checkpoint that the start goes on from, as `RunRecorder.resumed` does."""

@@ -26,6 +26,7 @@ from chomp.run.record import (
 )
 from chomp.system.append_file import AppendFile
 from chomp.system.atomic_file import replace_text
+from chomp.system.console import Console
 
 FEW = 20
 """Events of a start for each of which the record is written whole; later ones are appended to a
@@ -41,9 +42,7 @@ class RunRecorder:
     After `start`, the methods may be called from any thread.
     """
 
-    def __init__(
-        self, path: Path, heartbeat: Path, warn: Callable[[str], None], *, keep: bool = True
-    ):
+    def __init__(self, path: Path, heartbeat: Path, console: Console, *, keep: bool = True):
         """Read what earlier starts left; the end of one that was killed comes from its heartbeat.
 
         A broken file is moved aside with a warning.
@@ -51,10 +50,10 @@ class RunRecorder:
         Args:
             path: that of `run.json`.
             heartbeat: that of the start before, not yet replaced by this one's.
-            warn: takes warnings.
+            console: shows warnings.
             keep: write the file; else another process does.
         """
-        self._path, self._warn, self._keep = path, warn, keep
+        self._path, self._console, self._keep = path, console, keep
         self._lock = threading.Lock()
         self._later: AppendFile | None = None
         self.record = self._read() or RunRecord(secrets.token_hex(8))
@@ -203,8 +202,8 @@ class RunRecorder:
             self._path.rename(aside)
         except OSError as error:
             aside = Path(f"nowhere ({error.strerror})")
-        self._warn(
-            f"warning: {self._path} is broken ({reason}); moved to {aside}. The history before "
+        self._console.warn(
+            f"{self._path} is broken ({reason}); moved to {aside}. The history before "
             "this start is lost, and the batches that were skipped after divergences, as far as "
             "the checkpoint doesn't know them"
         )
@@ -218,13 +217,13 @@ class RunRecorder:
             self._later = None
             later_events(self._path).unlink(missing_ok=True)
         except OSError as error:
-            self._warn(
-                f"warning: {self._path} can't be written ({error.strerror}); the run goes on, and "
+            self._console.warn(
+                f"{self._path} can't be written ({error.strerror}); the run goes on, and "
                 "the next event tries again"
             )
 
     def _append(self) -> None:
         """Write the newest event alone; the record has it at the end of the start."""
         if self._later is None:
-            self._later = AppendFile(later_events(self._path), self._warn)
+            self._later = AppendFile(later_events(self._path), self._console)
         self._later.write(later_event(self.record.run, self._current))

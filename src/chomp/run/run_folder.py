@@ -8,7 +8,8 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ class RunFolder:
         self.tokenizer = path / "tokenizer"
         self.samples = path / "samples.jsonl"
         self.ledger = path / "ledger.jsonl"
-        self.wandb_id = path / "wandb_id"
         self.record = path / "run.json"
         self.heartbeat = path / "heartbeat"
 
@@ -233,8 +233,9 @@ class RunFolder:
             f"the run was started with: chomp train CONFIG --run-dir {self.path} --resume latest"
         )
 
-    def keep_tokenizer(self, save: Callable[[Path], None]) -> None:
-        """Replace the run's own copy of the tokenizer by what `save` writes to a folder.
+    @contextmanager
+    def replace_tokenizer(self) -> Iterator[Path]:
+        """Give a folder to save a tokenizer in, which then becomes the run's own copy.
 
         Raises:
             DiskError: it can't be written; nothing is changed.
@@ -242,7 +243,7 @@ class RunFolder:
         draft = self.tokenizer.with_name("tokenizer.tmp")
         try:
             _remove(draft)
-            save(draft)
+            yield draft
             _remove(self.tokenizer)
             draft.rename(self.tokenizer)
         except OSError as error:

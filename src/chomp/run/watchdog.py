@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chomp.run.heartbeat import Heartbeat, HeartbeatReading, Phase
+from chomp.system.console import Console
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Watchdog:
         *,
         seconds: float,
         log_file: Path | None,
-        tell: Callable[[str], None],
+        console: Console,
         note: Callable[[Stall], None],
     ):
         """Prepare to watch.
@@ -54,11 +55,11 @@ class Watchdog:
             heartbeat: the one of this process.
             seconds: time without a sign of life that makes a stall; 0: report none.
             log_file: gets the stacks; None: they are kept nowhere.
-            tell: takes a line for the user.
+            console: shows stalls.
             note: takes each stall.
         """
         self._heartbeat, self._seconds = heartbeat, seconds
-        self._log_file, self._tell, self._note = log_file, tell, note
+        self._log_file, self._console, self._note = log_file, console, note
         self._interval = min(INTERVAL, seconds / 5) if seconds else INTERVAL
         self._watched: dict[int, _Watched] = {}
         self._stop = threading.Event()
@@ -75,18 +76,20 @@ class Watchdog:
 
     def _look_on(self) -> None:
         if not self._seconds or self._log_file is None:
-            self._watch()
+            self._watch(None)
             return
         with self._log_file.open("a") as stacks:
             try:
-                self._watch(lambda: _dump_later(2 * self._seconds, stacks.fileno()))
+                self._watch(stacks.fileno())
             finally:
                 faulthandler.cancel_dump_traceback_later()
 
-    def _watch(self, every_look: Callable[[], None] = lambda: None) -> None:
+    def _watch(self, stacks: int | None) -> None:
+        """Watch until the end; stacks of a process that hangs with the GIL go to that file."""
         last = time.monotonic()
         while not self._stop.wait(self._interval):
-            every_look()
+            if stacks is not None:
+                faulthandler.dump_traceback_later(2 * self._seconds, repeat=True, file=stacks)
             now, reading = time.monotonic(), self._heartbeat.now()
             if self._seconds:
                 self._look(reading, min(now - last, 2 * self._interval))
@@ -123,15 +126,14 @@ class Watchdog:
             if self._log_file
             else "set logging.log_file to have the stacks of all threads"
         )
-        self._tell(
-            f"warning: {what}, step {step}: no progress for {watched.seconds:.0f} s (since "
-            f"{since}); {where}"
+        self._console.warn(
+            f"{what}, step {step}: no progress for {watched.seconds:.0f} s (since {since}); {where}"
         )
         self._note(Stall(what, step, watched.seconds, over=False))
 
     def _went_on(self, watched: "_Watched") -> None:
         what, step, _ = watched.what
-        self._tell(f"{what}, step {step}: it goes on, after {watched.seconds:.0f} s")
+        self._console.message(f"{what}, step {step}: it goes on, after {watched.seconds:.0f} s")
         self._note(Stall(what, step, watched.seconds, over=True))
 
 
@@ -140,10 +142,6 @@ class _Watched:
 
     def __init__(self, what: tuple[str, int, int], limit: float):
         self.what, self.limit, self.seconds = what, limit, 0.0
-
-
-def _dump_later(seconds: float, descriptor: int) -> None:
-    faulthandler.dump_traceback_later(seconds, repeat=True, file=descriptor)
 
 
 def _stacks() -> str:

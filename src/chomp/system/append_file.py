@@ -2,11 +2,11 @@
 
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.system.atomic_file import open_plain
+from chomp.system.console import Console
 
 
 class Tail(NamedTuple):
@@ -24,6 +24,46 @@ class Tail(NamedTuple):
         return self._asdict()
 
 
+class _Unwritten:
+    """What a file lacks of its text: that is what it holds, without `surplus`, then `waiting`."""
+
+    def __init__(self):
+        self.surplus = 0
+        """Bytes at the file's end that are to be cut off."""
+        self.waiting = bytearray()
+        self._last = b""
+        self._torn = b""  # the part of the line in hand that the file has
+
+    def append(self, line: str) -> None:
+        """Add a line."""
+        # In JSON what backslashreplace makes of a lone surrogate is its escape.
+        self._last = line.encode("utf-8", "backslashreplace")
+        self.waiting += self._last
+
+    def take_back(self) -> None:
+        """Remove the line added last, from what waits or from the file."""
+        unwritten = min(len(self._last), len(self.waiting))
+        del self.waiting[len(self.waiting) - unwritten :]
+        if written := len(self._last) - unwritten:
+            self.surplus += written
+            self._torn = b""
+
+    def write_to(self, file: io.FileIO) -> None:
+        """Bring the file up to date. Raises OSError; what has been written by then counts."""
+        if self.surplus:
+            file.truncate(file.seek(0, os.SEEK_END) - self.surplus)
+            self.surplus = 0
+        while self.waiting:
+            written = file.write(self.waiting)
+            self._torn = (self._torn + self.waiting[:written]).rpartition(b"\n")[2]
+            del self.waiting[:written]
+
+    def lines(self) -> list[str]:
+        """Return the lines that aren't whole in the file."""
+        text = (self._torn + self.waiting).decode("utf-8", "replace")
+        return [line + "\n" for line in text.split("\n")[:-1]] if self.waiting else []
+
+
 class AppendFile:
     """Lines appended to a file, each in one write, without fsync.
 
@@ -32,52 +72,35 @@ class AppendFile:
 
     Args:
         path: the file; its folder is made.
-        warn: takes a line for the user: when a write fails for the first time, and at the end if
-            lines are lost.
+        console: shows a warning when a write fails for the first time, and at the end if lines are
+            lost.
         there: number of the lines that the file has already.
-        opener: opens it, as that of `open`; by default not through a link.
+        follow_link: open it even if it is a link.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        warn: Callable[[str], None],
-        there: int = 0,
-        opener: Callable[[str, int], int] | None = open_plain,
-    ):
-        self._path, self._warn, self._opener = path, warn, opener
+    def __init__(self, path: Path, console: Console, there: int = 0, *, follow_link: bool = False):
+        self._path, self._console = path, console
+        self._opener = None if follow_link else open_plain
         self._lines, self._kept = there, False
         self._file: io.FileIO | None = None
-        self._last = b""
-        # The text is what the file holds, without `_surplus` bytes at its end, then `_waiting`.
-        self._surplus = 0
-        self._waiting = bytearray()
-        self._torn = b""  # the part of the line in hand that the file has
+        self._unwritten = _Unwritten()
         self._warned = False
         self._write()
 
     def write(self, line: str) -> None:
         """Append `line`, which ends with a line feed."""
-        # In JSON what backslashreplace makes of a lone surrogate is its escape.
-        self._last = line.encode("utf-8", "backslashreplace")
-        self._waiting += self._last
+        self._unwritten.append(line)
         self._lines += 1
         self._write()
 
     def tail(self) -> Tail:
         """Return what to keep elsewhere, in case this process is killed while the disk is full."""
         self._kept = True
-        text = (self._torn + self._waiting).decode("utf-8", "replace")
-        waiting = [line + "\n" for line in text.split("\n")[:-1]] if self._waiting else []
-        return Tail(self._lines, self._surplus, waiting)
+        return Tail(self._lines, self._unwritten.surplus, self._unwritten.lines())
 
     def replace_last(self, line: str) -> None:
         """Put `line` in the place of the one appended last."""
-        unwritten = min(len(self._last), len(self._waiting))
-        del self._waiting[len(self._waiting) - unwritten :]
-        if written := len(self._last) - unwritten:
-            self._surplus += written
-            self._torn = b""
+        self._unwritten.take_back()
         self._lines -= 1
         self.write(line)
 
@@ -91,30 +114,24 @@ class AppendFile:
         except OSError as late:  # a network's file system tells only now
             error = error or late
         if error is not None:
-            count = self._waiting.count(b"\n")
+            count = self._unwritten.waiting.count(b"\n")
             what = f"{count} line(s) at its end are lost" if count else "its end may be lost"
             if self._kept:
                 what += ", but for those that the newest checkpoint has: a resume brings them back"
-            self._warn(f"warning: {self._path} can't be written ({_reason(error)}): {what}")
-        self._waiting.clear()
+            self._console.warn(f"{self._path} can't be written ({_reason(error)}): {what}")
+        self._unwritten.waiting.clear()
 
     def _write(self) -> OSError | None:
         try:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = io.FileIO(self._path, "a", opener=self._opener)
-            if self._surplus:
-                self._file.truncate(self._file.seek(0, os.SEEK_END) - self._surplus)
-                self._surplus = 0
-            while self._waiting:
-                written = self._file.write(self._waiting)
-                self._torn = (self._torn + self._waiting[:written]).rpartition(b"\n")[2]
-                del self._waiting[:written]
+            self._unwritten.write_to(self._file)
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                self._warn(
-                    f"warning: {self._path} can't be written ({_reason(error)}): the run goes on, "
+                self._console.warn(
+                    f"{self._path} can't be written ({_reason(error)}): the run goes on, "
                     "and lines wait in memory until there is room"
                 )
             return error

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
-from rich.console import Console
+import rich.console
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from chomp.system.console import Console
 from chomp.system.terminal import SafeStream, guard_streams, printable, styled
 from chomp.tracking.tracker import NullTracker, Row
 
@@ -59,11 +60,11 @@ def open_console(*, steps: int, use_rich: bool, stream: IO[str] | None = None) -
     """
     out = sys.stdout if stream is None else stream
     if use_rich and out.isatty():
-        return RichConsole(steps, Console(file=styled(out), highlight=False))
+        return RichConsole(steps, rich.console.Console(file=styled(out), highlight=False))
     return PlainConsole(steps, out)
 
 
-class PlainConsole(NullTracker):
+class PlainConsole(Console, NullTracker):
     """Lines of text, for files, pipes and those who like them."""
 
     def __init__(self, steps: int, stream: IO[str]):
@@ -115,7 +116,7 @@ class NoConsole(PlainConsole):
 class RichConsole(PlainConsole):
     """Panels, and a progress bar that the lines scroll above."""
 
-    def __init__(self, steps: int, console: Console):
+    def __init__(self, steps: int, console: rich.console.Console):
         super().__init__(steps, console.file)
         self._console = console
         self._bar = Progress(

@@ -5,13 +5,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
 from chomp.errors import ConfigError, ResumeError
 from chomp.system.append_file import AppendFile, Tail
 from chomp.system.atomic_file import new_file, open_plain, remedy
+from chomp.system.console import Console
 from chomp.system.json_text import parse_json
 from chomp.system.terminal import printable
 from chomp.tracking.tracker import NullTracker, Row
@@ -20,14 +21,14 @@ from chomp.tracking.tracker import NullTracker, Row
 class JsonLines(NullTracker):
     """Keeps rows in `metrics` and samples in `samples`, one JSON object a line.
 
-    `warn` takes a line for the user if the disk has no room for them; the run goes on.
+    `console` shows a warning if the disk has no room for them; the run goes on.
     """
 
     def __init__(
         self,
         metrics: Path,
         samples: Path,
-        warn: Callable[[str], None],
+        console: Console,
         there: tuple[int, int] = (0, 0),
     ):
         """Open both, to append; `there` are the numbers of their lines.
@@ -37,8 +38,8 @@ class JsonLines(NullTracker):
         """
         for path in (metrics, samples):
             _check_usable("logging.metrics_file", path)
-        self._metrics = AppendFile(metrics, warn, there[0])
-        self._samples = AppendFile(samples, warn, there[1])
+        self._metrics = AppendFile(metrics, console, there[0])
+        self._samples = AppendFile(samples, console, there[1])
         self._row = Row()
 
     def log(self, row: Row) -> None:
@@ -162,19 +163,19 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
-def log_to_file(path: Path | None, level: str, warn: Callable[[str], None]) -> None:
+def log_to_file(path: Path | None, level: str, console: Console) -> None:
     """Send all log records, third parties' included, to `path`; None: nowhere.
 
     Warnings of the Python kind are logged as well, and exceptions that Python can raise nowhere
     (those of TensorStore's threads, after a disk was full). Nothing of it reaches the console;
-    `warn` takes a line for the user if the disk has no room for it.
+    `console` shows a warning if the disk has no room for it.
 
     Raises:
         ConfigError: the file can't be used, whatever the room on the disk.
     """
     if path is not None:
         _check_usable("logging.log_file", path)
-    handler = logging.NullHandler() if path is None else _LogFile(_append_to(path, warn))
+    handler = logging.NullHandler() if path is None else _LogFile(_append_to(path, console))
     handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
     sys.unraisablehook = _log_unraisable
@@ -182,10 +183,10 @@ def log_to_file(path: Path | None, level: str, warn: Callable[[str], None]) -> N
     logging.getLogger("absl").handlers.clear()
 
 
-def _append_to(path: Path, warn: Callable[[str], None]) -> AppendFile:
+def _append_to(path: Path, console: Console) -> AppendFile:
     if path.exists() and not path.is_file():  # /dev/stderr is a link
-        return AppendFile(path, warn, opener=None)
-    return AppendFile(path.resolve(), warn)
+        return AppendFile(path, console, follow_link=True)
+    return AppendFile(path.resolve(), console)
 
 
 def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -1,6 +1,5 @@
 """The training step as an accelerator would run it, compiled without one."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ from chomp.config import Config
 from chomp.hlo.accelerators import Accelerator
 from chomp.hlo.compiled import Options, Program, compile_memory, compile_traced
 from chomp.hlo.target import devices_of
+from chomp.system.console import Console
 from chomp.system.jax_runtime import gpu_compiler_options
 from chomp.trainer.components import TrainProgram, build_program, open_tokenizer
 from chomp.trainer.program import trace_step
-
-Tell = Callable[[str], None]
 
 
 def compiler_options(accelerator: Accelerator) -> Options:
@@ -62,12 +60,12 @@ def use_virtual_devices(devices: int = 1) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
 
 
-def fit_without_download(config: Config, tell: Tell) -> Config:
+def fit_without_download(config: Config, console: Console) -> Config:
     """Return the config fitted to its tokenizer, unless that would have to be downloaded."""
     tokenizer = config.data.tokenizer
     if tokenizer.kind == "byte" or Path(str(tokenizer.hf_name_or_path)).exists():
         return open_tokenizer(config, None)[0]
-    tell(
+    console.message(
         f"the tokenizer {tokenizer.hf_name_or_path} isn't fetched: the vocabulary is "
         f"model.vocab_size, {config.model.vocab_size:,}"
     )

@@ -1,8 +1,6 @@
 """What a run is made of, built from its configuration: tokenizer, data, program."""
 
 import functools
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,9 @@ from chomp.data import (
 )
 from chomp.distributed import MeshSharding
 from chomp.errors import ConfigError, DataError
+from chomp.system.console import LOG, Console
 from chomp.trainer.program import TrainProgram, build_program
 from chomp.types import Batch
-
-log = logging.getLogger(__name__)
 
 # Values of the `model` section that the tokenizer decides.
 FITTED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}
@@ -99,7 +96,7 @@ def build_components(
     config: Config,
     snapshot: Path | None,
     lanes: int | None = None,
-    warn: Callable[[str], None] = log.warning,
+    console: Console = LOG,
 ) -> Components:
     """Build every part of a run; its training batches come placed on the device.
 
@@ -107,7 +104,7 @@ def build_components(
         config: as the user wrote it.
         snapshot: the run's own copy of the tokenizer; used if it is there.
         lanes: that the run's data has; None: it is a new run.
-        warn: takes a line for the user about the data, from any thread.
+        console: shows warnings about the data, from any thread.
     """
     given = config
     config, tokenizer = open_tokenizer(given, snapshot)
@@ -122,7 +119,7 @@ def build_components(
         evaluate=train.eval_every > 0,
         lanes=lanes,
         rows=program.sharding.rows_here(train.batch_size),
-        warn=warn,
+        console=console,
     )
     data.train.place = functools.partial(
         put_checked, vocab=config.model.vocab_size, sharding=program.sharding

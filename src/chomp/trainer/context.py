@@ -34,7 +34,3 @@ class RunContext:
     checkpointer: Checkpointer | None
     started: float
     allow_change: Sequence[str] = ()
-
-    def warn(self, line: str) -> None:
-        """Show a warning to the user."""
-        self.console.message(f"warning: {line}")

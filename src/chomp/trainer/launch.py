@@ -18,6 +18,7 @@ from chomp.data import is_stuck, lanes_of
 from chomp.distributed import ProcessInfo
 from chomp.errors import Interrupted
 from chomp.run.acquire import acquire_folder
+from chomp.system.console import LogConsole
 from chomp.system.jax_runtime import memory_readings, start_jax
 from chomp.system.signals import Signals, work_left_behind
 from chomp.tracking import PlainConsole, log_to_file, require_wandb
@@ -64,7 +65,7 @@ def train(request: Request) -> int:
             check_contents(components, saved, context)
             lanes = lanes_of(saved.data_state)
             if config.data.lanes not in (None, lanes):
-                context.warn(
+                context.console.warn(
                     f"data.lanes: stays {lanes}, as the run began with it (got {config.data.lanes})"
                 )
         coordinator.on_leader("start", _write_start, request, context, components, saved)
@@ -91,7 +92,7 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
         coordinator = connect_processes(config, process, Signals(), resources)
         coordinator.agree(shared_settings(config))
         console = console_of(config, coordinator, steps=1)
-        log_to_file(None, config.logging.level, console.message)
+        log_to_file(None, config.logging.level, console)
         device = _start_jax(config)
         components = _build_components(config, device, console, resources)
         console.table("Parameters", *parameter_table(components))
@@ -170,16 +171,13 @@ def _build_components(
     snapshot: Path | None = None,
     lanes: int | None = None,
 ) -> Components:
-    def warn(line: str) -> None:
-        log.warning("%s", line)
-        console.message(f"warning: {line}")
-
-    components = build_components(config, snapshot, lanes, warn)
+    logged = LogConsole(log, console)
+    components = build_components(config, snapshot, lanes, logged)
     resources.callback(components.data.close)
     for note in (*components.tokenizer.notes, *components.data.notes):
-        warn(note)
+        logged.warn(note)
     for warning in config_warnings(components.config):
-        console.message(f"warning: {warning}")
+        console.warn(warning)
     for line in start_lines(components, device):
         console.message(line)
     return components
@@ -192,9 +190,10 @@ def _write_start(
     folder, checkpointer = request.folder, context.checkpointer
     resolved = request.config.model_dump(mode="json") | {"derived": derived_values(components)}
     if checkpointer and (warning := checkpointer.prepare(components.program.shapes)):
-        context.warn(warning)
+        context.console.warn(warning)
     if saved is None:
-        folder.keep_tokenizer(components.tokenizer.save)
+        with folder.replace_tokenizer() as draft:
+            components.tokenizer.save(draft)
     folder.write_configs(request.original, resolved)
     if checkpointer and saved and (aside := checkpointer.set_aside_after(saved.progress.step)):
         context.console.message(f"newer checkpoints set aside in {aside}")

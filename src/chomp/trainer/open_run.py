@@ -1,8 +1,6 @@
 """What a run opens before anything of its model: processes, console, record, log, checkpoints."""
 
 import functools
-import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from chomp.run.acquire import AcquiredFolder
 from chomp.run.monitor import RunMonitor
 from chomp.run.ownership import claim_outputs
 from chomp.run.run_folder import RunFolder
+from chomp.system.console import PrintConsole
 from chomp.system.jax_runtime import numeric_environment
 from chomp.system.signals import Signals
 from chomp.tracking import NoConsole, PlainConsole, log_to_file, open_console
@@ -68,7 +67,10 @@ def open_run(
     """Open console, log, record and checkpoints of a run whose folder is taken."""
     config, folder = request.config, acquired.folder
     console = console_of(config, coordinator)
-    tell = console.message if coordinator.is_leader else _line_of(coordinator.index)
+    index = coordinator.index
+    lines = (
+        console if coordinator.is_leader else PrintConsole(stderr=True, prefix=f"process {index}: ")
+    )
     log_path = _log_path(config, folder, coordinator)
     monitor = RunMonitor(
         record=folder.record,
@@ -76,14 +78,14 @@ def open_run(
         log_file=log_path,
         watchdog_seconds=config.runtime.watchdog_seconds,
         started=request.started,
-        tell=tell,
+        console=lines,
         keep=coordinator.is_leader,
     )
     run = monitor.recorder.record.run
     found = coordinator.on_leader("places", _claim, request, run, acquired, resources)
     for warning in [*acquired.warnings, *found]:
-        console.message(f"warning: {warning}")
-    log_to_file(log_path, config.logging.level, tell)
+        console.warn(warning)
+    log_to_file(log_path, config.logging.level, lines)
     resources.enter_context(monitor)
     coordinator.hooks.before_end = monitor.lost
     run = coordinator.on_leader("name of the run", str, run)
@@ -133,11 +135,6 @@ def _claim(request: Request, run: str, acquired: AcquiredFolder, resources: Exit
 
         resources.push(free)
     return found
-
-
-def _line_of(process: int) -> Callable[[str], None]:
-    """Return what prints a line about a process without console."""
-    return functools.partial(print, f"process {process}:", file=sys.stderr, flush=True)
 
 
 def _log_path(config: Config, folder: RunFolder, coordinator: Coordinator) -> Path | None:

@@ -55,13 +55,11 @@ class OutputFiles:
         rows = self._restored("metrics", metrics)
         samples = self._restored("samples", folder.samples)
         there = (rows.there, samples.there)
-        self.lines = JsonLines(metrics, folder.samples, console.message, there)
+        self.lines = JsonLines(metrics, folder.samples, console, there)
         self.lines.bring_back(rows.lines, samples.lines)
         if logging.ledger_every:
             found = self._restored("ledger", folder.ledger)
-            self.ledger = Ledger(
-                folder.ledger, data, step, console.message, found.there, found.lines
-            )
+            self.ledger = Ledger(folder.ledger, data, step, console, found.there, found.lines)
 
     def tails(self) -> dict[str, Any]:
         """Return what the files lack as long as their disk is full, for a checkpoint to keep."""
@@ -93,8 +91,8 @@ class OutputFiles:
                 f"{path}: {len(found.lines)} line(s) that had no room are brought back"
             )
         if saved and found.lost and kept:
-            self._console.message(
-                f"warning: {path}: {found.lost} of its {kept['lines']} lines up to step "
+            self._console.warn(
+                f"{path}: {found.lost} of its {kept['lines']} lines up to step "
                 f"{saved.progress.step} are lost: they were never brought to the disk, or taken out"
             )
         return found

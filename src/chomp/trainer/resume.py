@@ -44,10 +44,10 @@ def choose_checkpoint(resume: str | None, steps: int, context: RunContext) -> Ch
         context.console.message(f"nothing is saved{reached}: starting from the first step")
         return choice
     for line in damage_lines(choice):
-        context.warn(line)
+        context.console.warn(line)
     if choice.rejected:
         reached = max(recorder.reached, choice.rejected[0][0])
-        context.warn(f"{reached - choice.step} steps are trained again")
+        context.console.warn(f"{reached - choice.step} steps are trained again")
     if steps < choice.step:
         raise ResumeError(
             f"train.steps: {steps} is less than the {choice.step} steps that are done; give more, "
@@ -75,7 +75,7 @@ def check_settings(config: Config, saved: SavedRun, context: RunContext) -> None
     if line := keep_cpu_threads(saved.meta.get("cpu_threads")):
         context.console.message(line)
     for change in changes(saved.meta["versions"], package_versions()):
-        context.warn(f"{change}; results may differ in their last bits from here on")
+        context.console.warn(f"{change}; results may differ in their last bits from here on")
 
 
 def check_contents(components: Components, saved: SavedRun, context: RunContext) -> None:

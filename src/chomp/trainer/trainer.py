@@ -242,7 +242,7 @@ class Trainer:
                     settings.wandb,
                     project=settings.project,
                     name=folder.path.name,
-                    id_file=folder.wandb_id,
+                    id_file=folder.inside("wandb_id"),
                     resolved=resolved,
                     original=folder.original_config,
                 )

@@ -5,17 +5,28 @@ import json
 import pytest
 
 from chomp.config.data import FileSource
+from chomp.system.console import Console
 
 OTHER = {"body": "words under another key", "id": 1}
 
 
+class Said(Console):
+    """Keeps warnings."""
+
+    def __init__(self):
+        self.lines = []
+
+    def warn(self, text):
+        self.lines.append(text)
+
+
 def lines_of(opened, files, count=3, **keys):
     """What is said while some batches are drawn."""
-    said = []
-    data = opened(backend="files", files=files, warn=said.append, **keys)
+    said = Said()
+    data = opened(backend="files", files=files, console=said, **keys)
     for _ in range(count):
         next(data.train)
-    return said
+    return said.lines
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

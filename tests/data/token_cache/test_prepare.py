@@ -24,11 +24,13 @@ from chomp.models.dummy import Dummy
 from chomp.trainer.components import put_checked
 
 
-def make(out: Path, *, evaluate=True, shard_tokens=10_000, tell=lambda done: None, **keys):
+def make(out: Path, *, evaluate=True, shard_tokens=10_000, progress=lambda done: None, **keys):
     keys = {"backend": "local_text", "max_eval_samples": 20, "tokenizer": TokenizerConfig()} | keys
     config = DataConfig(**keys)
     tokenizer = load_tokenizer(config.tokenizer)
-    return prepare(config, tokenizer, out, evaluate=evaluate, shard_tokens=shard_tokens, tell=tell)
+    return prepare(
+        config, tokenizer, out, evaluate=evaluate, shard_tokens=shard_tokens, progress=progress
+    )
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -188,7 +190,7 @@ def test_a_lost_shard_and_a_second_writer_are_noticed(tmp_path, keys):
             raise Stop
 
     with pytest.raises(Stop):
-        make(tmp_path / "out", tell=stop, **keys)
+        make(tmp_path / "out", progress=stop, **keys)
     (tmp_path / "out" / "train-00001.tokens.npy").unlink()
     with pytest.raises(DataError, match=r"train-00001.tokens.npy: missing"):
         make(tmp_path / "out", **keys)

@@ -28,7 +28,7 @@ def prepared(tmp_path):
             *(config, loaded, tmp_path / name),
             evaluate=evaluate,
             shard_tokens=shard_tokens,
-            tell=lambda done: None,
+            progress=lambda done: None,
         )
         return {"backend": "tokens", "tokens_dir": str(tmp_path / name)}
 

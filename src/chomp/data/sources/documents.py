@@ -123,8 +123,8 @@ class DocumentIterator(grain.DatasetIterator[Document]):
         self._order = self._epoch_order()
         self._rows: Iterator[tuple[int, Row]] | None = None
         self._skipped = 0
-        self._left_out = Skipped(self._reading.warn)
-        self._damaged = Skipped(self._reading.warn, REPAIRED)
+        self._left_out = Skipped(self._reading.console)
+        self._damaged = Skipped(self._reading.console, REPAIRED)
         self._found = (self._epoch, self._place, self._row) != (0, 0, 0)
         self._without_key = 0
         self._columns: dict[str, None] = {}

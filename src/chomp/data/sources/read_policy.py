@@ -3,11 +3,11 @@
 import itertools
 import logging
 import threading
-from collections.abc import Callable
 from typing import NamedTuple
 
 from chomp.config.data import DataConfig
 from chomp.errors import NetworkError
+from chomp.system.console import LOG, Console
 
 log = logging.getLogger(__name__)
 
@@ -27,24 +27,17 @@ class ReadPolicy(NamedTuple):
     """Seconds without a byte after which a connection counts as broken."""
     closing: threading.Event
     """Set when nobody wants the documents any more: ends waiting for a retry."""
-    warn: Callable[[str], None] = log.warning
-    """Takes a line for the user."""
-
+    console: Console = LOG
+    """Shows warnings."""
     corpus: str = "the corpus"
     """Name of the corpus in messages."""
 
     def silent(self) -> "ReadPolicy":
-        """Return the same without lines for the user."""
-        return self._replace(warn=_no_one)
+        """Return the same without warnings, for another stream of the same documents."""
+        return self._replace(console=Console())
 
 
-def _no_one(line: str) -> None:
-    """Take a line that another stream of the same documents says."""
-
-
-def read_policy(
-    config: DataConfig, closing: threading.Event, warn: Callable[[str], None] = log.warning
-) -> ReadPolicy:
+def read_policy(config: DataConfig, closing: threading.Event, console: Console = LOG) -> ReadPolicy:
     """Return how the section `data` says to read."""
     return ReadPolicy(
         config.text_key,
@@ -53,7 +46,7 @@ def read_policy(
         config.retry_delay_sec,
         config.timeout_sec,
         closing,
-        warn,
+        console,
     )
 
 

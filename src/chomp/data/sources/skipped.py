@@ -1,7 +1,8 @@
 """Documents that something is wrong with: counted by file and reason, and said if they are many."""
 
 from collections import Counter
-from collections.abc import Callable
+
+from chomp.system.console import Console
 
 MANY = 0.01
 """A larger share of the documents read than this is said."""
@@ -15,13 +16,13 @@ class Skipped:
     """Counts the documents that a stream leaves out or changes, and warns if they are many.
 
     Args:
-        warn: takes a line for the user: when the share is first large, when they are ten times as
-            many, and at the end of the first epoch.
+        console: shows a warning when the share is first large, when they are ten times as many, and
+            at the end of the first epoch.
         fate: says in the warning what becomes of them.
     """
 
-    def __init__(self, warn: Callable[[str], None], fate: str = "are left out"):
-        self._warn, self._fate = warn, fate
+    def __init__(self, console: Console, fate: str = "are left out"):
+        self._console, self._fate = console, fate
         self._found: Counter[tuple[str, str]] = Counter()
         self._details: dict[tuple[str, str], str] = {}
         self._read = self._skipped = self._said = 0
@@ -57,7 +58,7 @@ class Skipped:
         ]
         rest = sum(count for _, count in found[SHOWN:])
         parts += [f"{rest:,} in {len(found) - SHOWN:,} more places"] * (rest > 0)
-        self._warn(
+        self._console.warn(
             f"{self._skipped:,} of the {self._read:,} documents read so far {self._fate} "
             f"({self._skipped / self._read:.0%}): {'; '.join(parts)}"
         )

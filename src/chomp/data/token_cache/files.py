@@ -7,7 +7,8 @@ its documents one after the other, and a record for each.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -226,12 +227,9 @@ def write_shard(folder: Path, name: str, records: np.ndarray, tokens: np.ndarray
 def _write_array(path: Path, array: np.ndarray) -> tuple[int, str]:
     parts = [header_of(array), array.view(np.uint8).data]
 
-    def write() -> None:
-        with replacing(path) as file:
-            for part in parts:  # np.save loses the reason when the disk is full
-                file.write(part)
-
-    on_disk(path, write)
+    with disk_errors(path), replacing(path) as file:
+        for part in parts:  # np.save loses the reason when the disk is full
+            file.write(part)
     digest = xxhash.xxh3_128()
     for part in parts:
         digest.update(part)
@@ -240,13 +238,15 @@ def _write_array(path: Path, array: np.ndarray) -> tuple[int, str]:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Replace a file of JSON. Raises DiskError if it can't be written."""
-    on_disk(path, lambda: replace_text(path, _encode(values).decode()))
+    with disk_errors(path):
+        replace_text(path, _encode(values).decode())
 
 
-def on_disk(path: Path, write: Callable[[], None]) -> None:
-    """Write something; raises DiskError, with what to do, if that fails."""
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Raise DiskError, with what to do, if something can't be written to `path`."""
     try:
-        write()
+        yield
     except OSError as error:
         raise DiskError(
             f"{path}: can't be written: {error.strerror or error}; the shards that are finished "

@@ -6,7 +6,7 @@ the same bytes.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from chomp.data.token_cache.files import (
     PROGRESS,
     TOKENIZER,
     Manifest,
-    on_disk,
+    disk_errors,
     records_of,
     token_type,
     write_json,
@@ -46,9 +46,6 @@ class Prepared(NamedTuple):
     """About which part of the texts is done, 0 to 1."""
 
 
-Tell = Callable[[Prepared], None]
-
-
 def prepare(
     config: DataConfig,
     tokenizer: Tokenizer,
@@ -56,7 +53,7 @@ def prepare(
     *,
     evaluate: bool,
     shard_tokens: int,
-    tell: Tell,
+    progress: Callable[[Prepared], None],
 ) -> Manifest:
     """Write a config's corpus as tokens, or finish one that was interrupted.
 
@@ -66,7 +63,7 @@ def prepare(
         out: folder to write to: new, empty, or with the same corpus, finished or not.
         evaluate: whether an evaluation set is kept apart.
         shard_tokens: tokens after which a shard ends.
-        tell: takes the progress, after each block of documents.
+        progress: takes the progress, after each block of documents.
 
     Raises:
         DataError: the texts can't be read, or the folder holds something else.
@@ -75,7 +72,8 @@ def prepare(
     closing = threading.Event()
     texts = find_texts(config, read_policy(config, closing), evaluate=evaluate)
     plan = _plan(config, tokenizer, texts, evaluate=evaluate, shard_tokens=shard_tokens)
-    on_disk(out, lambda: out.mkdir(parents=True, exist_ok=True))
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         if (out / MANIFEST).exists():
             manifest = read_manifest(out)
@@ -84,7 +82,9 @@ def prepare(
             return manifest
         writer = _Writer(out, texts, tokenizer, read_unfinished(out, plan, texts))
         try:
-            return writer.write(config.tokenizer.max_doc_tokens, evaluate=evaluate, tell=tell)
+            return writer.write(
+                config.tokenizer.max_doc_tokens, evaluate=evaluate, progress=progress
+            )
         finally:
             closing.set()
 
@@ -129,8 +129,11 @@ class _Writer:
         self._tokenizer, self._unfinished = tokenizer, unfinished
         self._dtype = token_type(tokenizer.vocab_size)
 
-    def write(self, max_tokens: int | None, *, evaluate: bool, tell: Tell) -> Manifest:
-        on_disk(self._out, lambda: self._tokenizer.save(self._out / TOKENIZER))
+    def write(
+        self, max_tokens: int | None, *, evaluate: bool, progress: Callable[[Prepared], None]
+    ) -> Manifest:
+        with disk_errors(self._out):
+            self._tokenizer.save(self._out / TOKENIZER)
         held_out = self._held_out(evaluate=evaluate)
         if not self._unfinished.evaluated:
             self._write_evaluation(max_tokens, evaluate=evaluate)
@@ -142,7 +145,8 @@ class _Writer:
         try:
             if self._unfinished.state is not None:
                 blocks.set_state(self._unfinished.state)
-            self._write_shards(blocks, tell)
+            for now in self._write_shards(blocks):
+                progress(now)
         finally:
             blocks.close()
         manifest = self._unfinished.manifest
@@ -170,7 +174,7 @@ class _Writer:
             shards = [write_shard(self._out, "evaluation", records, tokens.astype(self._dtype))]
         self._keep(evaluated=True, manifest=self._unfinished.manifest._replace(evaluation=shards))
 
-    def _write_shards(self, blocks: grain.DatasetIterator[Block], tell: Tell) -> None:
+    def _write_shards(self, blocks: grain.DatasetIterator[Block]) -> Iterator[Prepared]:
         shards, end = self._unfinished.manifest.shards, len(self._texts.corpus.shards)
         share = _Share(self._texts.corpus.shards, self._unfinished.state)
         documents = sum(shard.documents for shard in shards)
@@ -189,7 +193,7 @@ class _Writer:
             if parts.size >= self._unfinished.manifest.plan["shard_tokens"]:
                 self._write_shard(parts, state)
                 parts = _Parts([], [])
-            tell(Prepared(documents, tokens, share.of(state, block)))
+            yield Prepared(documents, tokens, share.of(state, block))
         if any(map(len, parts.records)):
             self._write_shard(parts, blocks.get_state())
 

@@ -55,7 +55,8 @@ def _pairs(saved: tuple, inner: Array, grad: Array, sizes: Sizes, interpret: boo
     pieces, values = pieces_of(dim), v.shape[-1]
     slots, each = sizes.slots(time), sizes.queries // sizes.keys
 
-    def kernel(first_ref, start_ref, log_ref, inner_ref, q_ref, k_ref, v_ref, grad_ref, *out):
+    def kernel(first_ref, start_ref, log_ref, inner_ref, *refs):
+        q_ref, k_ref, v_ref, grad_ref, weights_ref, to_scores_ref = refs
         i = pl.program_id(1)
         j = (i + 1) * each - slots + pl.program_id(2)
 
@@ -76,7 +77,6 @@ def _pairs(saved: tuple, inner: Array, grad: Array, sizes: Sizes, interpret: boo
             to_scores = weights * (to_weights - inner_ref[...][:, None])
             # Chosen, not multiplied by a zero weight, which an infinity would survive.
             to_scores = jnp.where(weights > 0, to_scores, 0.0)
-            weights_ref, to_scores_ref = out
             weights_ref[...] = weights.astype(weights_ref.dtype)
             to_scores_ref[...] = to_scores.astype(to_scores_ref.dtype)
 

@@ -19,7 +19,7 @@ from chomp.trainer.loop_context import LoopContext
 def report_problems(checkpointer: Checkpointer, context: RunContext) -> None:
     """Tell the user, and the record of the run, what went wrong with saves."""
     for problem in checkpointer.problems():
-        context.warn(problem)
+        context.console.warn(problem)
         context.monitor.recorder.event(EventKind.NOT_SAVED, what=problem)
 
 
