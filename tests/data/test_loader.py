@@ -178,7 +178,7 @@ def test_peeking_takes_nothing(numbers: Numbers, loader: Any, ahead: int):
         for _ in range(2):
             assert one.wait(PATIENCE)
             [row] = one.peek()
-            assert row.hash == number
+            assert row.stats.hash == number
             assert one.get_state() == {"at": number - 1}
         assert take(one, 1) == [number]
     for _ in range(2):
@@ -187,7 +187,7 @@ def test_peeking_takes_nothing(numbers: Numbers, loader: Any, ahead: int):
     with pytest.raises(StopIteration):
         next(one)
     one.set_state({"at": 1})
-    assert one.peek()[0].hash == 2
+    assert one.peek()[0].stats.hash == 2
 
 
 def test_peeking_shows_an_error_and_leaves_it_there(numbers: Numbers, loader: Any):
