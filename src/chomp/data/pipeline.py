@@ -8,6 +8,7 @@ encoded.
 
 import threading
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain.python as grain
@@ -18,8 +19,8 @@ from chomp.data.corpus import Source, open_prepared, open_texts
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.lanes import LaneBatches, lanes_at_start, share_of
 from chomp.data.loader import BatchLoader
-from chomp.data.packing import BinRows, Block, PackedRow, SequentialRows
-from chomp.data.sources.read_policy import read_policy
+from chomp.data.packing import BinRows, Block, PackedRow, SequentialRows, TokenizedDocument
+from chomp.data.sources.read_policy import ReadPolicy, read_policy
 from chomp.data.streams import Samples
 from chomp.data.tokenizers.base import Tokenizer
 from chomp.system.console import LOG, Console
@@ -114,24 +115,8 @@ def open_data(
     batch = layout.batch
     share = share_of(lanes or lanes_at_start(config, batch, processes=1), batch, rows)
     closing = threading.Event()
-    if config.backend == "tokens":
-        source = open_prepared(config, tokenizer, evaluate=evaluate)
-    else:
-        source = open_texts(
-            config, tokenizer, read_policy(config, closing, console), evaluate=evaluate
-        )
-    source = source._replace(
-        fingerprint={"backend": config.backend, **source.fingerprint},
-        evaluated=source.evaluated if evaluate else "",
-    )
-    evaluation = EvaluationSet(
-        source.evaluation,
-        tokenizer,
-        layout._replace(accum=1),
-        best_fit=config.packing_mode == "bin",
-        max_pieces=config.packing_max_docs_per_bin,
-        rows=share.rows,
-    )
+    source = open_source(config, tokenizer, read_policy(config, closing, console), evaluate)
+    evaluation = evaluation_set(config, tokenizer, layout, source.evaluation, share.rows)
     if evaluate:
         evaluation.prepare()  # what is wrong with it must not end a run hours later
     packed = {
@@ -146,6 +131,46 @@ def open_data(
         source,
         layout._replace(batch=len(share.rows)),
         closing,
+    )
+
+
+def open_source(
+    config: DataConfig, tokenizer: Tokenizer, reading: ReadPolicy, evaluate: bool
+) -> Source:
+    """Open a config's texts or prepared tokens. Raises DataError if they can't be."""
+    if config.backend == "tokens":
+        source = open_prepared(config, tokenizer, evaluate=evaluate)
+    else:
+        source = open_texts(config, tokenizer, reading, evaluate=evaluate)
+    return source._replace(
+        fingerprint={"backend": config.backend, **source.fingerprint},
+        evaluated=source.evaluated if evaluate else "",
+    )
+
+
+def evaluation_set(
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    layout: BatchSpec,
+    documents: Callable[[], Sequence[TokenizedDocument]],
+    rows: range | None = None,
+) -> EvaluationSet:
+    """Return documents as an evaluation set that is packed as the section `data` says.
+
+    Args:
+        config: the section.
+        tokenizer: the documents'.
+        layout: of training batches.
+        documents: reads and encodes them.
+        rows: those that this process lays out of each batch; None: all.
+    """
+    return EvaluationSet(
+        documents,
+        tokenizer,
+        layout._replace(accum=1),
+        best_fit=config.packing_mode == "bin",
+        max_pieces=config.packing_max_docs_per_bin,
+        rows=rows,
     )
 
 

@@ -1,17 +1,17 @@
 """Evaluation during training."""
 
-import math
+from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from chomp.data import EvaluationSet
+from chomp.evaluation import Score, sum_losses
 from chomp.run.heartbeat import Phase
 from chomp.tracking.tracker import Row
 from chomp.trainer.callback import Callback, StepInfo
 from chomp.trainer.control import RunControl
 from chomp.trainer.program import TrainProgram
 from chomp.trainer.step_timer import StepTimer
+from chomp.types import Batch
 
 
 class Evaluate(Callback):
@@ -51,19 +51,19 @@ class Evaluate(Callback):
 
     def evaluate(self, params: Any) -> Row:
         """Return the metrics of `params`: nats per target, its exponential, bits per byte."""
-        parts = []
+        nats, targets = sum_losses(
+            self._program.summed_loss(params, batch) for batch in self._interruptible_batches()
+        )
+        score = Score(nats, targets, self._data.bytes)
+        return {
+            "eval_loss": score.loss,
+            "eval_perplexity": score.perplexity,
+            "eval_bits_per_byte": score.bits_per_byte,
+            "eval_targets": targets,
+        }
+
+    def _interruptible_batches(self) -> Iterator[Batch]:
         for batch in self._data.batches():
             self._control.check_stop()
             self._timer.alive()
-            parts.append(self._program.summed_loss(params, batch))
-            jax.block_until_ready(parts[-2:-1])  # one ahead, so that a stop is heard soon
-        losses, counts = zip(*jax.device_get(parts), strict=True)
-        # Summed in float64 on the host: thousands of float32 sums would lose digits.
-        nats, targets = math.fsum(map(float, losses)), sum(map(int, counts))
-        loss = nats / targets
-        return {
-            "eval_loss": loss,
-            "eval_perplexity": math.exp(min(loss, 700.0)),
-            "eval_bits_per_byte": nats / math.log(2) / self._data.bytes,
-            "eval_targets": targets,
-        }
+            yield batch
