@@ -102,6 +102,21 @@ class FolderPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class RunAndStep(click.ParamType[tuple[Path, str]]):
+    """A run folder, and after a colon a step of it."""
+
+    name = "run[:step]"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Path, str]:
+        """Return both; without a step `latest`."""
+        run, colon, step = value.rpartition(":")
+        if colon and not Path(value).exists() and (step == "latest" or step.isdecimal()):
+            return FolderPath().convert(run, param, ctx), step
+        return FolderPath().convert(value, param, ctx), "latest"
+
+
 def start_environment() -> None:
     """Set what must stand before JAX is imported; once in a command."""
     from chomp.system.jax_runtime import prepare_environment

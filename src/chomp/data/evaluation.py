@@ -98,7 +98,10 @@ class EvaluationSet:
 
     @cached_property
     def _bytes(self) -> int:
-        total = sum(self._scored_bytes(document.tokens.tolist()) for document in self._encoded)
+        total = sum(
+            scored_bytes(document.tokens.tolist(), self._tokenizer, self._layout)
+            for document in self._encoded
+        )
         if total == 0:
             raise DataError(
                 f"the evaluation set's {self.documents} documents have no text but their first "
@@ -106,13 +109,25 @@ class EvaluationSet:
             )
         return total
 
-    def _scored_bytes(self, tokens: list[int]) -> int:
-        count, eos = self._tokenizer.byte_count, self._layout.eos_id
-        # A first token takes what else the text begins with: a difference counts that as well.
-        scored = count(tokens) - count(tokens[:1])
-        if self._layout.train_on_eos or eos not in tokens[1:]:
-            return scored
-        return scored - tokens[1:].count(eos) * count([eos])  # a byte, where it isn't a control
+
+def scored_bytes(
+    tokens: Sequence[int], tokenizer: Tokenizer, layout: BatchSpec, start: int = 1
+) -> int:
+    """Return the UTF-8 bytes of the text of those of a document's tokens that are targets.
+
+    Args:
+        tokens: the document's from its first one on.
+        tokenizer: theirs.
+        layout: says whether end tokens are targets.
+        start: the first token that counts.
+    """
+    count, eos = tokenizer.byte_count, layout.eos_id
+    # A first token takes what else the text begins with: a difference counts that as well.
+    scored = count(tokens) - count(tokens[:start])
+    if layout.train_on_eos or eos not in tokens[start:]:
+        return scored
+    # A byte, where it isn't a control.
+    return scored - list(tokens[start:]).count(eos) * count([eos])
 
 
 def cut_overlapping(document: TokenizedDocument, time: int) -> list[Segment]:

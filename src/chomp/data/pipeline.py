@@ -20,7 +20,7 @@ from chomp.data.evaluation import EvaluationSet
 from chomp.data.lanes import LaneBatches, lanes_at_start, share_of
 from chomp.data.loader import BatchLoader
 from chomp.data.packing import BinRows, Block, PackedRow, SequentialRows, TokenizedDocument
-from chomp.data.sources.read_policy import ReadPolicy, read_policy
+from chomp.data.sources.read_policy import read_policy
 from chomp.data.streams import Samples
 from chomp.data.tokenizers.base import Tokenizer
 from chomp.system.console import LOG, Console
@@ -115,7 +115,16 @@ def open_data(
     batch = layout.batch
     share = share_of(lanes or lanes_at_start(config, batch, processes=1), batch, rows)
     closing = threading.Event()
-    source = open_source(config, tokenizer, read_policy(config, closing, console), evaluate)
+    if config.backend == "tokens":
+        source = open_prepared(config, tokenizer, evaluate=evaluate)
+    else:
+        source = open_texts(
+            config, tokenizer, read_policy(config, closing, console), evaluate=evaluate
+        )
+    source = source._replace(
+        fingerprint={"backend": config.backend, **source.fingerprint},
+        evaluated=source.evaluated if evaluate else "",
+    )
     evaluation = evaluation_set(config, tokenizer, layout, source.evaluation, share.rows)
     if evaluate:
         evaluation.prepare()  # what is wrong with it must not end a run hours later
@@ -131,20 +140,6 @@ def open_data(
         source,
         layout._replace(batch=len(share.rows)),
         closing,
-    )
-
-
-def open_source(
-    config: DataConfig, tokenizer: Tokenizer, reading: ReadPolicy, evaluate: bool
-) -> Source:
-    """Open a config's texts or prepared tokens. Raises DataError if they can't be."""
-    if config.backend == "tokens":
-        source = open_prepared(config, tokenizer, evaluate=evaluate)
-    else:
-        source = open_texts(config, tokenizer, reading, evaluate=evaluate)
-    return source._replace(
-        fingerprint={"backend": config.backend, **source.fingerprint},
-        evaluated=source.evaluated if evaluate else "",
     )
 
 

@@ -1,5 +1,1 @@
-"""Scores of a model on texts: in training and after it."""
-
-from chomp.evaluation.score import Score, sum_losses
-
-__all__ = ["Score", "sum_losses"]
+"""Scores of a saved model on texts."""

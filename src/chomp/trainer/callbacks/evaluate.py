@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from chomp.data import EvaluationSet
-from chomp.evaluation import Score, sum_losses
 from chomp.run.heartbeat import Phase
 from chomp.tracking.tracker import Row
 from chomp.trainer.callback import Callback, StepInfo
 from chomp.trainer.control import RunControl
 from chomp.trainer.program import TrainProgram
+from chomp.trainer.score import Score, sum_losses
 from chomp.trainer.step_timer import StepTimer
 from chomp.types import Batch
 

@@ -20,9 +20,7 @@ class Score(NamedTuple):
 
     def plus(self, other: "Score") -> "Score":
         """Return the score of both texts."""
-        return Score(
-            self.nats + other.nats, self.targets + other.targets, self.bytes + other.bytes
-        )
+        return Score(self.nats + other.nats, self.targets + other.targets, self.bytes + other.bytes)
 
     @property
     def loss(self) -> float:

@@ -1,0 +1,182 @@
+"""Scores of a saved run on texts."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from chomp.commands.saved_model import SavedModel, model_of, open_run_config, restore_model
+from chomp.config import Config
+from chomp.config.parallel import ParallelConfig
+from chomp.errors import DataError, ResumeError
+from chomp.evaluation.documents import DocumentScorer
+from chomp.evaluation.positions import PositionScore, StreamScorer
+from chomp.evaluation.texts import EvaluationTexts, OtherTexts, other_texts, own_texts
+from chomp.run.run_folder import RunFolder
+from chomp.system.console import Console
+from chomp.system.terminal import one_line
+from chomp.trainer.components import batch_spec
+from chomp.trainer.program import build_program
+from chomp.trainer.score import Score
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """A request for scores.
+
+    Attributes:
+        run_dir: folder of the run.
+        step: `latest` or a saved step.
+        texts: to score; None: the run's own evaluation documents.
+        per_document: score each document as well.
+        context: tokens that a document is read as one stream of; None: as in training.
+        trust_remote_code: run the Python code that comes with the run's tokenizer.
+    """
+
+    run_dir: Path
+    step: str
+    texts: OtherTexts | None = None
+    per_document: bool = False
+    context: int | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a model.
+
+    Attributes:
+        run: folder of the run.
+        step: of the checkpoint.
+        documents: how many were scored.
+        described: what they are.
+        score: of all.
+        each: place and score of each, where that was asked for.
+        positions: scores of ranges of positions, where documents were read as streams.
+    """
+
+    run: Path
+    step: int
+    documents: int
+    described: str
+    score: Score
+    each: Sequence[tuple[str, Score]] = ()
+    positions: Sequence[PositionScore] = ()
+
+    def as_values(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        values: dict[str, Any] = {
+            "run": str(self.run),
+            "step": self.step,
+            "documents": self.documents,
+            "texts": self.described,
+            **self.score.as_values(),
+        }
+        if self.each:
+            values["per_document"] = [
+                {"document": place, **score.as_values()} for place, score in self.each
+            ]
+        if self.positions:
+            values["by_position"] = [
+                {"first": found.first, "last": found.last, **found.score.as_values()}
+                for found in self.positions
+            ]
+        return values
+
+    def lines(self) -> list[str]:
+        """Return what a person reads of it."""
+        score = self.score
+        lines = [
+            f"run         {self.run}, step {self.step}",
+            f"texts       {self.documents:,} documents {self.described}",
+            f"loss        {score.loss:.4f} nats per token, {score.targets:,} targets",
+            f"perplexity  {score.perplexity:.3f}",
+            f"bits/byte   {score.bits_per_byte:.4f}, {score.bytes:,} bytes",
+        ]
+        if self.positions:
+            lines += ["", "positions            bits/byte     loss      targets"]
+            lines += [
+                f"{found.first:>6} to {found.last:<9} {found.score.bits_per_byte:10.4f} "
+                f"{found.score.loss:8.4f} {found.score.targets:12,}"
+                for found in self.positions
+            ]
+        if self.each:
+            lines += ["", "bits/byte     loss    targets  document"]
+            lines += [
+                f"{each.bits_per_byte:9.4f} {each.loss:8.4f} {each.targets:10,}  {place}"
+                for place, each in self.each
+            ]
+        return [one_line(line) for line in lines]
+
+
+def evaluate(request: EvaluateRequest, console: Console) -> Evaluation:
+    """Score texts with the model of a checkpoint.
+
+    Args:
+        request: which model, and which texts.
+        console: shows warnings.
+
+    Raises:
+        ResumeError: the folder holds no run, or no such checkpoint that is good; or its model
+            can't be given a context of its own.
+        DataError: the texts can't be read, or give nothing to predict.
+    """
+    folder = RunFolder(request.run_dir)
+    config = open_run_config(folder, request.trust_remote_code, console)
+    saved = restore_model(config, folder, request.step, console)
+    texts = _texts(request, saved, console)
+    if request.context is not None:
+        return _by_position(request, saved, texts)
+    scorer = scorer_of(saved)
+    score = scorer.score(texts.documents)
+    each: list[tuple[str, Score]] = []
+    if request.per_document:
+        each = [(texts.place(found), score) for found, score in scorer.score_each(texts.documents)]
+    count = len(texts.documents)
+    return Evaluation(request.run_dir, saved.step, count, texts.described, score, each)
+
+
+def scorer_of(saved: SavedModel) -> DocumentScorer:
+    """Return what scores documents as an evaluation in training does, on one device."""
+    alone: Config = saved.config.model_copy(update={"parallel": ParallelConfig()})
+    program = build_program(alone, devices=jax.local_devices()[:1])
+    return DocumentScorer(alone, saved.tokenizer, program, saved.params, batch_spec(alone))
+
+
+def _texts(request: EvaluateRequest, saved: SavedModel, console: Console) -> EvaluationTexts:
+    if request.texts:
+        return other_texts(saved.config.data, saved.tokenizer, request.texts, console)
+    then = saved.checkpoints.restore_run(saved.step).meta["identity"]["data"]["content"]
+    return own_texts(saved.config, saved.tokenizer, then, console)
+
+
+def _by_position(request: EvaluateRequest, saved: SavedModel, texts: EvaluationTexts) -> Evaluation:
+    config = saved.config
+    if not model_of(config).can_generate:
+        raise ResumeError(
+            f"{request.run_dir}: the {config.model.backend} model carries no state from token to "
+            "token; leave --context out"
+        )
+    scorer = StreamScorer(
+        saved.params, saved.tokenizer, batch_spec(config), request.context or config.train.seq_len
+    )
+    documents = texts.documents
+    found = scorer.score(documents)
+    if not found:
+        raise DataError(
+            f"the {len(documents)} documents {texts.described} hold no token to predict"
+        )
+    each = []
+    if request.per_document:
+        alone = ((document, scorer.score([document])) for document in documents)
+        each = [(texts.place(document), _sum(parts)) for document, parts in alone if parts]
+    return Evaluation(
+        request.run_dir, saved.step, len(documents), texts.described, _sum(found), each, found
+    )
+
+
+def _sum(parts: Sequence[PositionScore]) -> Score:
+    return functools.reduce(Score.plus, (part.score for part in parts))

@@ -1,0 +1,121 @@
+"""Texts to score: a run's own evaluation documents, or others."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from chomp.config import Config
+from chomp.config.data import DataConfig
+from chomp.data import Corpus, Tokenizer
+from chomp.data.corpus import find_texts, open_prepared
+from chomp.data.packing import TokenizedDocument
+from chomp.data.sources.documents import DocumentStream
+from chomp.data.sources.local import find_files
+from chomp.data.sources.read_policy import ReadPolicy, read_policy
+from chomp.data.tokenize import encode
+from chomp.errors import DataError
+from chomp.system.console import Console
+from chomp.types import ROW_BITS
+
+
+class OtherTexts(NamedTuple):
+    """Texts that aren't a run's own.
+
+    Attributes:
+        files: paths, folders and globs; else the dataset.
+        dataset: a name on the Hugging Face hub, or a folder that `datasets` reads.
+        split: of the dataset.
+        text_key: field of the text; None: as the run's data has it.
+    """
+
+    files: Sequence[str] = ()
+    dataset: str | None = None
+    split: str = "test"
+    text_key: str | None = None
+
+
+class EvaluationTexts(NamedTuple):
+    """Documents to score."""
+
+    documents: Sequence[TokenizedDocument]
+    described: str
+    """What they are, for the user."""
+    corpus: Corpus
+    """Where they come from."""
+
+    def place(self, document: TokenizedDocument) -> str:
+        """Return the name of a document's file, and its row there."""
+        shard, row = divmod(document.key, 1 << ROW_BITS)
+        if not 0 <= shard < len(self.corpus.shards):
+            return "?"
+        return f"{self.corpus.shards[shard].name}:{row}"
+
+
+def own_texts(
+    config: Config, tokenizer: Tokenizer, then: dict[str, Any], console: Console
+) -> EvaluationTexts:
+    """Return the documents that a run is evaluated on.
+
+    Args:
+        config: of the run.
+        tokenizer: of the run.
+        then: the fingerprint of its data when the checkpoint was saved.
+        console: shows a warning if the data has changed since.
+
+    Raises:
+        DataError: they can't be read.
+    """
+    data = config.data
+    if data.backend == "tokens":
+        source = open_prepared(data, tokenizer, evaluate=True)
+        fingerprint, corpus = source.fingerprint, source.corpus
+        documents, described = source.evaluation(), source.evaluated
+    else:
+        texts = find_texts(data, read_policy(data, threading.Event(), console))
+        fingerprint, corpus = texts.fingerprint, texts.own or texts.corpus
+        most = data.tokenizer.max_doc_tokens
+        documents = encode(texts.evaluation.documents(), tokenizer, most)
+        described = texts.evaluated or "held out of training"
+    if {"backend": data.backend, **fingerprint} != then:
+        console.warn(
+            "the run's texts have changed since the checkpoint was saved: these may be other "
+            "documents than it was evaluated on, and some of them trained on"
+        )
+    return EvaluationTexts(documents, described, corpus)
+
+
+def other_texts(
+    config: DataConfig, tokenizer: Tokenizer, texts: OtherTexts, console: Console
+) -> EvaluationTexts:
+    """Read and encode texts that aren't the run's own, all of them and whole.
+
+    Args:
+        config: the run's section `data`, which says how texts are read.
+        tokenizer: of the run.
+        texts: which.
+        console: shows warnings.
+
+    Raises:
+        DataError: they can't be read, or there are none.
+    """
+    if texts.text_key:
+        config = config.model_copy(update={"text_key": texts.text_key})
+    reading = read_policy(config, threading.Event(), console)
+    corpus = _open(config, texts, reading)
+    for note in corpus.notes:
+        console.warn(note)
+    named = reading._replace(corpus=f"{texts.dataset or ', '.join(texts.files)}")
+    stream = DocumentStream(corpus.shards, named, repeat=False, seed=None)
+    documents = encode([d for d in stream if d.text], tokenizer, None)
+    what = f"split {texts.split} of {texts.dataset}" if texts.dataset else ", ".join(texts.files)
+    if not documents:
+        raise DataError(f"{what}: no document has text")
+    return EvaluationTexts(documents, f"of {what}", corpus)
+
+
+def _open(config: DataConfig, texts: OtherTexts, reading: ReadPolicy) -> Corpus:
+    if texts.dataset is None:
+        return find_files("--files", list(texts.files), config.text_key, config.document_separator)
+    from chomp.data.sources.huggingface import open_dataset  # heavy: only where it is needed
+
+    return open_dataset("--split", texts.dataset, None, texts.split, reading)
