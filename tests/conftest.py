@@ -297,3 +297,16 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, values: Callable[..., Va
     done = in_process("train", config, "--run-dir", folder / "run")
     assert done.code == 0, done.err
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(
+    tmp_path_factory: pytest.TempPathFactory, values: Callable[..., Values]
+) -> Path:
+    """The folder of a run that is evaluated and saved at steps 2 and 4. Not to be written to."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    sections = {"train": {"eval_every": 2}, "checkpoint": {"save_every": 2}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(values("megalodon", **sections)), "utf-8")
+    done = in_process("train", folder / "config.yaml", "--run-dir", folder / "run")
+    assert done.code == 0, done.err
+    return folder / "run"

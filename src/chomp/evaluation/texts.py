@@ -63,7 +63,7 @@ def own_texts(
         console: shows a warning if the data has changed since.
 
     Raises:
-        DataError: they can't be read.
+        DataError: they can't be read, or there are none.
     """
     data = config.data
     if data.backend == "tokens":
@@ -72,6 +72,11 @@ def own_texts(
         documents, described = source.evaluation(), source.evaluated
     else:
         texts = find_texts(data, read_policy(data, threading.Event(), console))
+        if texts.own is None and config.train.eval_every == 0:
+            raise DataError(
+                "the run has held no documents out (train.eval_every: 0); name texts that it "
+                "wasn't trained on with --files or --dataset"
+            )
         fingerprint, corpus = texts.fingerprint, texts.own or texts.corpus
         most = data.tokenizer.max_doc_tokens
         documents = encode(texts.evaluation.documents(), tokenizer, most)
