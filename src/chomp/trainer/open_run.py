@@ -160,6 +160,6 @@ def _open_checkpointer(
         max_to_keep=settings.max_to_keep,
         keep_every=settings.keep_every,
         async_save=settings.async_save,
-        watched=functools.partial(monitor.heartbeat.background, "saving"),
+        watch=monitor.heartbeat,
         coordinator=coordinator,
     )
