@@ -171,8 +171,7 @@ def test_a_process_that_only_inherited_the_number_is_not_the_run(folder: Path):
     import psutil
 
     recorder, heartbeat = begin(folder)
-    heartbeat._alive = psutil.Process().create_time() - 100
-    heartbeat._write()
+    heartbeat._change(alive=psutil.Process().create_time() - 100)
     assert not read_status(folder).running
     heartbeat.now()
     assert read_status(folder).running
@@ -180,8 +179,7 @@ def test_a_process_that_only_inherited_the_number_is_not_the_run(folder: Path):
     recorder.record.starts[0].host = "elsewhere"
     recorder.event(EventKind.STOP)
     assert read_status(folder).running
-    heartbeat._alive = time.time() - 60
-    heartbeat._write()
+    heartbeat._change(alive=time.time() - 60)
     assert not read_status(folder).running
 
 

@@ -17,7 +17,7 @@ from chomp.proof.kills import (
     is_now,
     plan_kills,
 )
-from chomp.run.heartbeat import PHASES, HeartbeatReading, Phase
+from chomp.run.heartbeat import PHASES, HeartbeatReading, Phase, PhaseTimes
 
 SECONDS = st.floats(0, 100)
 
@@ -112,8 +112,8 @@ class TestOrder:
 
 
 def view(phase: Phase, finished: int, *, writing: bool = False, newest: int = 0, resumed: int = 0):
-    seconds = dict.fromkeys(PHASES, 0.0)
-    beat = HeartbeatReading(1, 1, phase, 9, finished + 1, finished, 0.0, 0.0, 0.0, seconds)
+    times = PhaseTimes(dict.fromkeys(PHASES, 0.0), 0.0)
+    beat = HeartbeatReading(1, 1, phase, 9, finished + 1, finished, 0.0, 0.0, times)
     return View(beat, writing, newest, resumed)
 
 

@@ -64,7 +64,7 @@ def observe(trial: Trial, every: int) -> Known:
     rows = trial.rows("metrics.jsonl")
     reading = read_heartbeat(trial.folder.heartbeat)
     assert rows and reading is not None
-    steps, seconds = rows[-1]["step"], reading.seconds
+    steps, seconds = rows[-1]["step"], reading.times.seconds
     evaluations = [row["step"] for row in rows if "eval_loss" in row]
     samples = [row["step"] for row in trial.rows("samples.jsonl")]
     return Known(
