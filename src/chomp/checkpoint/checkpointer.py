@@ -21,14 +21,7 @@ from chomp.checkpoint.arrays import (
 )
 from chomp.checkpoint.contents import ITEMS, PARAMS, RECORD
 from chomp.checkpoint.directory import CheckpointDirectory, Retention
-from chomp.checkpoint.disk import (
-    DISK_ERRORS,
-    EXTRA,
-    check_room,
-    free_bytes,
-    megabytes,
-    reason,
-)
+from chomp.checkpoint.disk import DISK_ERRORS, EXTRA, check_room, free_bytes, megabytes, reason
 from chomp.checkpoint.draft import Draft
 from chomp.coordinator import Coordinator
 from chomp.errors import DamagedError, DiskError, ResumeError
