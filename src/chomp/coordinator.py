@@ -78,20 +78,19 @@ class Coordinator:
         """
         return work(*args)
 
-    def interruptible(
-        self, name: str, guard: Callable[[Callable[[], T]], T], work: Callable[[], T]
-    ) -> T:
-        """Do work that a stop of any process interrupts in all of them.
+    @contextmanager
+    def interruptible(self, name: str) -> Iterator[None]:
+        """Have all processes interrupted where a stop of one interrupts what it does inside.
+
+        Inside there is no exchange and no program that all devices run.
 
         Args:
             name: the work's.
-            guard: does it, and raises Interrupted where this process is to stop.
-            work: without any exchange and without a program that all devices run.
 
         Raises:
             Interrupted: in all processes.
         """
-        return guard(work)
+        yield
 
     def agree(self, values: Mapping[str, Any]) -> None:
         """Check that all processes have the same values.

@@ -162,7 +162,7 @@ def test_good_means_readable_and_else_a_save_does_not_count(
     for name in ("params", "train"):
         for keep in (0, 1, len(by_path(state.params)) - 1):
             with monkeypatch.context() as patch:
-                patch.setattr("chomp.checkpoint.checkpointer.write_items", without(name, keep))
+                patch.setattr("chomp.checkpoint.draft.write_items", without(name, keep))
                 checkpoints.save(state, Progress(2), {}, META)
             [problem] = checkpoints.problems()
             assert "checkpoint of step 2 not saved" in problem

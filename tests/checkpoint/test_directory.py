@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from chomp.checkpoint.directory import CheckpointChoice, CheckpointDirectory, damage_lines
+from chomp.checkpoint.directory import (
+    CheckpointChoice,
+    CheckpointDirectory,
+    Retention,
+    damage_lines,
+)
 from chomp.errors import ResumeError
 
 
@@ -127,14 +132,21 @@ def test_later_checkpoints_are_set_aside_not_lost(archive: CheckpointDirectory):
 
 def test_damaged_ones_are_no_reason_to_delete_good_ones(archive: CheckpointDirectory):
     truncate(archive.path(30) / "run.json")
-    archive.prune(2, 0)
+    archive.prune(Retention(2))
     assert archive.steps() == [10, 20, 30]
-    archive.prune(1, 0)
+    archive.prune(Retention(1))
     assert archive.steps() == [20, 30]
 
 
+def test_the_newest_stay_and_those_for_good():
+    steps = [10, 20, 30, 40, 50]
+    assert Retention().outdated(steps) == Retention(5).outdated(steps) == []
+    assert Retention(2).outdated(steps) == [10, 20, 30]
+    assert Retention(2, keep_every=20).outdated(steps) == [10, 30]
+
+
 def test_some_stay_for_good(archive: CheckpointDirectory):
-    archive.prune(1, 20)
+    archive.prune(Retention(1, keep_every=20))
     assert archive.steps() == [20, 30]
 
 
@@ -150,7 +162,7 @@ def test_what_is_half_deleted_does_not_count(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            archive.prune(2, 0)
+            archive.prune(Retention(2))
     assert archive.steps() == [20, 30]
     assert archive.choose("latest") == CheckpointChoice(30, [])
     assert len(list(archive.folder.iterdir())) == 3
@@ -190,7 +202,7 @@ def test_what_is_not_chomp_s_stays_as_it_is(archive: CheckpointDirectory, tmp_pa
     assert archive.steps() == [10, 20, 30]
     assert archive.choose("latest") == CheckpointChoice(30, [])
     archive.remove_leftovers()
-    archive.prune(2, 0)
+    archive.prune(Retention(2))
     archive.set_aside_after(20)
     archive.set_aside_after(0)
     assert all((archive.folder / name).read_text() == "mine" for name in mine)
@@ -205,7 +217,7 @@ def test_links_to_an_archive(archive: CheckpointDirectory, tmp_path: Path, relat
         target = f"../old-{step}" if relative else tmp_path / f"old-{step}"
         archive.path(step).symlink_to(target)
     assert archive.good_steps() == [10, 20, 30]
-    archive.prune(1, 0)
+    archive.prune(Retention(1))
     archive.remove_leftovers()
     assert archive.good_steps() == [10, 20, 30]
     aside = archive.set_aside_after(10)

@@ -56,7 +56,7 @@ def killed_run(start_chomp: Any, values: Any, tmp_path_factory: pytest.TempPathF
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    running = read_status(base / "run")
+    running = read_status(base / "run").process
     assert running.running and running.pid == process.pid
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -65,13 +65,14 @@ def killed_run(start_chomp: Any, values: Any, tmp_path_factory: pytest.TempPathF
 
 def test_a_killed_run_says_where_it_was(chomp: Any, killed_run: Path):
     status = read_status(killed_run)
-    assert not status.running
-    assert status.step >= 30 and status.steps == 10**6
-    (start,) = status.starts
-    assert (start.ended, start.last_step) == ("killed", status.step)
-    assert status.metrics["step"] <= status.step < status.metrics["step"] + 10
-    assert sum(map(status.goodput.share, status.goodput.seconds)) == pytest.approx(1)
-    assert status.goodput.seconds["compile"] > 0 and status.goodput.seconds["steps"] > 0
+    assert not status.process.running
+    progress, goodput = status.progress, status.history.goodput
+    assert progress.step >= 30 and progress.steps == 10**6
+    (start,) = status.history.starts
+    assert (start.ended, start.last_step) == ("killed", progress.step)
+    assert progress.metrics["step"] <= progress.step < progress.metrics["step"] + 10
+    assert sum(map(goodput.share, goodput.seconds)) == pytest.approx(1)
+    assert goodput.seconds["compile"] > 0 and goodput.seconds["steps"] > 0
     assert status.seconds_left is None and status.problems == []
     done = chomp("status", killed_run)
     assert done.code == 0
@@ -108,8 +109,8 @@ def test_an_odd_config_is_no_crash(folder: Path, config: str):
     (folder / "metrics.jsonl").write_text(row(7))
     (folder / "config_resolved.json").write_text(config)
     status = read_status(folder)
-    assert status.metrics["step"] == 7
-    assert status.steps is None
+    assert status.progress.metrics["step"] == 7
+    assert status.progress.steps is None
     assert status_lines(status)
 
 
@@ -142,10 +143,11 @@ def test_a_running_process(folder: Path):
         row(40, eval_loss=3.25, eval_bits_per_byte=1.5) + row(50) + '{"step": 55, "lo'
     )
     status = read_status(folder)
-    assert (status.running, status.pid, status.phase) == (True, os.getpid(), "training")
-    assert (status.step, status.steps, status.seconds_left) == (50, 100, 25.0)
-    assert (status.metrics["step"], status.evaluation["step"]) == (50, 40)
-    lines = status_lines(status, status.since)
+    process, progress = status.process, status.progress
+    assert (process.running, process.pid, process.phase) == (True, os.getpid(), "training")
+    assert (progress.step, progress.steps, status.seconds_left) == (50, 100, 25.0)
+    assert (progress.metrics["step"], progress.evaluation["step"]) == (50, 40)
+    lines = status_lines(status, process.since)
     assert lines[1] == f"state      training since 0 s, process {os.getpid()}"
     assert "progress   step 50 of 100 (50.0%), 500 tokens seen at step 50" in lines
     assert "loss       3.5000 nats per token (step 50), 500 ms/step, 20 tok/s" in lines
@@ -160,8 +162,9 @@ def test_a_hung_process_is_told_of(folder: Path):
     _, heartbeat = begin(folder)
     heartbeat.enter(Phase.SAVING, 9)
     status = read_status(folder)
-    assert status.alive is not None and status.alive == status.since
-    (line,) = (line for line in status_lines(status, status.alive + 60) if "state" in line)
+    alive = status.process.alive
+    assert alive is not None and alive == status.process.since
+    (line,) = (line for line in status_lines(status, alive + 60) if "state" in line)
     assert line == f"state      saving since 1 min 0 s, process {os.getpid()}; " + (
         "no sign of life for 1 min 0 s"
     )
@@ -172,18 +175,16 @@ def test_a_process_that_only_inherited_the_number_is_not_the_run(folder: Path):
     import psutil
 
     recorder, heartbeat = begin(folder)
-    heartbeat._alive = psutil.Process().create_time() - 100
-    heartbeat._write()
-    assert not read_status(folder).running
+    heartbeat._change(alive=psutil.Process().create_time() - 100)
+    assert not read_status(folder).process.running
     heartbeat.now()
-    assert read_status(folder).running
+    assert read_status(folder).process.running
     # On another host only the signs of life count.
     recorder.record.starts[0].host = "elsewhere"
     recorder.event(EventKind.STOP)
-    assert read_status(folder).running
-    heartbeat._alive = time.time() - 60
-    heartbeat._write()
-    assert not read_status(folder).running
+    assert read_status(folder).process.running
+    heartbeat._change(alive=time.time() - 60)
+    assert not read_status(folder).process.running
 
 
 def test_a_dead_child_that_nobody_waited_for_is_not_running(folder: Path):
@@ -199,10 +200,10 @@ def test_a_dead_child_that_nobody_waited_for_is_not_running(folder: Path):
         text=True,
     )
     assert child.stdout is not None and child.stdout.readline() == "begun\n"
-    assert read_status(folder).running
+    assert read_status(folder).process.running
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table
-    assert not read_status(folder).running
+    assert not read_status(folder).process.running
     child.communicate()
 
 

@@ -15,7 +15,7 @@ from chomp.coordinator import Coordinator
 from chomp.distributed.cluster import ProcessInfo
 from chomp.distributed.initialize import connect
 from chomp.distributed.process_group import disagreements
-from chomp.errors import ConfigError
+from chomp.errors import ConfigError, Interrupted
 
 from .conftest import Left, gather
 
@@ -132,7 +132,8 @@ def test_alone_nothing_is_exchanged() -> None:
     marker = object()  # no JSON value: nothing is encoded
     assert alone.gather_and_decide("parts", marker) == [marker]
     assert alone.on_leader("work", lambda: marker) is marker
-    assert alone.interruptible("work", lambda work: work(), lambda: marker) is marker
+    with pytest.raises(Interrupted), alone.interruptible("work"):
+        raise Interrupted
 
 
 def test_disagreements_name_the_processes() -> None:

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chomp.config import OptimConfig
-from chomp.optim import build_optimizer, in_stacks, parameter_groups
+from chomp.optim import LocalStacking, build_optimizer, parameter_groups
 
 
 def test_muon_s_update_is_the_same_with_matrices_in_stacks(params, kinds_of):
@@ -11,7 +11,7 @@ def test_muon_s_update_is_the_same_with_matrices_in_stacks(params, kinds_of):
     groups = parameter_groups(params, kinds_of(params), muon=True, all_2d=True, tied_embed=True)
     rates = {"lr": lambda count: 0.1, "lr_muon": lambda count: 0.1 * config.muon.lr_scale}
     alone = build_optimizer(config, groups, rates)
-    stacked = build_optimizer(config, groups, rates, in_stacks)
+    stacked = build_optimizer(config, groups, rates, LocalStacking())
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
     state = alone.init(params)
@@ -25,14 +25,9 @@ def test_muon_s_update_is_the_same_with_matrices_in_stacks(params, kinds_of):
 
 def test_each_shape_is_one_stack_and_results_keep_their_places():
     tree = {"a": jnp.ones((2, 3)), "b": jnp.full((3, 2), 2.0), "c": jnp.full((2, 3), 3.0)}
-    shapes = []
-
-    def work(stacks):
-        shapes.extend(stack.shape for stack in stacks)
-        return [stack * 10 for stack in stacks]
-
-    done = in_stacks(tree, work)
-    assert shapes == [(2, 2, 3), (1, 3, 2)]
+    stacked = LocalStacking().stack(tree, 0)
+    assert [stack.shape for stack in stacked.stacks] == [(2, 2, 3), (1, 3, 2)]
+    done = stacked.restore([stack * 10 for stack in stacked.stacks])
     assert {name: float(value[0, 0]) for name, value in done.items()} == {
         "a": 10.0,
         "b": 20.0,

@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chomp.proof.kills import FOLLOWING, Kill, Known, Moment, View, in_order, is_now, plan_kills
-from chomp.run.heartbeat import PHASES, HeartbeatReading, Phase
+from chomp.proof.kills import (
+    FOLLOWING,
+    Kill,
+    Known,
+    Moment,
+    Times,
+    View,
+    in_order,
+    is_now,
+    plan_kills,
+)
+from chomp.run.heartbeat import PHASES, HeartbeatReading, Phase, PhaseTimes
 
 SECONDS = st.floats(0, 100)
 
@@ -23,12 +33,9 @@ def known(draw: st.DrawFn) -> Known:
     return Known(
         steps=steps,
         step_seconds=draw(SECONDS),
-        evaluations=places(),
-        evaluation_seconds=draw(SECONDS),
-        samples=places(),
-        sample_seconds=draw(SECONDS),
-        saves=range(every, steps + 1, every),
-        save_seconds=draw(SECONDS),
+        evaluations=Times(places(), draw(SECONDS)),
+        samples=Times(places(), draw(SECONDS)),
+        saves=Times(range(every, steps + 1, every), draw(SECONDS)),
         save_every=every,
         epoch_ends=places(),
         start_seconds=draw(SECONDS),
@@ -43,8 +50,8 @@ class TestPlan:
         missing = {
             moment
             for moment, steps in (
-                (Moment.EVALUATION, seen.evaluations),
-                (Moment.SAMPLE, seen.samples),
+                (Moment.EVALUATION, seen.evaluations.steps),
+                (Moment.SAMPLE, seen.samples.steps),
                 (Moment.EPOCH, seen.epoch_ends),
             )
             if not steps
@@ -61,9 +68,9 @@ class TestPlan:
             assert 0 <= kill.step <= seen.steps
             assert 0 <= kill.delay <= 100 * seen.steps
             places = {
-                Moment.EVALUATION: seen.evaluations,
-                Moment.SAMPLE: seen.samples,
-                Moment.SAVE: seen.saves,
+                Moment.EVALUATION: seen.evaluations.steps,
+                Moment.SAMPLE: seen.samples.steps,
+                Moment.SAVE: seen.saves.steps,
                 Moment.STEP: range(2 * seen.save_every + 1, seen.steps),
                 Moment.EPOCH: [step - 1 for step in seen.epoch_ends],
             }
@@ -75,8 +82,14 @@ class TestPlan:
         assert plan_kills(count, seen, seed) == plan_kills(count, seen, seed)
 
     def test_another_seed_has_other_kills(self):
-        seen = Known(40, 0.1, [13], 1.0, [13], 1.0, [5, 10], 0.1, 5, [7], 3.0)
+        once, saves = Times([13], 1.0), Times([5, 10], 0.1)
+        seen = Known(40, 0.1, once, once, saves, 5, [7], 3.0)
         assert plan_kills(9, seen, 0) != plan_kills(9, seen, 1)
+
+
+def test_the_time_of_work_is_shared_by_the_times_that_it_was_done():
+    assert Times.of([4, 8, 12], 6.0) == Times([4, 8, 12], 2.0)
+    assert Times.of([], 0.5).seconds == 0.5
 
 
 class TestOrder:
@@ -99,8 +112,8 @@ class TestOrder:
 
 
 def view(phase: Phase, finished: int, *, writing: bool = False, newest: int = 0, resumed: int = 0):
-    seconds = dict.fromkeys(PHASES, 0.0)
-    beat = HeartbeatReading(1, 1, phase, 9, finished + 1, finished, 0.0, 0.0, 0.0, seconds)
+    times = PhaseTimes(dict.fromkeys(PHASES, 0.0), 0.0)
+    beat = HeartbeatReading(1, 1, phase, 9, finished + 1, finished, 0.0, 0.0, times)
     return View(beat, writing, newest, resumed)
 
 

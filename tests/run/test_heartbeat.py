@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chomp.run.heartbeat import SIZE, Heartbeat, Phase, read_heartbeat
+from chomp.run.heartbeat import PHASES, SIZE, Heartbeat, Phase, PhaseTimes, read_heartbeat
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_another_process_would_read_what_this_one_does(path: Path):
     assert beat is not None
     assert (beat.pid, beat.start) == (os.getpid(), 3)
     assert (beat.phase, beat.step, beat.finished) == (Phase.TRAINING, 7, 6)
-    assert before - 0.1 <= beat.since <= beat.marked <= beat.alive <= time.time()
+    assert before - 0.1 <= beat.since <= beat.times.marked <= beat.alive <= time.time()
 
 
 def test_each_phase_gets_its_time(path: Path):
@@ -49,6 +49,14 @@ def test_each_phase_gets_its_time(path: Path):
     assert seconds[Phase.EVALUATING] >= 0.1
     assert seconds[Phase.TRAINING] >= 0.07
     assert least - 0.005 <= sum(seconds.values()) <= most + 0.005
+
+
+def test_the_present_phase_is_counted_up_to_now():
+    times = PhaseTimes(dict.fromkeys(PHASES, 0.0), 100.0).counted(Phase.TRAINING, 3.0, 103.0)
+    assert times.marked == 103.0
+    assert times.until(105.0, Phase.TRAINING)[Phase.TRAINING] == 5.0
+    assert times.until(105.0, Phase.SAVING)[Phase.SAVING] == 2.0
+    assert times.until(99.0, Phase.SAVING) == times.seconds  # the clock was set back
 
 
 def test_the_phase_before_returns_after_an_error(path: Path):
@@ -197,7 +205,7 @@ def test_threads_don_t_lose_time(path: Path):
     spent = time.perf_counter() - start
     stop.set()
     reader.join()
-    seconds = heartbeat.now().seconds
+    seconds = heartbeat.now().times.seconds
     counted = seconds[Phase.TRAINING] + seconds[Phase.WAITING]
     assert counted == pytest.approx(spent, rel=0.05, abs=0.01)
 

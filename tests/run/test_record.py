@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chomp.run.heartbeat import PHASES, HeartbeatReading, Phase
+from chomp.run.heartbeat import PHASES, HeartbeatReading, Phase, PhaseTimes
 from chomp.run.record import (
     Attempt,
     RunRecord,
@@ -31,9 +31,10 @@ def a_reading(**values: Any) -> HeartbeatReading:
         step=42,
         finished=41,
         since=130.0,
-        marked=131.0,
         alive=133.0,
-        seconds=dict.fromkeys(PHASES, 0.0) | {Phase.STARTING: 10.0, Phase.TRAINING: 20.0},
+        times=PhaseTimes(
+            dict.fromkeys(PHASES, 0.0) | {Phase.STARTING: 10.0, Phase.TRAINING: 20.0}, 131.0
+        ),
     )
     return known._replace(**values)
 

@@ -135,8 +135,8 @@ def test_hung_work_in_the_background_is_noticed_while_training_goes_on(
 
 def test_off_means_no_reports_but_the_heartbeat_stays_alive(watch: Callable[..., Watched]):
     watched = watch(seconds=0)
-    turn = watched.heartbeat._turn
-    watched.wait_for(lambda: watched.heartbeat._turn > turn)
+    turn = watched.heartbeat._reading.turn
+    watched.wait_for(lambda: watched.heartbeat._reading.turn > turn)
     assert watched.lines == []
 
 

@@ -2,44 +2,31 @@
 
 import json
 import secrets
-import shutil
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
 from chomp.checkpoint.arrays import (
     Flat,
     by_path,
-    check_index,
     copy_to_host,
-    finish,
     join,
-    make_folders,
     read_item,
     shapes,
     split,
     unflatten,
-    write_items,
-    write_share,
 )
 from chomp.checkpoint.contents import ITEMS, PARAMS, RECORD
-from chomp.checkpoint.directory import CheckpointDirectory
-from chomp.checkpoint.disk import EXTRA, check_room, free_bytes, megabytes, reason
-from chomp.checkpoint.manifest import write_manifest
+from chomp.checkpoint.directory import CheckpointDirectory, Retention
+from chomp.checkpoint.disk import DISK_ERRORS, EXTRA, check_room, free_bytes, megabytes, reason
+from chomp.checkpoint.draft import Draft
 from chomp.coordinator import Coordinator
 from chomp.errors import DamagedError, DiskError, ResumeError
-from chomp.system.atomic_file import sync_folder
 from chomp.system.json_text import parse_json
 from chomp.types import Progress, TrainState
-
-# What a disk that is full, read-only or gone raises: Python, TensorStore, and the latter's
-# threads when others of them have already failed.
-DISK_ERRORS = (OSError, ValueError, RuntimeError)
 
 
 class SavedRun(NamedTuple):
@@ -49,6 +36,22 @@ class SavedRun(NamedTuple):
     data_state: dict[str, Any]
     meta: dict[str, Any]
     """Configuration, versions and fingerprints of the run that saved it."""
+
+
+class Watch(Protocol):
+    """Looks at work beside the training, as a heartbeat does."""
+
+    def background(self, name: str, step: int) -> AbstractContextManager[None]:
+        """Look at work of this name, for a step, while inside."""
+        ...
+
+
+class NoWatch:
+    """Looks at nothing."""
+
+    def background(self, name: str, step: int) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
 
 
 class Checkpointer(CheckpointDirectory):
@@ -64,7 +67,7 @@ class Checkpointer(CheckpointDirectory):
         max_to_keep: newest ones to keep; None: all.
         keep_every: steps divisible by it are kept for good; 0: none.
         async_save: write in the background.
-        watched: context manager entered while a step's checkpoint is written.
+        watch: looks at checkpoints while they are written; None: nobody does.
         coordinator: the processes that share the arrays, all of which save and restore; each needs
             the folder at this path. None: there is only this one.
     """
@@ -77,18 +80,15 @@ class Checkpointer(CheckpointDirectory):
         max_to_keep: int | None = None,
         keep_every: int = 0,
         async_save: bool = False,
-        watched: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext(),
+        watch: Watch | None = None,
         coordinator: Coordinator | None = None,
     ):
-        self._async_save, self._watched, self._coordinator = (
-            async_save,
-            watched,
-            coordinator or Coordinator(),
-        )
+        self._async_save, self._watch = async_save, watch or NoWatch()
+        self._coordinator = coordinator or Coordinator()
         # All processes write one draft.
         name = owner or self._coordinator.on_leader("name of drafts", lambda: secrets.token_hex(8))
         super().__init__(folder, name)
-        self._max_to_keep, self._keep_every = max_to_keep, keep_every
+        self._retention = Retention(max_to_keep, keep_every)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._problems: list[str] = []
@@ -127,9 +127,8 @@ class Checkpointer(CheckpointDirectory):
             ) from error
         held = sum(m.bytes for step in self.steps() if (m := self.complete(step)))
         size = self._expected_bytes(split(like))
-        return check_room(
-            self.folder, held=held, size=size, max_to_keep=self._max_to_keep or len(self.steps())
-        )
+        wanted = self._retention.max_to_keep or len(self.steps())
+        return check_room(self.folder, held=held, size=size, max_to_keep=wanted)
 
     def save(
         self,
@@ -155,9 +154,9 @@ class Checkpointer(CheckpointDirectory):
             self._report(progress.step, problem)
             return
         record = json.dumps({"progress": progress._asdict(), "data": data_state, "meta": meta})
-        self._pending = self._writer.submit(
-            self._write_watched, progress, copy_to_host(items), record
-        )
+        folder = self._draft(str(progress.step)) / str(progress.step)
+        draft = Draft(folder, progress, copy_to_host(items), record)
+        self._pending = self._writer.submit(self._write, draft)
         if not self._async_save:
             self.wait()
 
@@ -245,77 +244,18 @@ class Checkpointer(CheckpointDirectory):
             "the next save tries again"
         )
 
-    def _write_watched(self, progress: Progress, items: dict[str, Flat], record: str) -> None:
-        with self._watched(progress.step):
-            self._write(progress, items, record)
-
-    def _write(self, progress: Progress, items: dict[str, Flat], record: str) -> None:
+    def _write(self, draft: Draft) -> None:
         """Write a checkpoint and delete old ones; runs in the thread of the writer."""
-        step = progress.step
-        draft = self._draft(str(step)) / str(step)
-
-        def complete() -> None:
-            check_index(draft, items)
-            (draft / RECORD).write_text(record, encoding="utf-8")
-            write_manifest(draft, step, progress.tokens_seen)
-            draft.rename(self.path(step))
-            draft.parent.rmdir()
-            sync_folder(self.folder)
-
-        try:
-            if self._coordinator.size == 1:
-                draft.mkdir(parents=True)
-                write_items(draft, items)
-                complete()
-            else:
-                self._write_together(draft, items, complete)
-        except DISK_ERRORS as error:
-            if self._coordinator.is_leader:
-                _clear(draft.parent)
-            self._report(step, reason(error))
-            return
-        self._last_good = step
-        try:
-            if self._max_to_keep is not None and self._coordinator.is_leader:
-                self.prune(self._max_to_keep, self._keep_every)
-        except OSError as error:
-            self._problems.append(f"old checkpoints can't be deleted: {reason(error)}")
-
-    def _write_together(
-        self, draft: Path, items: dict[str, Flat], complete: Callable[[], None]
-    ) -> None:
-        """Write what all processes hold; each of them calls this.
-
-        Raises:
-            OSError: one of them can't write; in all of them.
-        """
-
-        def done(name: str, work: Callable[[], None], mine: bool) -> None:
-            problem = _problem_of(work) if mine else None
-            problems = self._coordinator.gather_and_decide(name, problem, channel="save")
-            if found := next(filter(None, problems), None):
-                raise OSError(f"process {problems.index(found)}: {found}")
-
-        leads = self._coordinator.is_leader
-        done("folders", lambda: make_folders(draft, items), leads)
-        done("arrays", lambda: write_share(draft, items), True)
-        done("parts put together", lambda: finish(draft, items), leads)
-        done("manifest", complete, leads)
-
-
-def _problem_of(work: Callable[[], None]) -> str | None:
-    try:
-        work()
-    except DISK_ERRORS as error:
-        return reason(error)
-    return None
-
-
-def _clear(folder: Path) -> None:
-    """Delete what a failed save has written, as far as the disk lets it."""
-    # One of TensorStore's threads fails first; the others may still be making files.
-    for _ in range(20):
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.05)
-        if not folder.exists():
-            return
+        step = draft.progress.step
+        with self._watch.background("saving", step):
+            try:
+                draft.write(self.path(step), self._coordinator)
+            except DISK_ERRORS as error:
+                self._report(step, reason(error))
+                return
+            self._last_good = step
+            try:
+                if self._coordinator.is_leader:
+                    self.prune(self._retention)
+            except OSError as error:
+                self._problems.append(f"old checkpoints can't be deleted: {reason(error)}")

@@ -4,6 +4,7 @@ import itertools
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,24 @@ class CheckpointChoice(NamedTuple):
     """None: nothing was saved."""
     rejected: list[tuple[int, str]]
     """Newer ones that were passed over, newest first: step, and what is wrong with it."""
+
+
+class Retention(NamedTuple):
+    """Which checkpoints stay."""
+
+    max_to_keep: int | None = None
+    """The newest so many; None: all."""
+    keep_every: int = 0
+    """Steps divisible by it stay for good; 0: none."""
+
+    def is_permanent(self, step: int) -> bool:
+        """Whether the checkpoint of `step` is never deleted."""
+        return self.keep_every > 0 and step % self.keep_every == 0
+
+    def outdated(self, steps: Sequence[int]) -> list[int]:
+        """Return those of the steps, given oldest first, that needn't stay."""
+        old = steps[: -self.max_to_keep] if self.max_to_keep else ()
+        return [step for step in old if not self.is_permanent(step)]
 
 
 class CheckpointDirectory:
@@ -135,19 +154,17 @@ class CheckpointDirectory:
             _move(self.path(number), aside / str(number))
         return aside
 
-    def prune(self, max_to_keep: int, keep_every: int) -> None:
-        """Delete old checkpoints.
-
-        Args:
-            max_to_keep: the newest so many stay; damaged ones don't count, and are left alone.
-            keep_every: steps divisible by it stay for good; 0: none.
+    def prune(self, retention: Retention) -> None:
+        """Delete old checkpoints; damaged ones don't count, and are left alone.
 
         Raises:
             OSError: one can't be deleted.
         """
-        for step in [step for step in self.steps() if self.complete(step)][:-max_to_keep]:
+        if retention.max_to_keep is None:
+            return
+        for step in retention.outdated([step for step in self.steps() if self.complete(step)]):
             # A link is somebody's own work, such as moving old ones to an archive.
-            if not is_permanent(step, keep_every) and not self.path(step).is_symlink():
+            if not self.path(step).is_symlink():
                 self._delete(step)
 
     def remove_leftovers(self) -> None:
@@ -203,11 +220,6 @@ def damage_lines(choice: CheckpointChoice) -> list[str]:
     """Return what to tell of the damaged checkpoints that were passed over."""
     lines = [f"the checkpoint of step {step} is damaged: {what}" for step, what in choice.rejected]
     return [*lines, f"falling back to step {choice.step or 0}"] if lines else []
-
-
-def is_permanent(step: int, keep_every: int) -> bool:
-    """Whether the checkpoint of `step` is never deleted."""
-    return keep_every > 0 and step % keep_every == 0
 
 
 def _listed(steps: list[int]) -> str:

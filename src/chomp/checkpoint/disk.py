@@ -9,6 +9,9 @@ from chomp.errors import DiskError
 
 # Metadata beside the arrays: a few hundred bytes for each.
 EXTRA = 1 << 18
+# What a disk that is full, read-only or gone raises: Python, TensorStore, and the latter's
+# threads when others of them have already failed.
+DISK_ERRORS = (OSError, ValueError, RuntimeError)
 
 
 def megabytes(size: int) -> str:

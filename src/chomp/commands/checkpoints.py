@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from chomp.checkpoint.directory import CheckpointDirectory, is_permanent
+from chomp.checkpoint.directory import CheckpointDirectory, Retention
 from chomp.checkpoint.disk import megabytes
 from chomp.checkpoint.manifest import NAME, check_sizes, read_manifest
 from chomp.config import Config, config_from_mapping
@@ -45,10 +45,11 @@ def table(path: Path) -> list[list[str]]:
         ResumeError: there are none.
     """
     directory, config = open_run(path)
+    retention = Retention(config.checkpoint.max_to_keep, config.checkpoint.keep_every)
     rows = []
     for step in directory.steps():
         place = directory.path(step)
-        stays = "for good" if is_permanent(step, config.checkpoint.keep_every) else "while new"
+        stays = "for good" if retention.is_permanent(step) else "while new"
         try:
             manifest = read_manifest(place)
             age = time.time() - (place / NAME).stat().st_mtime

@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from chomp.run.goodput import Goodput, measure
-from chomp.run.heartbeat import read_heartbeat
+from chomp.run.heartbeat import HeartbeatReading, read_heartbeat
 from chomp.run.liveness import is_running
 from chomp.run.record import Attempt, RunRecord, read_record, with_heartbeat
 from chomp.run.run_folder import RunFolder
@@ -25,13 +25,9 @@ ROW = ("loss", "step_time_s", "tokens_per_sec", "tokens_seen")
 EVALUATION = ("eval_loss", "eval_bits_per_byte")
 
 
-@dataclass(frozen=True)
-class Status:
-    """The status of a run; None or empty where it isn't known. Times are seconds since 1970."""
+class ProcessStatus(NamedTuple):
+    """The newest process of a run; None where it isn't known. Times are seconds since 1970."""
 
-    folder: str
-    run: str | None
-    """Identifies the run."""
     running: bool
     pid: int | None
     host: str | None
@@ -41,6 +37,21 @@ class Status:
     """When that began."""
     alive: float | None
     """The last sign of life."""
+
+    @staticmethod
+    def of(reading: HeartbeatReading | None, host: str | None, now: float) -> "ProcessStatus":
+        """Return what a heartbeat says of the process, which began on `host`."""
+        running = is_running(reading, host, now)
+        if reading is None:
+            return ProcessStatus(running, None, host, None, None, None)
+        return ProcessStatus(
+            running, reading.pid, host, str(reading.phase), reading.since, reading.alive
+        )
+
+
+class ProgressStatus(NamedTuple):
+    """How far a run is; empty where it isn't known."""
+
     step: int
     """Finished steps."""
     steps: int | None
@@ -49,25 +60,66 @@ class Status:
     """The newest row of metrics with a loss."""
     evaluation: dict[str, Any]
     """The newest row with an evaluation."""
-    seconds_left: float | None
-    checkpoint: int | None
-    """The newest step with a good checkpoint."""
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds until the last step at the pace of the newest row; None: unknown."""
+        if not self.steps or not self.metrics:
+            return None
+        return (self.steps - self.step) * self.metrics["step_time_s"]
+
+
+class History(NamedTuple):
+    """What happened to a run so far."""
+
     skipped_batches: list[int]
     starts: list[Attempt]
     goodput: Goodput
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        goodput = {
+            part: {"seconds": seconds, "share": self.goodput.share(part)}
+            for part, seconds in self.goodput.seconds.items()
+        }
+        starts = [asdict(start) for start in self.starts]
+        return {"skipped_batches": self.skipped_batches, "starts": starts, "goodput": goodput}
+
+
+@dataclass(frozen=True)
+class Status:
+    """The status of a run; None or empty where it isn't known."""
+
+    folder: str
+    run: str | None
+    """Identifies the run."""
+    process: ProcessStatus
+    progress: ProgressStatus
+    checkpoint: int | None
+    """The newest step with a good checkpoint."""
+    history: History
     problems: list[str]
     """Files that could not be read, and why."""
     compile_cache: dict[str, Any]
     """Folder of the compiled programs, how many they are, their bytes, and how many may be."""
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last step of a run that is running; None: unknown."""
+        return self.progress.seconds_left() if self.process.running else None
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        goodput = {
-            part: {"seconds": seconds, "share": self.goodput.share(part)}
-            for part, seconds in self.goodput.seconds.items()
+        return {
+            "folder": self.folder,
+            "run": self.run,
+            **self.process._asdict(),
+            **self.progress._asdict(),
+            "seconds_left": self.seconds_left,
+            "checkpoint": self.checkpoint,
+            **self.history.to_json(),
+            "problems": self.problems,
+            "compile_cache": self.compile_cache,
         }
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return values | {"starts": [asdict(start) for start in self.starts], "goodput": goodput}
 
 
 def read_status(path: Path) -> Status:
@@ -82,38 +134,26 @@ def read_status(path: Path) -> Status:
     record = _record(folder.record, problems)
     reading, now = read_heartbeat(folder.heartbeat), time.time()
     starts = list(record.starts) if record else []
-    running = is_running(reading, starts[-1].host if starts else None, now)
+    process = ProcessStatus.of(reading, starts[-1].host if starts else None, now)
     if starts:
-        latest = reading._replace(alive=now) if reading and running else reading
-        starts[-1] = with_heartbeat(starts[-1], latest, running=running)
+        latest = reading._replace(alive=now) if reading and process.running else reading
+        starts[-1] = with_heartbeat(starts[-1], latest, running=process.running)
     config = _config(folder.resolved_config, problems)
     metrics = folder.inside(_setting(config, "logging.metrics_file", str) or "metrics.jsonl")
     rows = list(_last_rows(metrics))
     row = next((row for row in rows if _has(row, ROW)), {})
     step = reading.finished if reading else 0
-    if not (step and running):  # just begun, or without a heartbeat to the end
+    if not (step and process.running):  # just begun, or without a heartbeat to the end
         step = max([step, row.get("step", 0), *(start.last_step for start in starts[-1:])])
-    steps = _setting(config, "train.steps", int)
-    left = (steps - step) * row["step_time_s"] if running and steps and row else None
+    evaluation = next((row for row in rows if _has(row, EVALUATION)), {})
     checkpoints = folder.inside(_setting(config, "checkpoint.root_dir", str) or "checkpoints")
     return Status(
         folder=str(path),
         run=record.run if record else None,
-        running=running,
-        pid=reading.pid if reading else None,
-        host=starts[-1].host if starts else None,
-        phase=str(reading.phase) if reading else None,
-        since=reading.since if reading else None,
-        alive=reading.alive if reading else None,
-        step=step,
-        steps=steps,
-        metrics=row,
-        evaluation=next((row for row in rows if _has(row, EVALUATION)), {}),
-        seconds_left=left,
+        process=process,
+        progress=ProgressStatus(step, _setting(config, "train.steps", int), row, evaluation),
         checkpoint=_newest_checkpoint(checkpoints),
-        skipped_batches=record.skipped_batches if record else [],
-        starts=starts,
-        goodput=measure(starts, now),
+        history=History(record.skipped_batches if record else [], starts, measure(starts, now)),
         problems=problems,
         compile_cache=_compile_cache(config),
     )

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from chomp.commands.status import Status
+from chomp.commands.status import History, Status
 from chomp.run.record import Attempt
 from chomp.system.terminal import one_line
 
@@ -13,25 +13,30 @@ def status_lines(status: Status, now: float | None = None) -> list[str]:
     """Return the lines: the present, the history, what the time went into."""
     now = time.time() if now is None else now
     lines = [*_present(status, now)]
-    if status.starts:
-        lines += ["history", *(line for start in status.starts for line in _start(start))]
-        lines += [f"goodput    {status.goodput.total:.0f} s since the first start"]
-        lines += [
-            f"  {part:<11} {status.goodput.share(part):6.1%} {seconds:12.1f} s"
-            for part, seconds in status.goodput.seconds.items()
-            if seconds >= 0.05
-        ]
+    if status.history.starts:
+        lines += _history(status.history)
     lines += [f"warning: {problem}" for problem in status.problems]
     return [one_line(line) for line in lines]  # files of the run may hold anything
+
+
+def _history(history: History) -> Iterator[str]:
+    yield "history"
+    for start in history.starts:
+        yield from _start(start)
+    goodput = history.goodput
+    yield f"goodput    {goodput.total:.0f} s since the first start"
+    for part, seconds in goodput.seconds.items():
+        if seconds >= 0.05:
+            yield f"  {part:<11} {goodput.share(part):6.1%} {seconds:12.1f} s"
 
 
 def _present(status: Status, now: float) -> Iterator[str]:
     yield f"run        {status.folder}" + (f" ({status.run})" if status.run else "")
     yield f"state      {_state(status, now)}"
-    row, evaluation = status.metrics, status.evaluation
-    of = f" of {status.steps} ({status.step / status.steps:.1%})" if status.steps else ""
+    step, steps, row, evaluation = status.progress
+    of = f" of {steps} ({step / steps:.1%})" if steps else ""
     tokens = f", {row['tokens_seen']:,} tokens seen at step {row['step']}" if row else ""
-    yield f"progress   step {status.step}{of}{tokens}"
+    yield f"progress   step {step}{of}{tokens}"
     if row:
         yield (
             f"loss       {row['loss']:.4f} nats per token (step {row['step']}), "
@@ -49,16 +54,17 @@ def _present(status: Status, now: float) -> Iterator[str]:
         most = f" of at most {cache['gb']:g} GB" if cache["gb"] else ""
         held = f"{cache['programs']:,} compiled programs, {cache['bytes'] / 1e6:,.1f} MB{most}"
         yield f"cache      {cache['folder']}: {held}"
-    if status.skipped_batches:
-        yield f"skipped    batches {', '.join(map(str, status.skipped_batches))}"
+    if skipped := status.history.skipped_batches:
+        yield f"skipped    batches {', '.join(map(str, skipped))}"
 
 
 def _state(status: Status, now: float) -> str:
-    if not status.running:
-        return f"not running; {_ending(status.starts[-1])}" if status.starts else "not running"
-    assert status.since is not None and status.alive is not None
-    state = f"{status.phase} since {duration(now - status.since)}, process {status.pid}"
-    silent = now - status.alive
+    process, starts = status.process, status.history.starts
+    if not process.running:
+        return f"not running; {_ending(starts[-1])}" if starts else "not running"
+    assert process.since is not None and process.alive is not None
+    state = f"{process.phase} since {duration(now - process.since)}, process {process.pid}"
+    silent = now - process.alive
     return state + (f"; no sign of life for {duration(silent)}" if silent > 10 else "")
 
 

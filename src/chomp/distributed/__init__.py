@@ -3,7 +3,7 @@
 from chomp.distributed.cluster import ProcessInfo, find_process
 from chomp.distributed.data_parallel import DataParallel
 from chomp.distributed.initialize import connect
-from chomp.distributed.matrices import distribute_matrices
+from chomp.distributed.matrices import ShardedStacking
 from chomp.distributed.mesh import FSDP, make_mesh
 from chomp.distributed.shard_axis import shard_axis
 from chomp.distributed.sharding import MeshSharding, device_bytes, shard_shape
@@ -13,9 +13,9 @@ __all__ = [
     "DataParallel",
     "MeshSharding",
     "ProcessInfo",
+    "ShardedStacking",
     "connect",
     "device_bytes",
-    "distribute_matrices",
     "find_process",
     "make_mesh",
     "shard_axis",

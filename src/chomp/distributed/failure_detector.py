@@ -1,19 +1,16 @@
 """Signs of life of a run's processes, and the end of this one when another is lost."""
 
-import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from jax.errors import JaxRuntimeError
 
 from chomp.coordinator import Hooks
-from chomp.distributed.kv_store import KeyValueStore
+from chomp.distributed.process_end import ProcessEnd
+from chomp.distributed.signs_of_life import SignsOfLife, Silence
 from chomp.errors import ChompError, LostError, PeerError
 
-LIFE = "life"
-INTERVAL = 1.0
 GRACE = 5.0
 """Seconds for the main thread to raise a failure; one that hangs in a device's program can't."""
 CLOSING = 30.0
@@ -27,41 +24,29 @@ class FailureDetector:
     devices of a process that is gone. One thread talks with process 0, which may hang as well; the
     other one never waits for anything.
 
-    Only time in which the detector itself could run counts, so that nobody is blamed by a process
-    that was suspended.
-
     Args:
-        store: key-value store for signs of life.
-        index: this process's number.
+        signs: exchanges signs of life.
         names: what to call the processes.
         lost_after: seconds without a sign of life.
-        end: ends the process where the main thread can't; doesn't return.
+        end: ends this process where the main thread can't.
         hooks: calls into this process.
     """
 
     def __init__(
         self,
-        store: KeyValueStore,
-        index: int,
+        signs: SignsOfLife,
         names: list[str],
         lost_after: float,
-        end: Callable[[ChompError], None],
+        end: ProcessEnd,
         hooks: Hooks,
     ):
         self.hooks = hooks
         self.failure: ChompError | None = None
         """Why the run can't go on."""
-        self._store, self._index, self._names, self._end = store, index, names, end
-        self._limit, self._interval = lost_after, min(INTERVAL, lost_after / 5)
-        self._ended: dict[str, Any] | None = None
-        self._beat = 0
-        self._heard: dict[int, dict[str, Any]] = {}
-        self._answers = 0
-        self._silent: dict[int, tuple[Any, float]] = {}
-        self._lost: set[int] = set()
+        self._signs, self._names, self._end = signs, names, end
+        self._silence = Silence(lost_after)
         self._raised = threading.Event()
         self._closed = threading.Event()
-        self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=work, name="chomp-failure-detector", daemon=True)
             for work in (self._talk, self._look_on)
@@ -77,7 +62,7 @@ class FailureDetector:
         self._closed.set()
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(self._interval)
+                thread.join(self._silence.interval)
 
     def check(self) -> None:
         """Raise what keeps the run from going on, if anything does.
@@ -95,13 +80,12 @@ class FailureDetector:
         Raises:
             JaxRuntimeError: process 0 can't be reached.
         """
-        self._ended = how
-        self._say()
+        self._signs.say_ended(how)
 
     def is_last(self) -> bool:
         """Whether all others have ended or are lost."""
-        gone = {index for index, life in self._heard.items() if life["ended"]} | self._lost
-        return len(gone | {self._index}) == len(self._names)
+        gone = self._signs.heard.ended() | self._silence.lost | {self._signs.index}
+        return len(gone) == len(self._names)
 
     def explain(self) -> None:
         """Wait until it is known why a program that all devices run has failed here.
@@ -111,77 +95,47 @@ class FailureDetector:
         Raises:
             PeerError, LostError: that is why.
         """
-        limit = self._limit = min(self._limit, max(5 * self._interval, 3.0))
-        ends = time.monotonic() + limit + 5 * self._interval
+        interval = self._silence.interval
+        ends = time.monotonic() + self._silence.shorten() + 5 * interval
         while time.monotonic() < ends:
             self.check()
-            time.sleep(self._interval / 5)
+            time.sleep(interval / 5)
 
     def look(self) -> None:
         """Exchange signs of life now."""
         try:
-            self._say()
-            found = self._store.below(LIFE)
+            lives = self._signs.exchange().lives
         except JaxRuntimeError:
             return
-        heard = {int(index): json.loads(text) for index, text in found.items()}
-        self._heard, self._answers = heard, self._answers + 1
-        for index, life in heard.items():
-            if index != self._index and (ended := life["ended"]) and ended["message"]:
+        for index, life in lives.items():
+            if index == self._signs.index:
+                continue
+            if (ended := life["ended"]) and ended["message"]:
                 self._fail(
                     PeerError(f"{self._names[index]} ended: {ended['message']}", ended["exit_code"])
                 )
-            if index != self._index and life["stop"]:
+            if life["stop"]:
                 self.hooks.ask_to_stop(life["stop"])
-
-    def _say(self) -> None:
-        with self._lock:
-            self._beat += 1
-            life = {"beat": self._beat, "stop": self.hooks.stop_asked(), "ended": self._ended}
-            self._store.put(f"{LIFE}/{self._index}", json.dumps(life), replace=True)
 
     def _talk(self) -> None:
         while not self._closed.is_set():
             self.look()
-            self._closed.wait(self._interval)
+            self._closed.wait(self._silence.interval)
 
     def _look_on(self) -> None:
         last = time.monotonic()
-        while not self._closed.wait(self._interval) and not self.failure:
+        while not self._closed.wait(self._silence.interval) and not self.failure:
             now = time.monotonic()
-            self._judge(min(now - last, 2 * self._interval))
+            lost = self._silence.count(self._signs.heard, self._signs.index, now - last)
+            for index, seconds in lost.items():
+                what = f"no sign of life for {seconds:.0f} s"
+                self._fail(LostError(lost_message(self._names[index], what)))
             last = now
         if self.failure and not self._closed.is_set():
             self._raised.wait(GRACE)
             hangs = not self._raised.is_set()
             if hangs or not self._closed.wait(CLOSING):
-                self._end(self.failure)
-
-    def _judge(self, elapsed: float) -> None:
-        """Count the silence of each process, and of the one that keeps the store."""
-        heard, answers = self._heard, self._answers
-        states = {i: life["beat"] for i, life in heard.items() if not life["ended"]}
-        states = {i: beat for i, beat in states.items() if i != self._index}
-        quiet = {}
-        for index, state in {**states, -1: answers}.items():
-            known, seconds = self._silent.get(index, (None, 0.0))
-            quiet[index] = (state, seconds + elapsed if state == known else 0.0)
-        unanswered = quiet[-1][1]
-        self._silent = quiet
-        if unanswered >= self._limit:
-            self._lose(0 if self._index else self._index, unanswered)
-        # While nobody answers nothing is heard of anybody.
-        if unanswered > 2 * self._interval:
-            self._silent = {-1: quiet[-1]}
-            return
-        for index, (_, seconds) in quiet.items():
-            if index >= 0 and seconds >= self._limit:
-                self._lose(index, seconds)
-
-    def _lose(self, index: int, seconds: float) -> None:
-        self._lost.add(index)
-        what = f"no sign of life for {seconds:.0f} s"
-        self._fail(LostError(lost_message(self._names[index], what)))
+                self._end.now(self.failure)
 
     def _fail(self, failure: ChompError) -> None:
         self.failure = self.failure or failure

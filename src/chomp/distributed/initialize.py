@@ -1,15 +1,10 @@
 """The start of a run with several processes: they find each other through `jax.distributed`."""
 
-import atexit
 import ctypes
-import logging
-import os
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +14,7 @@ from chomp.coordinator import Coordinator, Hooks
 from chomp.distributed.cluster import ProcessInfo, check_address
 from chomp.distributed.failure_detector import FailureDetector, lost_message
 from chomp.distributed.kv_store import KeyValueStore
+from chomp.distributed.process_end import ProcessEnd
 from chomp.distributed.process_group import ProcessGroup
 from chomp.distributed.rendezvous import (
     ANOTHER,
@@ -31,7 +27,8 @@ from chomp.distributed.rendezvous import (
     grpc_address,
     listen,
 )
-from chomp.errors import ChompError, ConfigError, LostError
+from chomp.distributed.signs_of_life import SignsOfLife
+from chomp.errors import ConfigError, LostError
 
 JAX_PATIENCE = 100
 """Seconds by which JAX notices a lost process later than chomp does: it aborts the process."""
@@ -58,22 +55,18 @@ def connect(process: ProcessInfo, seconds: float, lost_after: float) -> Coordina
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     hooks = Hooks()
 
-    def end(failure: ChompError) -> None:
-        failure.process = process.number or None
-        hooks.before_end(failure)
-        _say(failure)
-        _exit(failure.exit_code)
-
+    end = ProcessEnd(process.number, hooks)
     ends = time.monotonic() + seconds
     actual, bind = _meet(process, seconds)
     _outlive_the_coordinator(actual, end)  # from the first connection on
-    _connect(actual, process, bind, ends, seconds, lost_after)
+    _connect(actual, process, bind, ends, seconds, lost_after, end)
     names = [f"process {number}" for number in range(process.size)]
     names[0] += f" ({process.coordinator})"
     store = KeyValueStore(distributed.global_state.client)
-    detector = FailureDetector(store, process.number, names, lost_after, end, hooks)
+    signs = SignsOfLife(store, process.number, hooks)
+    detector = FailureDetector(signs, names, lost_after, end, hooks)
     detector.start()
-    return ProcessGroup(store, detector, process.number, process.size, _leave)
+    return ProcessGroup(store, detector, process.number, process.size, end)
 
 
 def _meet(process: ProcessInfo, seconds: float) -> tuple[ProcessInfo, str]:
@@ -143,6 +136,7 @@ def _connect(
     ends: float,
     seconds: float,
     lost_after: float,
+    end: ProcessEnd,
 ) -> None:
     """Have JAX connect the processes, which are all there now."""
     problem: list[BaseException] = []
@@ -175,7 +169,7 @@ def _connect(
         lines = f"the processes can't meet {where}: {str(problem[0]).splitlines()[0]}"
     else:
         lines = _not_met(given, "?", seconds)
-    _leave(ConfigError.exit_code)
+    end.alone(ConfigError.exit_code)
     raise ConfigError([lines])
 
 
@@ -187,29 +181,7 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _leave(code: int | None) -> None:
-    """End the connection; with an exit code, have the process end without that."""
-    if code is None:
-        jax.distributed.shutdown()
-    else:
-        # Before JAX's own attempt to shut down, which would wait for processes that are gone.
-        atexit.register(_exit, code)
-
-
-def _exit(code: int) -> None:
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _say(failure: ChompError) -> None:
-    who = "" if failure.process is None else f"process {failure.process}: "
-    for line in str(failure).split("\n"):
-        print(f"error: {who}{line}", file=sys.stderr)
-
-
-def _outlive_the_coordinator(process: ProcessInfo, end: Callable[[ChompError], None]) -> None:
+def _outlive_the_coordinator(process: ProcessInfo, end: ProcessEnd) -> None:
     """End with a clear error where JAX aborts the process since process 0 is gone.
 
     JAX's client has no other way to be told: its callback can't be one of Python (jaxlib 0.10).
@@ -229,7 +201,7 @@ def _outlive_the_coordinator(process: ProcessInfo, end: Callable[[ChompError], N
         while time.monotonic() < ends:
             if not _answers(process.coordinator):
                 name = f"process 0 ({process.coordinator})"
-                end(LostError(lost_message(name, "the connection broke")))
+                end.now(LostError(lost_message(name, "the connection broke")))
             time.sleep(0.1)
         libc.signal(signal.SIGABRT, None)  # the abort, of another cause, goes on
 

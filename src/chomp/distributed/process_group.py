@@ -7,7 +7,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from jax.errors import JaxRuntimeError
@@ -16,6 +16,7 @@ from chomp import errors
 from chomp.coordinator import Coordinator
 from chomp.distributed.failure_detector import FailureDetector
 from chomp.distributed.kv_store import KeyValueStore
+from chomp.distributed.process_end import ProcessEnd
 from chomp.errors import ChompError, ConfigError, Interrupted
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class ProcessGroup(Coordinator):
         detector: failure detector, started.
         index: this process's number.
         size: number of processes.
-        leave: ends the connection; takes the exit code where the others don't end as well.
+        end: the end of this process.
     """
 
     def __init__(
@@ -41,11 +42,11 @@ class ProcessGroup(Coordinator):
         detector: FailureDetector,
         index: int,
         size: int,
-        leave: Callable[[int | None], None],
+        end: ProcessEnd,
     ):
         self.hooks = detector.hooks
         self.index, self.size = index, size
-        self._store, self._detector, self._leave = store, detector, leave
+        self._store, self._detector, self._end = store, detector, end
         self._turns: dict[str, int] = defaultdict(int)
 
     def gather_and_decide(
@@ -83,18 +84,19 @@ class ProcessGroup(Coordinator):
             raise _restored(told["error"])
         return told["result"]
 
-    def interruptible(
-        self, name: str, guard: Callable[[Callable[[], T]], T], work: Callable[[], T]
-    ) -> T:
-        """Do work that a stop of any process interrupts in all of them."""
-        done: list[T] = []
-        with suppress(Interrupted):
-            done.append(guard(work))
-        stops = self.gather_and_decide(name, None if done else self.hooks.stop_asked())
+    @contextmanager
+    def interruptible(self, name: str) -> Iterator[None]:
+        """Have all processes interrupted where a stop of one interrupts what it does inside."""
+        interrupted = False
+        try:
+            yield
+        except Interrupted:
+            interrupted = True
+        stops = self.gather_and_decide(name, self.hooks.stop_asked() if interrupted else None)
         if stop := next(filter(None, stops), None):
             self.hooks.ask_to_stop(stop)
+        if stop or interrupted:
             raise Interrupted
-        return done[0]
 
     def agree(self, values: Mapping[str, Any]) -> None:
         """Check that all processes have the same values."""
@@ -119,7 +121,7 @@ class ProcessGroup(Coordinator):
         if error is None:
             self.gather_and_decide("end", None)
             self._detector.close()
-            self._leave(None)
+            self._end.with_the_others()
             return
         if isinstance(error, ChompError):
             message, code = str(error), error.exit_code
@@ -131,7 +133,7 @@ class ProcessGroup(Coordinator):
             self._linger()
         except JaxRuntimeError:
             pass  # process 0 is gone, and nobody is left to be told
-        self._leave(code)
+        self._end.alone(code)
 
     def _linger(self) -> None:
         """Let the others read what process 0 keeps before it goes."""

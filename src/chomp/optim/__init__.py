@@ -3,13 +3,13 @@
 from chomp.optim.groups import Group, group_table, parameter_groups
 from chomp.optim.optimizer import build_optimizer
 from chomp.optim.schedule import schedules, warmup_cosine
-from chomp.optim.stacks import in_stacks
+from chomp.optim.stacks import LocalStacking
 
 __all__ = [
     "Group",
+    "LocalStacking",
     "build_optimizer",
     "group_table",
-    "in_stacks",
     "parameter_groups",
     "schedules",
     "warmup_cosine",

@@ -1,19 +1,18 @@
 """AdamW, or Muon with AdamW for what is not a projection."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from chomp.config import MuonConfig, OptimConfig
 from chomp.optim.groups import Group
+from chomp.optim.stacks import Stacking
 
 Transformation = optax.GradientTransformation
-Work = Callable[[list[Array]], Any]
 
 
 def _matrices_output_first(updates: Any) -> Any:
@@ -33,7 +32,7 @@ def _scale_to_rms(rms: float) -> Transformation:
     )
 
 
-def _muon(config: MuonConfig, together: Callable[[Any, Work, int], Any] | None) -> Transformation:
+def _muon(config: MuonConfig, stacking: Stacking | None) -> Transformation:
     """Return momentum and its orthogonalization, where wanted of stacks of matrices."""
 
     def scale(steps: int, beta: float, nesterov: bool, numbers: Any) -> Transformation:
@@ -41,18 +40,17 @@ def _muon(config: MuonConfig, together: Callable[[Any, Work, int], Any] | None) 
             ns_steps=steps, beta=beta, nesterov=nesterov, weight_dimension_numbers=numbers
         )
 
-    if together is None:
+    if stacking is None:
         return scale(config.ns_steps, config.momentum, config.nesterov, _matrices_output_first)
     # Without iterations there is only the momentum, of norm 1; without momentum the iterations.
     momentum = scale(0, config.momentum, config.nesterov, _matrices_output_first)
     iterate = scale(config.ns_steps, 0.0, False, _stacks_output_first)
 
-    def orthogonalize(stacks: list[Array]) -> Any:
-        return iterate.update(stacks, iterate.init(stacks))[0]
-
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, state = momentum.update(updates, state, params)
-        return together(updates, orthogonalize, config.ns_steps), state
+        stacked = stacking.stack(updates, config.ns_steps)
+        orthogonal: Any = iterate.update(stacked.stacks, iterate.init(stacked.stacks))[0]
+        return stacked.restore(orthogonal), state
 
     # One transformation, as the other: a checkpoint fits both.
     return Transformation(momentum.init, update)
@@ -62,7 +60,7 @@ def build_optimizer(
     config: OptimConfig,
     groups: Any,
     rates: Mapping[str, optax.Schedule],
-    together: Callable[[Any, Work, int], Any] | None = None,
+    stacking: Stacking | None = None,
 ) -> Transformation:
     """Return clipping by global norm, then the update of each parameter's group.
 
@@ -73,9 +71,9 @@ def build_optimizer(
         config: the `optim` section.
         groups: a tree like the parameters with a `Group` for each.
         rates: learning rates by update count, as `schedules` gives them.
-        together: applies work on stacks of matrices, which squares them so many times, to a tree
-            of them (`in_stacks`, or `distribute_matrices` of `chomp.distributed` where several
-            devices hold them in pieces); None: each matrix alone.
+        stacking: stacks matrices to update those of one shape together (`LocalStacking`, or
+            `ShardedStacking` of `chomp.distributed` where several devices hold them in pieces);
+            None: each matrix alone.
     """
     adam = optax.scale_by_adam(
         config.adam.b1, config.adam.b2, config.adam.eps, nesterov=config.adam.nesterov
@@ -87,7 +85,7 @@ def build_optimizer(
     rate = optax.scale_by_learning_rate(rates["lr"])
     transforms = {
         Group.MUON: optax.chain(
-            _muon(muon, together),
+            _muon(muon, stacking),
             shape_scale,
             optax.add_decayed_weights(config.weight_decay * muon.weight_decay_mult),
             optax.scale_by_learning_rate(rates.get("lr_muon", rates["lr"])),

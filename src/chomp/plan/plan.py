@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from chomp.config import Config
+from chomp.config import Config, TrainConfig
 from chomp.hlo.accelerators import GB
 from chomp.hlo.figures import Figures, figures
 from chomp.plan.estimate import Estimate, by_program, by_utilization
@@ -21,19 +21,44 @@ from chomp.trainer.program import TrainProgram
 
 
 @dataclass(frozen=True)
+class Workload:
+    """What there is to compute and to keep, on all devices together.
+
+    Attributes:
+        parameters: number of them in the model.
+        tokens: number of them in a step, padding included.
+        flops: model FLOPs of a step.
+        checkpoint: bytes of a checkpoint's arrays, not compressed.
+    """
+
+    parameters: int
+    tokens: int
+    flops: int
+    checkpoint: int
+
+    @staticmethod
+    def of(program: TrainProgram, train: TrainConfig) -> "Workload":
+        """Return that of a training program with the section `train` of its configuration."""
+        tokens = train.grad_accum * train.batch_size * train.seq_len
+        return Workload(
+            program.parameters,
+            tokens,
+            program.model.flops_per_token * tokens,
+            sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.shapes)),
+        )
+
+
+@dataclass(frozen=True)
 class Plan:
     """The plan of a configuration.
 
     Attributes:
         request: the request that it answers.
         mesh: sizes of the mesh's axes by name.
-        parameters: number of them in the model.
-        tokens: number of them in a step, padding included.
-        flops: model FLOPs of a step, on all devices together.
+        workload: what there is to compute and to keep.
         sizes: those of the step as configured.
         figures: those of its program; None: it is that of this machine's processor, or of a TPU.
         estimate: estimate of its time; None: there is nothing to estimate it from.
-        checkpoint: bytes of a checkpoint's arrays, not compressed.
         largest: sizes of the largest microbatch that fits; None: not one row on each device does,
             or nobody asked.
         proposal: another split; None: nobody asked.
@@ -42,13 +67,10 @@ class Plan:
 
     request: Request
     mesh: dict[str, int]
-    parameters: int
-    tokens: int
-    flops: int
+    workload: Workload
     sizes: Sizes
     figures: Figures | None
     estimate: Estimate | None
-    checkpoint: int
     largest: Sizes | None
     proposal: Proposal | None
     peak_rss: int
@@ -61,15 +83,15 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values: bytes, seconds, FLOPs."""
         request = self.request
-        memory = self.sizes.memory
+        memory, workload = self.sizes.memory, self.workload
         return {
             "for": request.cluster.accelerator.name,
             "devices": request.devices,
             "hosts": request.hosts,
             "mesh": self.mesh,
-            "parameters": self.parameters,
-            "tokens_per_step": self.tokens,
-            "model_flops_per_step": self.flops,
+            "parameters": workload.parameters,
+            "tokens_per_step": workload.tokens,
+            "model_flops_per_step": workload.flops,
             "batch_size": self.sizes.rows,
             "memory_bytes": asdict(memory) | {"total": memory.total},
             "memory_limit_bytes": request.limit,
@@ -96,7 +118,7 @@ class Plan:
                 "tokens_per_sec_no_overlap": self.estimate.slow,
                 "tokens_per_sec_full_overlap": self.estimate.fast,
             },
-            "checkpoint_bytes": self.checkpoint,
+            "checkpoint_bytes": workload.checkpoint,
             "largest_batch_size": self.largest and self.largest.rows,
             "largest_memory_bytes": self.largest and self.largest.memory.total,
             "proposal": self.proposal and self.proposal.to_json(),
@@ -120,7 +142,6 @@ def make_plan(config: Config, request: Request, console: Console) -> Plan:
         ConfigError: the configuration doesn't fit the devices.
     """
     config = fit_without_download(config, console)
-    train = config.train
     train_program, sizes, found = _first(config, request, console)
     largest = None
     if request.search:
@@ -136,19 +157,15 @@ def make_plan(config: Config, request: Request, console: Console) -> Plan:
     proposal = None
     if request.propose:
         proposal = propose(config, request.cluster, request.devices, request.limit, console)
-    tokens = train.grad_accum * train.batch_size * train.seq_len
-    flops = train_program.model.flops_per_token * tokens
+    workload = Workload.of(train_program, config.train)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Plan(
         request,
         dict(train_program.sharding.mesh.shape),
-        train_program.parameters,
-        tokens,
-        flops,
+        workload,
         sizes,
         found,
-        _estimate(request, sizes, found, flops, tokens),
-        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(train_program.shapes)),
+        _estimate(request, sizes, found, workload),
         largest,
         proposal,
         peak if sys.platform == "darwin" else peak * 1024,
@@ -182,15 +199,15 @@ def _told(config: Config, rows: int, request: Request, console: Console) -> Size
 
 
 def _estimate(
-    request: Request, sizes: Sizes, found: Figures | None, flops: int, tokens: int
+    request: Request, sizes: Sizes, found: Figures | None, workload: Workload
 ) -> Estimate | None:
     if request.mfu is not None:
         return by_utilization(
             request.cluster,
             sizes.collectives,
-            flops=flops,
-            tokens=tokens,
+            flops=workload.flops,
+            tokens=workload.tokens,
             mfu=request.mfu,
             devices=request.devices,
         )
-    return None if found is None else by_program(found, tokens)
+    return None if found is None else by_program(found, workload.tokens)

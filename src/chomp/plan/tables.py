@@ -27,9 +27,9 @@ def headline(plan: Plan) -> str:
     axes = " x ".join(f"{name} {size}" for name, size in plan.mesh.items())
     hosts = f" on {request.hosts} hosts" if request.hosts > 1 else ""
     return (
-        f"{plan.parameters:,} parameters on {request.devices} x "
+        f"{plan.workload.parameters:,} parameters on {request.devices} x "
         f"{request.cluster.accelerator.device}{hosts} ({axes}); "
-        f"{plan.tokens:,} tokens a step, {plan.sizes.rows} rows a microbatch"
+        f"{plan.workload.tokens:,} tokens a step, {plan.sizes.rows} rows a microbatch"
     )
 
 
@@ -80,9 +80,9 @@ def proposal_table(tried: Iterable[Split], limit: float) -> Table:
 def closing_lines(plan: Plan) -> Iterator[str]:
     """Yield the rest."""
     limit = f"{plan.request.limit / GB:.1f} GB"
-    yield f"model FLOPs        {plan.flops:.4g} a step"
+    yield f"model FLOPs        {plan.workload.flops:.4g} a step"
     yield from _speed(plan)
-    yield f"checkpoint         {_gb(plan.checkpoint)} GB"
+    yield f"checkpoint         {_gb(plan.workload.checkpoint)} GB"
     yield f"this step          {'fits' if plan.fits else 'does not fit'} {limit} a device"
     if not plan.request.search:
         pass

@@ -50,18 +50,28 @@ class Kill(NamedTuple):
         return self._replace(delay=self.delay / 8, tries=self.tries + 1)
 
 
+class Times(NamedTuple):
+    """The times that a run did some periodic work."""
+
+    steps: Sequence[int]
+    """The steps behind which it was done."""
+    seconds: float
+    """About how long it took each time."""
+
+    @staticmethod
+    def of(steps: Sequence[int], total: float) -> "Times":
+        """Return the times of work that took `total` seconds in all."""
+        return Times(steps, total / max(1, len(steps)))
+
+
 class Known(NamedTuple):
     """The moments that the straight run had."""
 
     steps: int
     step_seconds: float
-    evaluations: Sequence[int]
-    """Steps with an evaluation."""
-    evaluation_seconds: float
-    samples: Sequence[int]
-    sample_seconds: float
-    saves: Sequence[int]
-    save_seconds: float
+    evaluations: Times
+    samples: Times
+    saves: Times
     save_every: int
     epoch_ends: Sequence[int]
     """Steps whose batch holds the first document of another epoch."""
@@ -112,11 +122,11 @@ def in_order(kills: Sequence[Kill]) -> list[Kill]:
 def _steps(moment: Moment, known: Known) -> Sequence[int]:
     match moment:
         case Moment.EVALUATION:
-            return known.evaluations
+            return known.evaluations.steps
         case Moment.SAMPLE:
-            return known.samples
+            return known.samples.steps
         case Moment.SAVE:
-            return known.saves
+            return known.saves.steps
         case Moment.EPOCH:
             return [step - 1 for step in known.epoch_ends]
         case Moment.STEP:
@@ -130,11 +140,11 @@ def _seconds(moment: Moment, known: Known) -> float:
     """Return about how long the moment lasts."""
     match moment:
         case Moment.EVALUATION:
-            return known.evaluation_seconds
+            return known.evaluations.seconds
         case Moment.SAMPLE:
-            return known.sample_seconds
+            return known.samples.seconds
         case Moment.SAVE:
-            return known.save_seconds
+            return known.saves.seconds
         case Moment.TWICE:
             return known.step_seconds * known.save_every
         case Moment.START:

@@ -128,8 +128,8 @@ def _lap(trial: Trial, kills: list[Kill], proof: Proof, console: Console) -> lis
 
 def _seen(known: Known) -> str:
     return (
-        f"straight    {known.steps} steps, {len(known.saves)} checkpoints, "
-        f"{len(known.evaluations)} evaluations, {len(known.samples)} samples, "
+        f"straight    {known.steps} steps, {len(known.saves.steps)} checkpoints, "
+        f"{len(known.evaluations.steps)} evaluations, {len(known.samples.steps)} samples, "
         f"{len(known.epoch_ends)} ends of an epoch"
     )
 

@@ -5,7 +5,7 @@ import statistics
 from typing import Any
 
 from chomp.config import Config, config_from_mapping
-from chomp.proof.kills import Known
+from chomp.proof.kills import Known, Times
 from chomp.proof.trial import Trial
 from chomp.run.heartbeat import Phase, read_heartbeat
 
@@ -64,19 +64,15 @@ def observe(trial: Trial, every: int) -> Known:
     rows = trial.rows("metrics.jsonl")
     reading = read_heartbeat(trial.folder.heartbeat)
     assert rows and reading is not None
-    steps, seconds = rows[-1]["step"], reading.seconds
+    steps, seconds = rows[-1]["step"], reading.times.seconds
     evaluations = [row["step"] for row in rows if "eval_loss" in row]
     samples = [row["step"] for row in trial.rows("samples.jsonl")]
-    saves = range(every, steps + 1, every)
     return Known(
         steps,
         statistics.median(row["step_time_s"] for row in rows),
-        evaluations,
-        seconds[Phase.EVALUATING] / max(1, len(evaluations)),
-        samples,
-        seconds[Phase.SAMPLING] / max(1, len(samples)),
-        saves,
-        seconds[Phase.SAVING] / max(1, len(saves)),
+        Times.of(evaluations, seconds[Phase.EVALUATING]),
+        Times.of(samples, seconds[Phase.SAMPLING]),
+        Times.of(range(every, steps + 1, every), seconds[Phase.SAVING]),
         every,
         [row["step"] for before, row in itertools.pairwise(rows) if row["epoch"] > before["epoch"]],
         seconds[Phase.STARTING],

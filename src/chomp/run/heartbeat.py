@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Phase(StrEnum):
@@ -42,6 +42,25 @@ _CHECKSUM = struct.Struct("<I")
 _UNUSED = (0.0,) * (16 - len(PHASES))
 
 
+class PhaseTimes(NamedTuple):
+    """Time spent in each phase."""
+
+    seconds: dict[Phase, float]
+    """Of all phases, in their order."""
+    marked: float
+    """Up to when they count, in seconds since 1970."""
+
+    def counted(self, phase: Phase, seconds: float, marked: float) -> "PhaseTimes":
+        """Return the times with so many more seconds of a phase, up to `marked`."""
+        times = self.seconds.copy()
+        times[phase] += seconds
+        return PhaseTimes(times, marked)
+
+    def until(self, now: float, phase: Phase) -> dict[Phase, float]:
+        """Return the seconds of each phase, where it has been `phase` from then on up to `now`."""
+        return self.counted(phase, max(0.0, now - self.marked), now).seconds
+
+
 class HeartbeatReading(NamedTuple):
     """A reading of a heartbeat; times are seconds since 1970."""
 
@@ -57,18 +76,13 @@ class HeartbeatReading(NamedTuple):
     """The last finished step."""
     since: float
     """When this phase of this step began."""
-    marked: float
-    """Up to when `seconds` counts."""
     alive: float
     """The last sign of life, be it only of the watchdog."""
-    seconds: dict[Phase, float]
-    """Time spent in each phase."""
+    times: PhaseTimes
 
     def seconds_until(self, now: float) -> dict[Phase, float]:
         """Return the seconds of each phase, the present one counted up to `now`."""
-        return self.seconds | {
-            self.phase: self.seconds[self.phase] + max(0.0, now - self.marked),
-        }
+        return self.times.until(now, self.phase)
 
 
 class Background(NamedTuple):
@@ -103,13 +117,18 @@ class Heartbeat:
         self._file: int | None = None
         self._lock = threading.Lock()
         self._counter = time.perf_counter()
-        begun = self._counter if started is None else started
-        self._start, self._pid = start, os.getpid()
-        self._marked = self._alive = time.time()
-        self._since = self._marked - (self._counter - begun)
-        self._phase, self._step, self._finished, self._turn = Phase.STARTING, 0, 0, 0
-        self._seconds = [0.0] * len(PHASES)
-        self._seconds[_NUMBERS[Phase.STARTING]] = self._counter - begun
+        spent, now = 0.0 if started is None else self._counter - started, time.time()
+        self._reading = HeartbeatReading(
+            pid=os.getpid(),
+            start=start,
+            phase=Phase.STARTING,
+            turn=0,
+            step=0,
+            finished=0,
+            since=now - spent,
+            alive=now,
+            times=PhaseTimes(dict.fromkeys(PHASES, 0.0) | {Phase.STARTING: spent}, now),
+        )
         self.beats = 0
         """Signs of life from the training thread so far."""
         self._background: dict[int, Background] = {}
@@ -123,8 +142,7 @@ class Heartbeat:
                 self._file = _opened(path)
             except OSError as error:
                 self.problem = f"{path} can't be made ({error.strerror})"
-            self._start = start
-            self._write()
+            self._change(start=start)
 
     def enter(self, phase: Phase, step: int | None = None) -> None:
         """Be in `phase` from now on; entering the same again is a sign of life.
@@ -134,17 +152,23 @@ class Heartbeat:
             step: the one that it belongs to; None: that of the phase before.
         """
         with self._lock:
-            self._mark()
-            step = self._step if step is None else step
-            if phase is not self._phase or step != self._step:
-                self._phase, self._step, self._since = phase, step, self._marked
+            pid, start, before, turn, old_step, finished, since, _, times = self._reading
+            step = old_step if step is None else step
+            counter, now = time.perf_counter(), time.time()
+            times = times.counted(before, counter - self._counter, now)
+            if phase is not before or step != old_step:
+                since = now
+            self._counter = counter
             self.beats += 1
-            self._write()
+            # Made anew: `_replace` takes three times as long.
+            self._keep(
+                HeartbeatReading(pid, start, phase, turn + 1, step, finished, since, now, times)
+            )
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
         """Be in `phase` inside, at the present step, and in the phase before afterwards."""
-        before = self._phase
+        before = self._reading.phase
         self.enter(phase)
         try:
             yield
@@ -154,14 +178,13 @@ class Heartbeat:
     def finished(self, step: int) -> None:
         """Note that `step` is finished; an earlier one than before after a rewind."""
         with self._lock:
-            self._finished = step
             self.beats += 1
-            self._write()
+            self._change(finished=step)
 
     @property
     def last_finished(self) -> int:
         """The last finished step."""
-        return self._finished
+        return self._reading.finished
 
     @contextmanager
     def background(self, name: str, step: int) -> Iterator[None]:
@@ -183,20 +206,8 @@ class Heartbeat:
     def now(self) -> HeartbeatReading:
         """Note that the process is there, whatever its training thread does; return a reading."""
         with self._lock:
-            self._alive = time.time()
-            self._write()
-            return HeartbeatReading(
-                self._pid,
-                self._start,
-                self._phase,
-                self._turn,
-                self._step,
-                self._finished,
-                self._since,
-                self._marked,
-                self._alive,
-                dict(zip(PHASES, self._seconds, strict=True)),
-            )
+            self._change(alive=time.time())
+            return self._reading
 
     def close(self) -> None:
         """Be in the phase `ended`, and forget the file."""
@@ -206,32 +217,15 @@ class Heartbeat:
             if file is not None:
                 os.close(file)
 
-    def _mark(self) -> None:
-        counter = time.perf_counter()
-        self._seconds[_NUMBERS[self._phase]] += counter - self._counter
-        self._counter = counter
-        self._marked = self._alive = time.time()
+    def _change(self, **values: Any) -> None:
+        self._keep(self._reading._replace(turn=self._reading.turn + 1, **values))
 
-    def _write(self) -> None:
-        self._turn += 1
-        record = _RECORD.pack(
-            _MAGIC,
-            self._pid,
-            self._start,
-            _NUMBERS[self._phase],
-            self._turn,
-            self._step,
-            self._finished,
-            self._since,
-            self._marked,
-            self._alive,
-            *self._seconds,
-            *_UNUSED,
-        )
+    def _keep(self, reading: HeartbeatReading) -> None:
+        self._reading = reading
         if self._file is not None:
-            record += _CHECKSUM.pack(zlib.crc32(record))
+            record = _packed(reading)
             # What can't be written now is told by the next record.
-            _pwrite(self._file, record, len(record), _SLOTS[self._turn % 2])
+            _pwrite(self._file, record, len(record), _SLOTS[reading.turn % 2])
 
 
 def read_heartbeat(path: Path) -> HeartbeatReading | None:
@@ -265,6 +259,24 @@ def _opened(path: Path) -> int:
     return descriptor
 
 
+def _packed(reading: HeartbeatReading) -> bytes:
+    record = _RECORD.pack(
+        _MAGIC,
+        reading.pid,
+        reading.start,
+        _NUMBERS[reading.phase],
+        reading.turn,
+        reading.step,
+        reading.finished,
+        reading.since,
+        reading.times.marked,
+        reading.alive,
+        *reading.times.seconds.values(),
+        *_UNUSED,
+    )
+    return record + _CHECKSUM.pack(zlib.crc32(record))
+
+
 def _parsed(content: bytes) -> HeartbeatReading | None:
     found = [reading for at in _SLOTS if (reading := _slot(content, at))]
     return max(found, key=lambda reading: reading.turn, default=None)
@@ -279,7 +291,5 @@ def _slot(content: bytes, at: int) -> HeartbeatReading | None:
     if magic != _MAGIC or phase >= len(PHASES):
         return None
     turn, step, finished, since, marked, alive, *seconds = counts
-    times = dict(zip(PHASES, seconds, strict=False))
-    return HeartbeatReading(
-        pid, start, PHASES[phase], turn, step, finished, since, marked, alive, times
-    )
+    times = PhaseTimes(dict(zip(PHASES, seconds, strict=False)), marked)
+    return HeartbeatReading(pid, start, PHASES[phase], turn, step, finished, since, alive, times)

@@ -151,7 +151,8 @@ def _build(
         context.monitor.recorder.on_device(device)
         return _build_components(config, device, context.console, resources, snapshot, lanes)
 
-    return context.coordinator.interruptible("parts", context.signals.unless_stopped, build)
+    with context.coordinator.interruptible("parts"):
+        return context.signals.unless_stopped(build)
 
 
 def _start_jax(config: Config) -> str:

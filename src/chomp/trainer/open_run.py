@@ -1,6 +1,5 @@
 """What a run opens before anything of its model: processes, console, record, log, checkpoints."""
 
-import functools
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -157,6 +156,6 @@ def _open_checkpointer(
         max_to_keep=settings.max_to_keep,
         keep_every=settings.keep_every,
         async_save=settings.async_save,
-        watched=functools.partial(monitor.heartbeat.background, "saving"),
+        watch=monitor.heartbeat,
         coordinator=coordinator,
     )

@@ -13,9 +13,9 @@ import numpy as np
 import optax
 
 from chomp.config import Config, TrainConfig, is_deterministic
-from chomp.distributed import FSDP, DataParallel, MeshSharding, distribute_matrices, make_mesh
+from chomp.distributed import FSDP, DataParallel, MeshSharding, ShardedStacking, make_mesh
 from chomp.models import LanguageModel, build_model
-from chomp.optim import build_optimizer, in_stacks, parameter_groups, schedules
+from chomp.optim import LocalStacking, build_optimizer, parameter_groups, schedules
 from chomp.trainer.step import TrainStep, init_state, make_train_step
 from chomp.types import Batch, TrainState
 
@@ -115,12 +115,12 @@ def build_program(
         cast_dtypes=model.cast_dtypes,
         reduce_dtype=np.dtype(config.parallel.reduce_dtype),
     )
-    together = None
+    stacking = None
     if sharding.mesh.shape[FSDP] > 1:
-        together = functools.partial(distribute_matrices, sharding)
+        stacking = ShardedStacking(sharding)
     elif (platform or jax.default_backend()) != "cpu":
-        together = in_stacks
-    optimizer = build_optimizer(optim, groups, rates, together)
+        stacking = LocalStacking()
+    optimizer = build_optimizer(optim, groups, rates, stacking)
     return TrainProgram(
         model,
         optimizer,

@@ -1,6 +1,5 @@
 """One start of a run: compile, restore, train, and go back where a divergence asks for it."""
 
-import functools
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -137,16 +136,17 @@ class Trainer:
     def _compile(self, tracker: Tracker) -> CompiledStep:
         """Return the compiled step; a stop of any process interrupts the compilation."""
         context = self.context
-        # What is wrong with the data of a new run needn't wait for the compiler.
-        check = self.components.data.train.check if self.saved is None else None
-        guard = functools.partial(context.signals.unless_stopped, check=check)
         with context.monitor.heartbeat.during(Phase.COMPILING):
-            compiled = self._compiled or context.coordinator.interruptible(
-                "compile", guard, self._compile_step
-            )
+            compiled = self._compiled or self._compile_unless_stopped()
         self._compiled = compiled
         tracker.message(f"compiled   training step in {compiled.seconds:.1f} s")
         return compiled
+
+    def _compile_unless_stopped(self) -> CompiledStep:
+        # What is wrong with the data of a new run needn't wait for the compiler.
+        check = self.components.data.train.check if self.saved is None else None
+        with self.context.coordinator.interruptible("compile"):
+            return self.context.signals.unless_stopped(self._compile_step, check=check)
 
     def _compile_step(self) -> CompiledStep:
         with_init = self.saved is None

@@ -8,6 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from chomp.config import TokenizerConfig
 from chomp.data import load_tokenizer
 from chomp.data.tokenizers import library as module
+from chomp.data.tokenizers.plain_text import check_repeats
 from chomp.errors import DataError
 
 
@@ -34,11 +35,21 @@ def test_sampling_of_tokens_is_switched_off_and_said(tmp_path, bpe_file, paragra
     assert load_tokenizer(config_of(path), tmp_path / "snapshot").notes == ()
 
 
-def test_a_tokenizer_that_samples_all_the_same_is_refused(monkeypatch, bpe_file):
-    monkeypatch.setattr(module, "PROBE", "")
-    numbers = iter(range(100))
+class Sampling:
+    """Encodes a text in another way each time."""
+
+    def __init__(self):
+        self.numbers = iter(range(100))
+
+    def plain(self, text: str) -> list[int]:
+        return [next(self.numbers)]
+
+    characters = plain
+
+
+def test_a_tokenizer_that_samples_all_the_same_is_refused():
     with pytest.raises(DataError, match="other tokens for the same text each time"):
-        module.check_repeats(lambda text: [next(numbers)])
+        check_repeats(Sampling())
 
 
 @pytest.mark.parametrize("special", [True, False])

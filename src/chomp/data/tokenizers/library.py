@@ -1,23 +1,22 @@
 """Tokenizers of the `tokenizers` library, and those that exist only in Python."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
 
-from chomp.data.tokenizers.base import SpecialIds, control_ids, digest, write_snapshot
+from chomp.data.tokenizers.base import SpecialIds, digest, write_snapshot
 from chomp.data.tokenizers.byte_counts import bytewise, counter_of
+from chomp.data.tokenizers.frame import Frame
 from chomp.data.tokenizers.panics import explained
+from chomp.data.tokenizers.plain_text import check_repeats, spelled_controls
 from chomp.errors import DataError
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
-PROBE = " ".join(
-    f"Some words {number}, and tokens of the tokenizer: again!" for number in range(40)
-)
 
 
 class FastTokenizer:
@@ -43,8 +42,6 @@ class FastTokenizer:
         self._backend = backend
         self.notes: Sequence[str] = tuple(notes)
         self.pad_id, self.bos_id, self.eos_id = special
-        self._before = control_ids("bos", special.bos, add_bos)
-        self._after = control_ids("eos", special.eos, add_eos)
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         text = backend.to_str()
         content = json.loads(text)
@@ -54,39 +51,35 @@ class FastTokenizer:
             for i, token in backend.get_added_tokens_decoder().items()
             if token.special and token.content != _unknown(content["model"])
         }
-        self._leaks = spelled_controls(names, self._plain, self._plain_pieces)
-        leaks = [str(self._leaks)] * bool(self._leaks)
-        self.fingerprint = digest(text, f"{special} {self._before} {self._after}", *leaks)
+        leaks = spelled_controls(names, self)
+        frame = self._frame = Frame.of(special, leaks, add_bos=add_bos, add_eos=add_eos)
+        told = [str(leaks)] * bool(leaks)
+        self.fingerprint = digest(text, f"{special} {frame.before} {frame.after}", *told)
         added = backend.get_added_tokens_decoder().items()
         check_vocabulary(
             backend.get_vocab(with_added_tokens=True).values(),
             [i for i, token in added if token.special],
         )
-        check_repeats(self._plain)
+        check_repeats(self)
 
     @explained
-    def _plain(self, text: str) -> list[int]:
+    def plain(self, text: str) -> list[int]:
+        """Return the ids of a text."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
-    def _plain_pieces(self, text: str) -> list[int]:
+    def characters(self, text: str) -> list[int]:
+        """Return the ids of each character of a text by itself."""
         return [token.id for char in text for token in self._backend.model.tokenize(char)]
 
     @explained
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """Encode documents."""
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [self._framed(encoding.ids) for encoding in encodings]
-
-    def _framed(self, ids: list[int]) -> np.ndarray:
-        if self._leaks:
-            ids = as_text(ids, self._leaks)
-        if ids and (self._before or self._after):
-            ids = [*self._before, *ids, *self._after]
-        return np.array(ids, np.int32)
+        return [self._frame.document(encoding.ids) for encoding in encodings]
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode the start of a document."""
-        return [*self._before, *as_text(self._plain(text), self._leaks)]
+        return self._frame.prompt(self.plain(text))
 
     @explained
     def decode(self, ids: Sequence[int]) -> str:
@@ -134,8 +127,6 @@ class SlowTokenizer:
         self._tokenizer = tokenizer
         self.notes: Sequence[str] = tuple(notes)
         self.pad_id, self.bos_id, self.eos_id = special
-        self._before = control_ids("bos", special.bos, add_bos)
-        self._after = control_ids("eos", special.eos, add_eos)
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         content = json.dumps(sorted(vocabulary.items()))
@@ -144,29 +135,31 @@ class SlowTokenizer:
         special_ids = set(controls)
         controls.pop(tokenizer.unk_token_id, None)
         self._counter = bytewise(vocabulary, special_ids) or counter_of({}, self)
-        self._leaks = spelled_controls(
-            controls, self._ids, lambda text: [i for char in text for i in self._ids(char)]
-        )
+        leaks = spelled_controls(controls, self)
+        frame = self._frame = Frame.of(special, leaks, add_bos=add_bos, add_eos=add_eos)
         # Earlier versions encoded spelled control tokens as these: the fingerprint tells.
-        how = f"controls are text {self._leaks}"
-        self.fingerprint = digest(name, content, f"{special} {self._before} {self._after}", how)
+        how = f"controls are text {leaks}"
+        self.fingerprint = digest(name, content, f"{special} {frame.before} {frame.after}", how)
         check_vocabulary(vocabulary.values(), special_ids)
-        check_repeats(self._ids)
+        check_repeats(self)
 
-    def _ids(self, text: str) -> list[int]:
+    def plain(self, text: str) -> list[int]:
+        """Return the ids of a text."""
         return self._tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
 
+    def characters(self, text: str) -> list[int]:
+        """Return the ids of each character of a text by itself."""
+        return [i for char in text for i in self.plain(char)]
+
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """Encode documents, one by one."""
-        found = [as_text(self._ids(text), self._leaks) for text in texts]
-        framed = [[*self._before, *ids, *self._after] if ids else [] for ids in found]
-        return [np.array(ids, np.int32) for ids in framed]
+        return [self._frame.document(self.plain(text)) for text in texts]
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode the start of a document."""
-        return [*self._before, *as_text(self._ids(text), self._leaks)]
+        return self._frame.prompt(self.plain(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, without control tokens."""
@@ -207,29 +200,6 @@ def _unknown(model: Mapping[str, Any]) -> str | None:
     return model.get("unk_token")
 
 
-def spelled_controls(
-    controls: Mapping[int, str],
-    encode: Callable[[str], list[int]],
-    in_pieces: Callable[[str], list[int]],
-) -> dict[int, list[int]]:
-    """Find the control tokens that text spelling them is encoded to, and what to write instead.
-
-    The models of some tokenizers (Unigram) have the control tokens among their pieces.
-    """
-    leaks = {}
-    for token_id, text in controls.items():
-        if text and token_id in encode(f"a {text}{text} b"):
-            leaks[token_id] = [i for i in in_pieces(text) if i != token_id]
-    return leaks
-
-
-def as_text(ids: list[int], leaks: Mapping[int, list[int]]) -> list[int]:
-    """Return ids with the pieces of their text in place of control tokens."""
-    if not leaks or leaks.keys().isdisjoint(ids):
-        return ids
-    return [piece for i in ids for piece in leaks.get(i, (i,))]
-
-
 def check_vocabulary(ids: Collection[int], special: Collection[int]) -> None:
     """Check that a tokenizer has more than control tokens. Raises DataError.
 
@@ -239,13 +209,4 @@ def check_vocabulary(ids: Collection[int], special: Collection[int]) -> None:
         raise DataError(
             "data.tokenizer: has no vocabulary, only control tokens: the file that holds it "
             "(tokenizer.json, tokenizer.model, vocab.txt, ...) is missing"
-        )
-
-
-def check_repeats(encode: Callable[[str], list[int]]) -> None:
-    """Check that a tokenizer encodes a text in one way. Raises DataError."""
-    if any(encode(PROBE) != encode(PROBE) for _ in range(2)):
-        raise DataError(
-            "data.tokenizer: gives other tokens for the same text each time (it samples them), so "
-            "no run could be resumed exactly; switch that off in its files"
         )
