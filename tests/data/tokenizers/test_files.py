@@ -175,6 +175,13 @@ def test_a_folder_without_its_vocabulary_is_refused(tmp_path, name):
         load_tokenizer(config_of(tmp_path))
 
 
+def test_a_folder_without_a_tokenizer_says_so(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    config = TokenizerConfig(kind="hf", hf_name_or_path=str(tmp_path))
+    with pytest.raises(DataError, match=r"it holds no tokenizer\.json"):
+        load_tokenizer(config)
+
+
 def test_a_sentencepiece_model_says_what_to_do(tmp_path, monkeypatch):
     path = tmp_path / "tokenizer.model"
     path.write_bytes(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02")

@@ -207,5 +207,6 @@ def _from_transformers(source: str, trust_remote_code: bool) -> Any:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__  # it comes in several lines
         if lacks_library and ("sentencepiece" in reason or "tiktoken" in reason):
-            reason = f"what it holds {SENTENCEPIECE}"
+            none = f"it holds no {TOKENIZER_FILE}; give the folder of a tokenizer"
+            reason = none if Path(source).is_dir() else f"what it holds {SENTENCEPIECE}"
         raise DataError(f"{KEY}: {source!r} can't be loaded: {reason}") from error
