@@ -1,6 +1,7 @@
 import argparse
 import ast
 import copy
+import gc
 import json
 import logging
 import os
@@ -29,6 +30,9 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 
+# The tests start a hundred processes, and each would compile every module of chomp again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # As the commands do, before anything imports JAX.
 prepare_environment()
 
@@ -46,8 +50,13 @@ LONGEST = (
     "proof/test_prove_scale.py",
     "ops/kernels/test_ema.py",
     "hlo/test_gpu_budget.py",
+    "distributed/test_process_group.py",
+    "plan/test_plan.py",
+    "proof/test_prove_resume.py",
+    "data/test_outages.py",
     "distributed/test_gpu_program.py",
     "models/megalodon/test_model.py",
+    "commands/test_trace.py",
 )
 
 # A model of which everything compiles in seconds. With `decay_steps` given, runs of any length
@@ -95,6 +104,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """Collect at a file's end what `in_process` has left alone."""
+    yield
+    gc.unfreeze()
+    gc.collect()
 
 
 def merged(base: Values, over: Values) -> Values:
@@ -195,6 +212,9 @@ def in_process(*args: object, stdin: str | None = None) -> Finished:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     hook = sys.unraisablehook
+    # A start collects garbage. Among all that a worker's earlier tests have made, most of it JAX's
+    # and there to stay, that would take longer than the run.
+    gc.freeze()
     try:
         result = CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
     finally:
