@@ -30,7 +30,7 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 
-# The tests start a hundred processes, and each would compile every module of chomp again.
+# The tests start many processes, and each would compile every module of chomp again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # As the commands do, before anything imports JAX.
@@ -104,14 +104,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def collected() -> Iterator[None]:
-    """Collect at a file's end what `in_process` has left alone."""
-    yield
-    gc.unfreeze()
-    gc.collect()
 
 
 def merged(base: Values, over: Values) -> Values:
@@ -212,8 +204,8 @@ def in_process(*args: object, stdin: str | None = None) -> Finished:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     hook = sys.unraisablehook
-    # A start collects garbage. Among all that a worker's earlier tests have made, most of it JAX's
-    # and there to stay, that would take longer than the run.
+    # A start collects garbage: not among all that a worker's earlier tests have made, most of which
+    # is JAX's and there to stay.
     gc.freeze()
     try:
         result = CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)

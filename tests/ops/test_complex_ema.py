@@ -61,11 +61,10 @@ def test_gradients_of_input_and_all_coefficients(documents, chunk):
     x = rng.normal(size=(2, DIM, time)).astype(np.float32)
     weights = rng.normal(size=x.shape)
     runs = None if documents is None else random_runs(rng, 2, time, documents).astype(np.int32)
-    # Documents are an argument: programs of the same shapes are compiled once.
-    derive = jax.jit(
-        jax.grad(lambda c, x, runs, w: (complex_ema(x, c, runs, chunk) * w).sum(), (0, 1))
-    )
-    ours = derive(c, x, runs, weights)
+    given_runs = None if runs is None else jnp.asarray(runs)
+    ours = jax.jit(
+        jax.grad(lambda c, x: (complex_ema(x, c, given_runs, chunk) * weights).sum(), (0, 1))
+    )(c, jnp.asarray(x))
     with jax.enable_x64(True):
         wide = Coefficients(*(jnp.asarray(np.asarray(a, np.float64)) for a in c))
         x64 = jnp.asarray(x.astype(np.float64))

@@ -65,13 +65,10 @@ def test_gradients_of_input_and_all_coefficients(documents, chunk):
     x = rng.normal(size=(2, time, DIM)).astype(np.float32)
     weights = rng.normal(size=x.shape)
     runs = None if documents is None else random_runs(rng, 2, time, documents)
-    # Documents are an argument: programs of the same shapes are compiled once.
-    derive = jax.jit(
-        jax.grad(
-            lambda c, x, skip, at, w: (complex_ema(x, c, skip, at, chunk) * w).sum(), (0, 1, 2)
-        )
-    )
-    ours = derive(c, x, SKIP, positions(runs), weights)
+    at = positions(runs)
+    ours = jax.jit(
+        jax.grad(lambda c, x, s: (complex_ema(x, c, s, at, chunk) * weights).sum(), (0, 1, 2))
+    )(c, jnp.asarray(x), SKIP)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), (c, x, SKIP))
 

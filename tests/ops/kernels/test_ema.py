@@ -64,20 +64,18 @@ def check_gradients(seed: int, order: int, dim: int, time: int, documents: int |
     towards = rng.normal(size=x.shape)
     runs = None if documents is None else random_runs(rng, 2, time, documents)
 
-    # Documents are an argument: programs of the same shapes are compiled once.
-    def measure(compute, runs, *given):
-        def score(c, x, skip, runs, towards):
-            result = compute(c, x, skip, runs)
+    def measure(compute, *given):
+        def score(*given):
+            result = compute(*given)
             return (result * towards).sum(), result
 
-        derive = jax.jit(jax.grad(score, (0, 1, 2), has_aux=True))
-        grads, result = derive(*given, runs, towards)
+        grads, result = jax.jit(jax.grad(score, (0, 1, 2), has_aux=True))(*given)
         return [result, *jax.tree.leaves(grads)]
 
-    ours = measure(lambda c, x, *rest: interpreted(x, c, *rest), starts_of(runs), c, x, skip)
+    ours = measure(lambda c, x, skip: interpreted(x, c, skip, starts_of(runs)), c, x, skip)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (c, x, skip))
-        exact = measure(lambda c, x, skip, runs: dense(x, c, runs) + skip[:, None] * x, runs, *wide)
+        exact = measure(lambda c, x, skip: dense(x, c, runs) + skip[:, None] * x, *wide)
     for a, b in zip(ours, exact, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
