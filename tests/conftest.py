@@ -1,6 +1,7 @@
 import argparse
 import ast
 import copy
+import gc
 import json
 import logging
 import os
@@ -30,6 +31,13 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 
+# The tests start many processes, and each would compile every module of chomp again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Tracing makes objects by the million, few of them in cycles: looking for these at Python's own
+# rate takes a sixth of the processor's time.
+gc.set_threshold(100_000, 20, 20)
+
 # As the commands do, before anything imports JAX.
 prepare_environment()
 
@@ -47,8 +55,13 @@ LONGEST = (
     "proof/test_prove_scale.py",
     "ops/kernels/test_ema.py",
     "hlo/test_gpu_budget.py",
+    "distributed/test_process_group.py",
+    "plan/test_plan.py",
+    "proof/test_prove_resume.py",
+    "data/test_outages.py",
     "distributed/test_gpu_program.py",
     "models/megalodon/test_model.py",
+    "commands/test_trace.py",
 )
 
 # A model of which everything compiles in seconds. With `decay_steps` given, runs of any length
@@ -231,6 +244,9 @@ def in_process(*args: object, stdin: str | None = None) -> Finished:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     hook = sys.unraisablehook
+    # A start collects garbage: not among all that a worker's earlier tests have made, most of which
+    # is JAX's and there to stay.
+    gc.freeze()
     try:
         result = CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
     finally:
