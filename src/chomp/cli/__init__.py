@@ -4,6 +4,7 @@ Nothing heavy is imported at module level, so that help answers at once.
 """
 
 from chomp.cli.bench import bench
+from chomp.cli.branch import branch
 from chomp.cli.checkpoints import checkpoints
 from chomp.cli.config import config
 from chomp.cli.data import data
@@ -18,7 +19,7 @@ from chomp.cli.trace import trace
 from chomp.cli.train import train
 
 COMMANDS = (
-    *(train, generate, evaluate, status, checkpoints, trace, data, config),
+    *(train, generate, evaluate, branch, status, checkpoints, trace, data, config),
     *(plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from chomp.run.goodput import Goodput, measure
 from chomp.run.heartbeat import HeartbeatReading, read_heartbeat
+from chomp.run.lineage import Descendant, descendants
 from chomp.run.liveness import is_running
-from chomp.run.record import Attempt, RunRecord, read_record, with_heartbeat
+from chomp.run.record import Attempt, Parent, RunRecord, read_record, with_heartbeat
 from chomp.run.run_folder import RunFolder
 from chomp.system.compile_cache import cache_folder, held
 from chomp.system.json_text import parse_json
@@ -85,6 +86,27 @@ class History(NamedTuple):
         return {"skipped_batches": self.skipped_batches, "starts": starts, "goodput": goodput}
 
 
+class Lineage(NamedTuple):
+    """Where a run began from, and what began from it."""
+
+    parent: Parent | None
+    """None: it began from nothing."""
+    descendants: list[Descendant]
+    """The runs beside its folder that began from it."""
+
+    @staticmethod
+    def of(folder: Path, record: RunRecord | None) -> "Lineage":
+        """Look at the record of a run, and at the folders beside it."""
+        if record is None:
+            return Lineage(None, [])
+        return Lineage(record.parent, descendants(folder, record.run))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        parent = asdict(self.parent) if self.parent else None
+        return {"parent": parent, "descendants": [each.as_values() for each in self.descendants]}
+
+
 @dataclass(frozen=True)
 class Status:
     """The status of a run; None or empty where it isn't known."""
@@ -97,6 +119,7 @@ class Status:
     checkpoint: int | None
     """The newest step with a good checkpoint."""
     history: History
+    lineage: Lineage
     problems: list[str]
     """Files that could not be read, and why."""
     compile_cache: dict[str, Any]
@@ -117,6 +140,7 @@ class Status:
             "seconds_left": self.seconds_left,
             "checkpoint": self.checkpoint,
             **self.history.to_json(),
+            **self.lineage.to_json(),
             "problems": self.problems,
             "compile_cache": self.compile_cache,
         }
@@ -154,6 +178,7 @@ def read_status(path: Path) -> Status:
         progress=ProgressStatus(step, _setting(config, "train.steps", int), row, evaluation),
         checkpoint=_newest_checkpoint(checkpoints),
         history=History(record.skipped_batches if record else [], starts, measure(starts, now)),
+        lineage=Lineage.of(folder.path, record),
         problems=problems,
         compile_cache=_compile_cache(config),
     )

@@ -1,10 +1,11 @@
 """The status of a run as lines for the user."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from chomp.commands.status import History, Status
+from chomp.commands.status import History, Lineage, Status
+from chomp.run.lineage import Descendant
 from chomp.run.record import Attempt
 from chomp.system.terminal import one_line
 
@@ -12,11 +13,27 @@ from chomp.system.terminal import one_line
 def status_lines(status: Status, now: float | None = None) -> list[str]:
     """Return the lines: the present, the history, what the time went into."""
     now = time.time() if now is None else now
-    lines = [*_present(status, now)]
+    lines = [*_present(status, now), *_lineage(status.lineage)]
     if status.history.starts:
         lines += _history(status.history)
     lines += [f"warning: {problem}" for problem in status.problems]
     return [one_line(line) for line in lines]  # files of the run may hold anything
+
+
+def _lineage(lineage: Lineage) -> Iterator[str]:
+    if parent := lineage.parent:
+        what = "branch of" if parent.kind == "branch" else "weights of"
+        yield f"began as   {what} {parent.folder} after step {parent.step}"
+    if lineage.descendants:
+        yield "runs that began from it"
+        yield from _tree(lineage.descendants, "  ")
+
+
+def _tree(runs: Sequence[Descendant], indent: str) -> Iterator[str]:
+    for run in runs:
+        what = "" if run.kind == "branch" else " (weights only)"
+        yield f"{indent}{run.folder}  after step {run.step}{what}"
+        yield from _tree(run.children, indent + "  ")
 
 
 def _history(history: History) -> Iterator[str]:

@@ -17,6 +17,7 @@ from chomp.data.sources.rows import BrokenFileError
 from chomp.data.token_cache.corpus import TokenRows
 from chomp.errors import DataError, ResumeError
 from chomp.run.ledger_search import Entry, find_entry
+from chomp.run.lineage import trained_by
 from chomp.run.run_folder import RunFolder
 from chomp.system.terminal import one_line
 
@@ -62,6 +63,8 @@ def trace(run_dir: Path, step: int | None) -> Trace:
     """
     folder = RunFolder(run_dir)
     folder.require_run()
+    if step is not None:
+        folder = trained_by(folder, step)
     if not folder.ledger.exists():
         raise ResumeError(
             f"{folder.path} has no {folder.ledger.name}: its training has not begun, or "

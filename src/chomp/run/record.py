@@ -71,6 +71,22 @@ class Attempt:
 
 
 @dataclass
+class Parent:
+    """The run that another one began from."""
+
+    run: str
+    """Its identifier."""
+    folder: str
+    """Where it was then."""
+    step: int
+    """Finished steps of the checkpoint that was taken."""
+    kind: str
+    """`branch`: everything was taken; `init`: the parameters alone."""
+    allow_change: list[str] = field(default_factory=list)
+    """Dotted keys whose values the branch has changed: it goes on from that step all the same."""
+
+
+@dataclass
 class RunRecord:
     """All of `run.json`."""
 
@@ -81,10 +97,14 @@ class RunRecord:
     config: dict[str, Any] = field(default_factory=dict)
     """Of the newest start."""
     starts: list[Attempt] = field(default_factory=list)
+    parent: Parent | None = None
+    """None: it began from nothing. The file then has no such key."""
 
     def to_json(self) -> str:
         """Return the text of the file."""
         values = {"format": FORMAT} | dataclasses.asdict(self)
+        if self.parent is None:
+            del values["parent"]
         return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     @staticmethod
@@ -97,6 +117,8 @@ class RunRecord:
         values = parse_json(text)
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f"it is no record of format {FORMAT}")
+        if (parent := values.get("parent")) is not None:
+            values["parent"] = _made(Parent, parent)
         record = _made(RunRecord, values)
         record.starts = [_made(Attempt, start) for start in record.starts]
         for start in record.starts:
@@ -167,7 +189,7 @@ def _fits(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(wanted))
     kind, parts = typing.get_origin(wanted) or wanted, typing.get_args(wanted)
-    if kind is Any or wanted is Attempt:  # starts are made one by one
+    if kind is Any or wanted is Attempt or wanted is Parent:  # they are made one by one
         return True
     if kind is list:
         return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)

@@ -1,7 +1,7 @@
 """Trackers of metrics, samples and messages: metrics.jsonl, the console, Weights & Biases."""
 
 from chomp.tracking.console import NoConsole, PlainConsole, RichConsole, open_console
-from chomp.tracking.jsonl import JsonLines, keep_rows_up_to, log_to_file
+from chomp.tracking.jsonl import JsonLines, keep_rows_up_to, log_to_file, rows_up_to
 from chomp.tracking.registered import TrackedRun, open_trackers, register_tracker
 from chomp.tracking.restored_lines import RestoredLines, restore_lines
 from chomp.tracking.tracker import LatestMetrics, MultiTracker, NullTracker, Tracker
@@ -26,4 +26,5 @@ __all__ = [
     "register_tracker",
     "require_wandb",
     "restore_lines",
+    "rows_up_to",
 ]

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -114,6 +114,17 @@ def keep_rows_up_to(step: int, path: Path) -> None:
             f"{path}: rows after step {step} can't be removed ({error.strerror}); "
             f"{remedy(error)} and resume again"
         ) from error
+
+
+def rows_up_to(step: int, path: Path) -> Iterator[bytes]:
+    """Yield the lines of rows up to `step`, as they are; none where there is no such file.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n") and _is_row_up_to(step, line))
 
 
 def _check_usable(key: str, path: Path) -> None:

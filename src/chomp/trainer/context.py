@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from chomp.checkpoint.checkpointer import Checkpointer
 from chomp.coordinator import Coordinator
 from chomp.run.monitor import RunMonitor
+from chomp.run.record import Parent
 from chomp.run.run_folder import RunFolder
 from chomp.system.signals import Signals
 from chomp.tracking import PlainConsole
@@ -34,3 +35,8 @@ class RunContext:
     checkpointer: Checkpointer | None
     started: float
     allow_change: Sequence[str] = ()
+
+    def is_branch_point(self, step: int) -> Parent | None:
+        """Return the run that this one was branched from, if that was after `step`."""
+        parent = self.monitor.recorder.record.parent
+        return parent if parent and (parent.kind, parent.step) == ("branch", step) else None

@@ -54,7 +54,7 @@ def train(request: Request) -> int:
         request = dataclasses.replace(request, folder=acquired.folder)
         context = open_run(request, acquired, coordinator, signals, resources)
         try:
-            saved, config = _restore(request, context)
+            saved, config, context = _restore(request, context)
             request = dataclasses.replace(request, config=config)
             components = _build(request, context, saved, resources)
         except Interrupted:
@@ -107,12 +107,13 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
             console.message(line)
 
 
-def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Config]:
+def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Config, RunContext]:
     """Read the checkpoint to go on from, and begin the start in the run's record.
 
     Returns:
-        The checkpoint without its arrays, None for a run from the beginning; and the configuration,
-        where the run was begun by an earlier version with that version's defaults.
+        The checkpoint without its arrays, None for a run from the beginning; the configuration,
+        where the run was begun by an earlier version with that version's defaults; and the context,
+        which allows what a branch has changed where it goes on from its parent's checkpoint.
     """
     config, monitor, checkpointer = request.config, context.monitor, context.checkpointer
     choice = CheckpointChoice(
@@ -128,6 +129,9 @@ def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Co
     saved = None
     if checkpointer and choice.step is not None:
         saved = checkpointer.restore_run(choice.step)
+        if branched := context.is_branch_point(choice.step):
+            allowed = [*context.allow_change, *branched.allow_change]
+            context = dataclasses.replace(context, allow_change=allowed)
         config = keep_old_defaults(config, saved.meta["config"])
         check_settings(config, saved, context)
     values = config.model_dump(mode="json")
@@ -135,7 +139,7 @@ def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Co
     if saved:
         fallbacks = [{"step": step, "reason": what} for step, what in choice.rejected]
         monitor.resumed(saved.progress.step, fallbacks)
-    return saved, config
+    return saved, config, context
 
 
 def _build(

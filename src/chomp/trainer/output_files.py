@@ -25,6 +25,7 @@ class OutputFiles:
         data: the fingerprint of the corpus, for the ledger.
         console: shows warnings.
         saved: the checkpoint; None: the run begins.
+        branched: whether the checkpoint is another run's, which keeps the ledger up to there.
 
     Raises:
         ResumeError: a file can't be read or cut.
@@ -37,6 +38,8 @@ class OutputFiles:
         data: Mapping[str, Any],
         console: PlainConsole,
         saved: SavedRun | None,
+        *,
+        branched: bool = False,
     ):
         self._console, self._saved = console, saved
         self.lines: JsonLines | None = None
@@ -58,7 +61,8 @@ class OutputFiles:
         self.lines = JsonLines(metrics, folder.samples, console, there)
         self.lines.bring_back(rows.lines, samples.lines)
         if logging.ledger_every:
-            found = self._restored("ledger", folder.ledger)
+            # A branch's ledger begins with its first step.
+            found = self._restored("ledger", folder.ledger, kept=not branched)
             self.ledger = Ledger(folder.ledger, data, step, console, found.there, found.lines)
 
     def tails(self) -> dict[str, Any]:
@@ -76,12 +80,12 @@ class OutputFiles:
         if self.ledger:
             self.ledger.close()
 
-    def _restored(self, name: str, path: Path) -> RestoredLines:
+    def _restored(self, name: str, path: Path, *, kept: bool = True) -> RestoredLines:
         """Find what a file lacks of what it had at the checkpoint, and say what is lost."""
         saved = self._saved
-        kept = saved.meta.get("lines", {}).get(name) if saved else None
+        there = saved.meta.get("lines", {}).get(name) if saved and kept else None
         try:
-            found = restore_lines(path, kept)
+            found = restore_lines(path, there)
         except OSError as error:
             raise ResumeError(
                 f"{path} can't be used ({error.strerror}); {remedy(error)} and resume again"
@@ -90,9 +94,9 @@ class OutputFiles:
             self._console.message(
                 f"{path}: {len(found.lines)} line(s) that had no room are brought back"
             )
-        if saved and found.lost and kept:
+        if saved and found.lost and there:
             self._console.warn(
-                f"{path}: {found.lost} of its {kept['lines']} lines up to step "
+                f"{path}: {found.lost} of its {there['lines']} lines up to step "
                 f"{saved.progress.step} are lost: they were never brought to the disk, or taken out"
             )
         return found

@@ -225,6 +225,7 @@ class Trainer:
             self.components.data.fingerprint,
             context.console,
             saved,
+            branched=saved is not None and bool(context.is_branch_point(saved.progress.step)),
         )
 
     def _open_tracker(self, saved: SavedRun | None, files: OutputFiles) -> MultiTracker:
