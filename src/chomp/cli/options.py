@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from chomp.errors import ConfigError
+from chomp.run.run_folder import split_step
 from chomp.system.terminal import printable, styled
 
 if TYPE_CHECKING:
@@ -111,10 +112,8 @@ class RunAndStep(click.ParamType[tuple[Path, str]]):
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Path, str]:
         """Return both; without a step `latest`."""
-        run, colon, step = value.rpartition(":")
-        if colon and not Path(value).exists() and (step == "latest" or step.isdecimal()):
-            return FolderPath().convert(run, param, ctx), step
-        return FolderPath().convert(value, param, ctx), "latest"
+        run, step = split_step(value)
+        return FolderPath().convert(run, param, ctx), step
 
 
 def start_environment() -> None:

@@ -1,5 +1,6 @@
 """`chomp train`."""
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from chomp.cli.options import (
     read_config_and_text,
     start_environment,
 )
+from chomp.run.run_folder import split_step
 from chomp.system.garbage_collection import deferred_collection
 from chomp.system.signals import nothing_to_save
 from chomp.system.terminal import outlive_readers
@@ -69,6 +71,11 @@ class TrainOptions:
 @click.argument("config_path", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
 @config_options
 @click.option("--run-dir", type=FolderPath(), help="Run folder. [default: a new one in runs/]")
+@click.option(
+    "--init-from",
+    metavar="RUN[:STEP]",
+    help="Begin with the weights of another run; sets train.init_from.",
+)
 @click.option("--resume", metavar="latest|STEP", help="Go on with the run in --run-dir.")
 @click.option(
     "--allow-change",
@@ -87,6 +94,7 @@ def train(**options: Any) -> None:
     \b
     chomp train configs/quickstart.yaml -o optim.lr=1e-3
     chomp train --run-dir runs/first --resume latest -o train.steps=2000
+    chomp train other.yaml --init-from runs/first:500
 
     A run may have several processes, on one host or on many: start the same command for each of
     them. Under SLURM, Open MPI or an indexed Kubernetes job they find each other; else each is told
@@ -96,8 +104,18 @@ def train(**options: Any) -> None:
     started = time.perf_counter()
     outlive_readers()
     with nothing_to_save():
-        code = _train(TrainOptions(**options), started)
+        code = _train(_options(**options), started)
     sys.exit(code)
+
+
+def _options(*, init_from: str | None, overrides: Sequence[str], **options: Any) -> TrainOptions:
+    if init_from is not None:
+        if options["resume"]:
+            raise click.UsageError("--init-from is for a new run: leave it or --resume out")
+        path, step = split_step(init_from)  # found from any folder, also at a resume
+        whole = json.dumps(f"{Path(path).expanduser().absolute()}:{step}")
+        overrides = (*overrides, f"train.init_from={whole}")
+    return TrainOptions(overrides=overrides, **options)
 
 
 def _train(options: TrainOptions, started: float) -> int:

@@ -17,6 +17,7 @@ from chomp.run.heartbeat import HeartbeatReading, read_heartbeat
 from chomp.run.record import (
     Attempt,
     EventKind,
+    Parent,
     RunRecord,
     later_event,
     later_events,
@@ -113,6 +114,12 @@ class RunRecorder:
         """Record what the start computes on."""
         with self._lock:
             self._current.device = device
+            self._write()
+
+    def began_from(self, parent: Parent) -> None:
+        """Record the run that this one has its first parameters from."""
+        with self._lock:
+            self.record.parent = parent
             self._write()
 
     def resumed(self, step: int, fallbacks: Sequence[Mapping[str, Any]] = ()) -> None:

@@ -297,3 +297,11 @@ def new_run_path(
     now = datetime.datetime.now() if now is None else now
     word = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60]
     return root / "_".join([now.strftime("%Y-%m-%d_%H-%M-%S"), *[word] * bool(word)])
+
+
+def split_step(value: str) -> tuple[str, str]:
+    """Return the run and the step of `RUN[:STEP]`; without a step `latest`."""
+    run, colon, step = value.rpartition(":")
+    if colon and not Path(value).exists() and (step == "latest" or step.isdecimal()):
+        return run, step
+    return value, "latest"

@@ -24,6 +24,7 @@ from chomp.system.signals import Signals, work_left_behind
 from chomp.tracking import PlainConsole, log_to_file, require_wandb
 from chomp.trainer.components import Components, build_components, derived_values
 from chomp.trainer.context import RunContext
+from chomp.trainer.initial_weights import open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
 from chomp.trainer.program import compile_step
 from chomp.trainer.request import Request
@@ -95,6 +96,7 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
         log_to_file(None, config.logging.level, console)
         device = _start_jax(config)
         components = _build_components(config, device, console, resources)
+        open_weights(components)
         console.table("Parameters", *parameter_table(components))
         drawn = next(components.data.train)
         state = components.program.init()
@@ -153,7 +155,10 @@ def _build(
     def build() -> Components:
         device = _start_jax(config)
         context.monitor.recorder.on_device(device)
-        return _build_components(config, device, context.console, resources, snapshot, lanes)
+        built = _build_components(config, device, context.console, resources, snapshot, lanes)
+        if saved is None and (weights := open_weights(built)):
+            context.monitor.recorder.began_from(weights.parent)
+        return built
 
     with context.coordinator.interruptible("parts"):
         return context.signals.unless_stopped(build)

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+import equinox as eqx
 import jax.numpy as jnp
 
 from chomp.checkpoint.checkpointer import Checkpointer, SavedRun
@@ -26,6 +27,7 @@ from chomp.trainer.callbacks.runner import CallbackRunner
 from chomp.trainer.components import Components
 from chomp.trainer.context import RunContext
 from chomp.trainer.control import RunControl, run_control
+from chomp.trainer.initial_weights import open_weights
 from chomp.trainer.loop import LoopResult, StopReason, TrainLoop
 from chomp.trainer.loop_context import LoopContext
 from chomp.trainer.loss_monitor import Incident, LossMonitor, LossPolicy, Rewind
@@ -156,9 +158,19 @@ class Trainer:
         program, checkpointer = self.components.program, self.context.checkpointer
         with self.context.monitor.heartbeat.during(Phase.RESTORING):
             if saved is None or checkpointer is None:
-                return control.unless_stopped(program.init)
+                return control.unless_stopped(self._init)
             step = saved.progress.step
             return control.unless_stopped(checkpointer.restore_state, step, program.shapes)
+
+    def _init(self) -> TrainState:
+        """Make the state before the first step, with fresh or with another run's parameters."""
+        state = self.components.program.init()
+        weights = open_weights(self.components)
+        if weights is None:
+            return state
+        self.context.console.message(f"weights    of {weights}")
+        params = weights.load(self.components.program.shapes.params)
+        return eqx.tree_at(lambda state: state.params, state, params)
 
     def _loss_monitor(
         self, tracker: Tracker, state: TrainState, saved: SavedRun | None
