@@ -3,21 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from chomp.checkpoint.checkpointer import Checkpointer
-from chomp.checkpoint.directory import damage_lines
-from chomp.config import Config
+from chomp.commands.saved_model import model_of, open_run_config, restore_model
 from chomp.data import Tokenizer
 from chomp.errors import ResumeError
 from chomp.generation import Sampling, stream_ids
-from chomp.models import LanguageModel, build_model
-from chomp.run.folder_config import TRUST, load_folder_config
 from chomp.run.run_folder import RunFolder
-from chomp.system.jax_runtime import start_jax
-from chomp.trainer.components import open_tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,27 +43,14 @@ def generate_text(request: GenerateRequest, warn: Callable[[str], None]) -> Iter
         ResumeError: the folder holds no run, or no such checkpoint that is good.
     """
     folder = RunFolder(request.run_dir)
-    folder.require_run()
-    folder.read_resolved()
-    said = [f"{TRUST}=true"] if request.trust_remote_code else []
-    config, warnings = load_folder_config(
-        folder.resolved_config, said, say_so="--trust-remote-code"
-    )
-    for warning in warnings:
-        warn(warning)
-    if not _model_of(config).can_generate:
+    config = open_run_config(folder, request.trust_remote_code, warn)
+    if not model_of(config).can_generate:
         raise ResumeError(
             f"{request.run_dir}: the {config.model.backend} model can't generate; "
             "only model.backend megalodon can"
         )
-    runtime = config.runtime
-    start_jax(
-        allow_cpu=True,
-        compile_cache=runtime.compile_cache,
-        compile_cache_gb=runtime.compile_cache_gb,
-    )
-    config, tokenizer = open_tokenizer(config, folder.tokenizer)
-    params = _restore_params(config, folder, request.step, warn)
+    saved = restore_model(config, folder, request.step, warn)
+    params, tokenizer = saved.params, saved.tokenizer
     prompt = tokenizer.encode_prompt(request.prompt)
     sampling = replace(request.sampling, eos_id=tokenizer.eos_id)
     root = jax.random.PRNGKey(request.seed)
@@ -81,28 +61,6 @@ def generate_text(request: GenerateRequest, warn: Callable[[str], None]) -> Iter
         stream = stream_ids(params, prompt, sampling, jax.random.fold_in(root, index))
         yield from _decoded(stream, tokenizer)
         yield "\n"
-
-
-def _restore_params(
-    config: Config, folder: RunFolder, step: str, warn: Callable[[str], None]
-) -> Any:
-    place = folder.inside(config.checkpoint.root_dir or "checkpoints")
-    if not place.is_dir():
-        raise ResumeError(f"{folder.path} has no checkpoints; train it with checkpoint.enabled")
-    checkpoints = Checkpointer(place)
-    choice = checkpoints.choose(step)
-    if choice.step is None:
-        raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")
-    for line in damage_lines(choice):
-        warn(line)
-    shapes = jax.eval_shape(_model_of(config).init, jax.random.PRNGKey(0))
-    return checkpoints.restore_params(choice.step, shapes)
-
-
-def _model_of(config: Config) -> LanguageModel:
-    # The library's own layers generate: a GPU's kernels needn't be there.
-    section = config.model.model_copy(update={"kernels": "xla"})
-    return build_model(section, isolate_documents=False)
 
 
 def _decoded(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
