@@ -85,12 +85,13 @@ def export_run(request: ExportRequest, warn: Callable[[str], None]) -> Iterator[
     with _new_folder(request.out) as draft:
         saved = restore_model(config, folder, request.step, warn)
         yield f"model      step {saved.step:,} of {request.run_dir}"
-        found = _write(request, saved, draft, has_torch)
+        # Before there is a configuration of a model, which transformers would want to run code for.
         if text := _write_tokenizer(saved, draft):
             warn(
                 f"the tokenizer in {request.out} encodes {text!r} to other tokens than chomp: what "
                 "it does to text beyond its vocabulary can't be exported"
             )
+        found = _write(request, saved, draft, has_torch)
         _write_card(request, folder, saved, draft, found)
     yield f"checked    {found}"
     yield f"written    {request.out}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from megalodon_jax import MegalodonConfig, MegalodonForCausalLM
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from chomp.data import Tokenizer
 from chomp.export.weights import released_tensors
@@ -29,7 +29,8 @@ def write_hf(model: MegalodonForCausalLM, tokenizer: Tokenizer, folder: Path) ->
         tokenizer: of the run, for its control tokens.
         folder: to write to.
     """
-    save_file(released_tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
+    data = save(released_tensors(model), metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(data)
     config = model_config(model.config) | control_tokens(tokenizer, model.config)
     generation = control_tokens(tokenizer, model.config)
     for name, content in ("config.json", config), ("generation_config.json", generation):

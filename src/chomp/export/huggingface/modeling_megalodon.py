@@ -476,9 +476,10 @@ class MegalodonForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         cache: MegalodonCache | None = None,
+        past_key_values: MegalodonCache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
-        **others: Any,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return logits, the loss if there are labels, and the cache if it is used.
 
@@ -489,12 +490,12 @@ class MegalodonForCausalLM(PreTrainedModel, GenerationMixin):
             attention_mask: 1 for real tokens, 0 for padding; columns of earlier calls may precede.
             labels: the tokens themselves, -100 where none is to be predicted.
             cache: of the calls before; the call adds to it.
+            past_key_values: what earlier versions of transformers call `cache`.
             use_cache: return a cache.
             logits_to_keep: only those of the last so many places; 0: all.
-            others: `past_key_values`, another name of `cache`; what the loss takes.
+            kwargs: `num_items_in_batch`, by which the loss is divided.
         """
-        earlier_name = others.pop("past_key_values", None)
-        cache = earlier_name if cache is None else cache
+        cache = past_key_values if cache is None else cache
         if cache is not None and not isinstance(cache, MegalodonCache):
             raise TypeError(f"the cache must be a MegalodonCache (got {type(cache).__name__})")
         if use_cache is None:
@@ -506,12 +507,11 @@ class MegalodonForCausalLM(PreTrainedModel, GenerationMixin):
         logits = F.linear(hidden[:, -logits_to_keep:].float(), weight.float())
         loss = None
         if labels is not None:
-            others = {k: v for k, v in others.items() if k == "num_items_in_batch"}
-            loss = self.loss_function(logits, labels, vocab_size=logits.shape[-1], **others)
-        name = cache_name()
-        return CausalLMOutputWithPast(
-            loss=loss, logits=logits, **{name: cache if use_cache else None}
-        )
+            items = kwargs.get("num_items_in_batch")
+            size = logits.shape[-1]
+            loss = self.loss_function(logits, labels, vocab_size=size, num_items_in_batch=items)
+        kept = {cache_name(): cache if use_cache else None}
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **kept)
 
     def hidden_states(
         self,
@@ -559,10 +559,10 @@ class MegalodonForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | None = None,
-        **others: Any,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Return a call's arguments: those of the tokens that the cache hasn't seen."""
-        cache = others.get("cache", others.get("past_key_values"))
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
         if cache is not None:
             total = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
             if total <= cache.columns:
