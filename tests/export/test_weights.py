@@ -10,7 +10,7 @@ from chomp.export.weights import in_dtypes, logits_of, released_tensors
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("values", itertools.product((False, True), repeat=len(OPTIONS)))
+@pytest.mark.parametrize("values", [*itertools.product((False, True), repeat=len(OPTIONS))])
 def test_released_names_and_values_are_those_of_the_library_s_converter(values: Any):
     pytest.importorskip("torch", reason="needs the extra `export`")
     from megalodon_jax.convert import export_upstream_state_dict

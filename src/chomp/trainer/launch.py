@@ -19,8 +19,8 @@ from chomp.distributed import ProcessInfo
 from chomp.errors import Interrupted
 from chomp.run.acquire import acquire_folder
 from chomp.system.jax_runtime import memory_readings, start_jax
-from chomp.system.source_commit import source_commit
 from chomp.system.signals import Signals, work_left_behind
+from chomp.system.source_commit import source_commit
 from chomp.tracking import PlainConsole, log_to_file, require_wandb
 from chomp.trainer.components import Components, build_components, derived_values
 from chomp.trainer.context import RunContext
