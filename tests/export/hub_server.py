@@ -61,8 +61,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(401, {"error": "Invalid credentials"})
         elif self.path == "/api/repos/create":
             asked = json.loads(data)
-            created = asked["name"], asked["organization"], asked.get("private")
-            self.hub.created.append(created)
+            # Versions of the client say it in one way or the other.
+            private = asked.get("visibility") == "private" or asked.get("private") is True
+            self.hub.created.append((asked["name"], asked["organization"], private))
             self.reply(200, {"url": f"{self.hub.url}/me/first", "id": "me/first"})
         elif "/preupload/" in self.path:
             files = [
