@@ -47,7 +47,7 @@ def test_a_hugging_face_folder(exported: Any, small_run: Path):
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "chomp_config.json", "config.json", "generation_config.json"),
         *("configuration_megalodon.py", "modeling_megalodon.py", "model.safetensors"),
-        *("tokenizer.json", "tokenizer_config.json"),
+        *("tokenizer.json", "tokenizer_config.json", "metrics.jsonl"),
     }
     config = json.loads((folder / "config.json").read_text())
     assert config["auto_map"]["AutoModelForCausalLM"].split(".")[0] == "modeling_megalodon"
@@ -64,6 +64,7 @@ def test_the_card_says_what_is_in_the_run(exported: Any, small_run: Path, read_r
     assert "| steps | 20 of 30 |" in card and "| 30 |" not in card
     assert f"| tokens trained on | {row['tokens_seen']:,} |" in card
     assert "| chomp |" in card
+    assert read_rows(folder)[-1] == row
 
 
 @pytest.mark.torch

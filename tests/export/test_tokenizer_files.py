@@ -12,6 +12,7 @@ from chomp.config.data import TokenizerConfig
 from chomp.data import load_tokenizer
 from chomp.data.tokenizers.base import SpecialIds
 from chomp.data.tokenizers.byte import ByteTokenizer
+from chomp.data.tokenizers.library import SlowTokenizer
 from chomp.export.tokenizer_files import byte_alphabet, difference, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +85,18 @@ def test_a_difference_is_found(tmp_path: Path):
         ByteTokenizer(offset, SpecialIds(0, 1, 2), add_bos=False, add_eos=False)
         for offset in (3, 4)
     )
-    tmp_path.joinpath("out").mkdir()
+    (tmp_path / "out").mkdir()
     write_tokenizer(one, tmp_path / "out", add_bos=False)
     assert difference(one, tmp_path / "out", trust_remote_code=False) is None
-    assert difference(other, tmp_path / "out", trust_remote_code=False) is not None
+    found = difference(other, tmp_path / "out", trust_remote_code=False)
+    assert found is not None and "to other tokens than chomp" in found
+
+
+def test_a_tokenizer_in_python_adds_what_its_class_adds(tmp_path: Path):
+    from transformers import ByT5Tokenizer
+
+    own = ByT5Tokenizer()
+    special = SpecialIds(own.pad_token_id, None, own.eos_token_id)
+    tokenizer = SlowTokenizer(own, special, add_bos=False, add_eos=False)
+    write_tokenizer(tokenizer, tmp_path, add_bos=False)
+    assert "adds control tokens" in str(difference(tokenizer, tmp_path, trust_remote_code=False))

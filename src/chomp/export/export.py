@@ -86,11 +86,8 @@ def export_run(request: ExportRequest, warn: Callable[[str], None]) -> Iterator[
         saved = restore_model(config, folder, request.step, warn)
         yield f"model      step {saved.step:,} of {request.run_dir}"
         # Before there is a configuration of a model, which transformers would want to run code for.
-        if text := _write_tokenizer(saved, draft):
-            warn(
-                f"the tokenizer in {request.out} encodes {text!r} to other tokens than chomp: what "
-                "it does to text beyond its vocabulary can't be exported"
-            )
+        if differing := _write_tokenizer(saved, draft):
+            warn(f"the tokenizer in {request.out} {differing}")
         found = _write(request, saved, draft, has_torch)
         _write_card(request, folder, saved, draft, found)
     yield f"checked    {found}"
@@ -145,7 +142,7 @@ def _write(request: ExportRequest, saved: SavedModel, draft: Path, has_torch: bo
 
 
 def _write_tokenizer(saved: SavedModel, draft: Path) -> str | None:
-    """Write the tokenizer; return a text for which it isn't chomp's."""
+    """Write the tokenizer; return what differs from chomp's, if anything."""
     section = saved.config.data.tokenizer
     write_tokenizer(saved.tokenizer, draft, add_bos=section.add_bos)
     trusted = section.hf_trust_remote_code
@@ -157,6 +154,9 @@ def _write_card(
 ) -> None:
     values = json.dumps(folder.read_resolved(), indent=2) + "\n"
     (draft / "chomp_config.json").write_text(values, encoding="utf-8")
+    rows = _rows_up_to(saved.step, folder.inside(saved.config.logging.metrics_file))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (draft / "metrics.jsonl").write_text(lines, encoding="utf-8")
     facts = Facts(
         name=request.repository or request.out.absolute().name,
         format=request.format,
@@ -165,7 +165,7 @@ def _write_card(
         step=saved.step,
         tokens=saved.checkpoints.restore_run(saved.step).progress.tokens_seen,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(saved.params)),
-        rows=_rows_up_to(saved.step, folder.inside(saved.config.logging.metrics_file)),
+        rows=rows,
         versions=_versions(folder),
         checked=checked,
     )

@@ -75,7 +75,8 @@ def model_card(facts: Facts) -> str:
         "## Data\n\n" + _lines(_data(config)),
         "## Recipe\n\n" + _lines(_recipe(facts)),
         "## Made with\n\n" + _lines(facts.versions.items()),
-        f"`chomp_config.json` is the run's whole configuration.\n\nThis export: {facts.checked}.",
+        "`chomp_config.json` is the run's whole configuration, `metrics.jsonl` has its rows "
+        f"up to this step.\n\nThis export: {facts.checked}.",
     ]
     return "\n\n".join(sections) + "\n"
 

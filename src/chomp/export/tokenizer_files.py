@@ -85,7 +85,7 @@ def byte_alphabet() -> list[str]:
 
 
 def difference(tokenizer: Tokenizer, folder: Path, *, trust_remote_code: bool) -> str | None:
-    """Return a text that transformers encodes to other ids than chomp; None if all are equal.
+    """Return what transformers does to a prompt that chomp doesn't; None: nothing.
 
     Args:
         tokenizer: of the run.
@@ -97,8 +97,12 @@ def difference(tokenizer: Tokenizer, folder: Path, *, trust_remote_code: bool) -
 
     loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     for text in PROBES:
-        if list(loaded(text)["input_ids"]) != tokenizer.encode_prompt(text):
-            return text
+        wanted = tokenizer.encode_prompt(text)
+        if list(loaded(text)["input_ids"]) == wanted:
+            continue
+        if list(loaded(text, add_special_tokens=False)["input_ids"]) == wanted:
+            return "adds control tokens of its own; call it with add_special_tokens=False"
+        return f"encodes {text!r} to other tokens than chomp, whose ids it was trained on"
     return None
 
 
