@@ -7,7 +7,7 @@ import click
 from chomp.cli.options import FolderPath, plugin_option, start_environment
 
 
-class _RunAndStep(click.ParamType[tuple[Path, str]]):
+class _RunAndStep(click.ParamType):
     """A run folder, and after a colon a step of it."""
 
     name = "run[:step]"

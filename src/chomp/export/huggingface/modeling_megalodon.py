@@ -56,7 +56,10 @@ class LayerState(NamedTuple):
 
 
 class MegalodonCache:
-    """What the model knows of the tokens before: no more than a chunk of them, however many."""
+    """What the model knows of the tokens before.
+
+    It has keys and values since the beginning of the chunk of the row that is furthest behind.
+    """
 
     is_compileable = False
     is_croppable = False
