@@ -49,8 +49,11 @@ def compare(model: MegalodonForCausalLM, folder: Path, sample: Sample) -> str:
     Raises:
         ExportError: the two aren't the same model.
     """
+    from transformers.utils import logging
+
     from chomp.export.huggingface.modeling_megalodon import MegalodonForCausalLM as Exported
 
+    logging.disable_progress_bar()
     exported = Exported.from_pretrained(str(folder)).eval()
     ours = logits_of(model, sample.ids[None])[0]
     theirs, padded = torch_logits(exported, sample.ids)
