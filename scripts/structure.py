@@ -20,6 +20,8 @@ MOST_FIELDS = 9
 MOST_LAMBDAS = 5
 MOST_CALLABLES = 3.0
 """Parameters typed `Callable`, or a name for a kind of it, by 100 functions, outside of ops."""
+SHIPPED = "export/huggingface/"
+"""Modules that are written beside an exported model: they run in transformers, by its customs."""
 RECORDS = ("config/", "run/record.py")
 """Classes that mirror what users write or what a file holds have the fields that they need."""
 
@@ -63,7 +65,9 @@ def fields(node: ast.ClassDef) -> int:
 def modules(source: Path) -> Iterator[tuple[str, ast.Module]]:
     """Return every module's path below the package with its syntax tree."""
     for path in sorted(source.rglob("*.py")):
-        yield path.relative_to(source).as_posix(), ast.parse(path.read_text("utf-8"))
+        name = path.relative_to(source).as_posix()
+        if not name.startswith(SHIPPED):
+            yield name, ast.parse(path.read_text("utf-8"))
 
 
 def callable_names(source: Path) -> set[str]:

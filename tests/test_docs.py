@@ -70,7 +70,7 @@ def config_keys(page: Path) -> Iterator[str]:
     for code in CODE.findall(re.sub(r"^```.*?^```", "", prose(page), flags=re.DOTALL | re.M)):
         if match := re.match(r"([a-z_]+(?:\.[a-z_0-9*]+)+)(?![\w(/])", code):
             section, _, rest = match.group(1).partition(".")
-            if section in SECTIONS and rest not in {"py", "md", "log"}:
+            if section in SECTIONS and rest not in {"py", "md", "log", "safetensors"}:
                 yield match.group(1)
 
 

@@ -54,6 +54,12 @@ class DiskError(ChompError):
     exit_code = 2
 
 
+class ExportError(ChompError):
+    """A model can't be exported as asked, or the export isn't the model."""
+
+    exit_code = 2
+
+
 class DivergedError(ChompError):
     """Training produced a loss or gradient that is not a finite number."""
 

@@ -9,6 +9,7 @@ from chomp.cli.checkpoints import checkpoints
 from chomp.cli.config import config
 from chomp.cli.data import data
 from chomp.cli.evaluate import evaluate
+from chomp.cli.export import export
 from chomp.cli.generate import generate
 from chomp.cli.group import main
 from chomp.cli.plan import plan
@@ -19,7 +20,7 @@ from chomp.cli.trace import trace
 from chomp.cli.train import train
 
 COMMANDS = (
-    *(train, generate, evaluate, branch, status, checkpoints, trace, data, config),
+    *(train, generate, evaluate, export, branch, status, checkpoints, trace, data, config),
     *(plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:

@@ -21,6 +21,7 @@ from chomp.run.acquire import acquire_folder
 from chomp.system.console import LogConsole
 from chomp.system.jax_runtime import memory_readings, start_jax
 from chomp.system.signals import Signals, work_left_behind
+from chomp.system.source_commit import source_commit
 from chomp.tracking import PlainConsole, log_to_file, require_wandb
 from chomp.trainer.components import Components, build_components, derived_values
 from chomp.trainer.context import RunContext
@@ -137,7 +138,9 @@ def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Co
         config = keep_old_defaults(config, saved.meta["config"])
         check_settings(config, saved, context)
     values = config.model_dump(mode="json")
-    monitor.begin(versions=package_versions(), config=values, compare=changes)
+    commit = source_commit()
+    versions = package_versions() | ({"commit of chomp": commit} if commit else {})
+    monitor.begin(versions=versions, config=values, compare=changes)
     if saved:
         fallbacks = [{"step": step, "reason": what} for step, what in choice.rejected]
         monitor.resumed(saved.progress.step, fallbacks)

@@ -1,0 +1,65 @@
+"""`chomp export`."""
+
+from pathlib import Path
+
+import click
+
+from chomp.cli.options import FolderPath, RunAndStep, plugin_option, start_environment
+from chomp.system.console import PrintConsole
+
+
+@click.command()
+@click.argument("run", type=RunAndStep(), metavar="RUN[:STEP]")
+@click.argument("out", type=FolderPath())
+@click.option(
+    "--format",
+    "format_",
+    default="hf",
+    show_default=True,
+    type=click.Choice(("hf", "jax", "upstream")),
+    help="For transformers, for megalodon-jax, or for the released PyTorch code.",
+)
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(("float32", "bfloat16")),
+    help="Number format of matrices; norms and averages stay in float32.",
+)
+@click.option(
+    "--push",
+    metavar="USER/NAME",
+    help="Upload the folder to the Hugging Face Hub as well; a new repository is private.",
+)
+@click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the Python code that comes with the run's tokenizer, if it has any.",
+)
+@plugin_option
+def export(
+    run: tuple[Path, str],
+    out: Path,
+    format_: str,
+    dtype: str,
+    push: str | None,
+    trust_remote_code: bool,
+) -> None:
+    """Write the model of a run to the new folder OUT, for other programs.
+
+    With the extra `export` installed, PyTorch computes what was written, and it is compared with
+    the original.
+
+    \b
+    chomp export runs/first models/first
+    chomp export runs/first:500 models/first --dtype bfloat16 --push me/first
+    """
+    from chomp.run.run_folder import RunFolder
+
+    RunFolder(run[0]).require_run()
+    start_environment()
+    from chomp.export.export import ExportRequest, export_run
+
+    request = ExportRequest(*run, out, format_, dtype, push, trust_remote_code)
+    for line in export_run(request, PrintConsole(stderr=True)):
+        click.echo(line)
