@@ -7,11 +7,12 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chomp.commands.open_run import Run
     from chomp.config import Config
     from chomp.trainer.callback import Callback
 
 __version__ = "0.1.0"
-__all__ = ["Callback", "__version__", "train"]
+__all__ = ["Callback", "Config", "__version__", "open_run", "train"]
 
 
 def train(
@@ -45,6 +46,22 @@ def train(
     )
 
 
+def open_run(path: "str | PathLike[str]", *, trust_remote_code: bool = False) -> "Run":
+    """Open a saved run: its parameters, tokenizer and metrics, to generate and to score.
+
+    Args:
+        path: the run folder, or `RUN:STEP`; by default the newest good checkpoint.
+        trust_remote_code: run the Python code that comes with the run's tokenizer.
+
+    Raises:
+        ResumeError: the folder holds no run.
+    """
+    _prepare_environment()
+    from chomp.commands.open_run import Run
+
+    return Run(str(path), trust_remote_code=trust_remote_code)
+
+
 @functools.cache
 def _prepare_environment() -> None:
     """Set what must stand before JAX is imported."""
@@ -61,4 +78,8 @@ def __getattr__(name: str) -> Any:
         from chomp.trainer.callback import Callback
 
         return Callback
+    if name == "Config":
+        from chomp.config import Config
+
+        return Config
     raise AttributeError(f"module 'chomp' has no attribute {name!r}")
