@@ -232,3 +232,26 @@ def test_the_copy_is_whole(chomp: Any, source: Path, tmp_path: Path):
     same_files = filecmp.dircmp(source / "checkpoints" / "6", tmp_path / "new/checkpoints/6")
     assert not (same_files.left_only or same_files.right_only or same_files.diff_files)
     assert chomp("checkpoints", "verify", tmp_path / "new").code == 0
+
+
+@pytest.mark.parametrize("kind", ["hf", "jax"])
+def test_an_exported_model_begins_a_new_run(
+    chomp: Any, small_run: Path, tmp_path: Path, values: Any, kind: str
+):
+    out, config = tmp_path / "out", tmp_path / "config.yaml"
+    assert chomp("export", f"{small_run}:20", out, "--format", kind).code == 0
+    sections = {"train": {"seed": 9}, "optim": {"lr": 1e-9}}
+    config.write_text(yaml.safe_dump(values("megalodon", **sections)), "utf-8")
+    done = chomp("train", config, "--run-dir", tmp_path / "new", "--init-from", out)
+    assert done.code == 0, done.err
+    begun, taken = params(tmp_path / "new", 4), params(small_run, 20)
+    assert all(np.allclose(begun[name], taken[name], atol=1e-6) for name in taken)
+    other = values("megalodon", model={"ffn_hidden_dim": 64})
+    config.write_text(yaml.safe_dump(other), "utf-8")
+    done = chomp("train", config, "--run-dir", tmp_path / "other", "--init-from", out)
+    assert (done.code, "train.init_from" in done.err, "ffn" in done.err) == (2, True, True)
+    moved = values("megalodon", data={"tokenizer": {"byte_offset": 4}})
+    config.write_text(yaml.safe_dump(moved), "utf-8")
+    if kind == "hf":
+        done = chomp("train", config, "--dry-run", "--init-from", out)
+        assert (done.code, "gives other tokens" in done.err) == (2, True), done.err

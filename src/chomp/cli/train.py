@@ -73,8 +73,8 @@ class TrainOptions:
 @click.option("--run-dir", type=FolderPath(), help="Run folder. [default: a new one in runs/]")
 @click.option(
     "--init-from",
-    metavar="RUN[:STEP]",
-    help="Begin with the weights of another run; sets train.init_from.",
+    metavar="RUN[:STEP]|PATH",
+    help="Begin with the weights of another run, or of an exported model.",
 )
 @click.option("--resume", metavar="latest|STEP", help="Go on with the run in --run-dir.")
 @click.option(
@@ -112,9 +112,10 @@ def _options(*, init_from: str | None, overrides: Sequence[str], **options: Any)
     if init_from is not None:
         if options["resume"]:
             raise click.UsageError("--init-from is for a new run: leave it or --resume out")
-        path, step = split_step(init_from)  # found from any folder, also at a resume
-        whole = json.dumps(f"{Path(path).expanduser().absolute()}:{step}")
-        overrides = (*overrides, f"train.init_from={whole}")
+        path, step = split_step(init_from)
+        whole = str(Path(path).expanduser().absolute())  # found from any folder, also at a resume
+        value = whole if step == "latest" else f"{whole}:{step}"
+        overrides = (*overrides, f"train.init_from={json.dumps(value)}")
     return TrainOptions(overrides=overrides, **options)
 
 

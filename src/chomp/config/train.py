@@ -16,8 +16,9 @@ class TrainConfig(Section):
     seed: Seed = 0
     """Seed of the initial weights and of dropout (the document order has `data.seed`)."""
     init_from: Name | None = None
-    """A run to take the initial weights from: its folder, `runs/first`, or a step of it,
-    `runs/first:500`. Optimizer, schedule and data begin anew. `null`: random weights."""
+    """Where to take the initial weights from: a run's folder, `runs/first`, or a step of it,
+    `runs/first:500`; a file of safetensors, or a folder that `chomp export` has written. Optimizer,
+    schedule and data begin anew. `null`: random weights."""
     steps: Count = 100
     """Optimizer updates in the whole run."""
     batch_size: Count = 2

@@ -1,7 +1,5 @@
 """A model's parameters in another number format, and under the released PyTorch names."""
 
-import re
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,16 +8,7 @@ from megalodon_jax import MegalodonConfig, MegalodonForCausalLM
 from megalodon_jax.checkpoint import model_state_dict
 
 from chomp.models.megalodon.model import Megalodon
-
-RENAMED = (
-    (r"model\.embed\.", "embed."),
-    (r"model\.norm\.", "output.final_norm."),
-    (r"lm_head\.", "output.output."),
-    (r"model\.(layers\.\d+)\.ffn\.", r"\1.nffn."),
-    (r"model\.(layers\.\d+)\.attn\.rmsnorm\.gamma", r"\1.mega.rmsnorm.weight"),
-    (r"model\.(layers\.\d+)\.attn\.", r"\1.mega."),
-)
-"""Patterns of the library's names, and the released ones."""
+from chomp.models.megalodon.weight_files import PARTS, released_name
 
 
 def in_dtypes(
@@ -49,12 +38,10 @@ def released_tensors(model: MegalodonForCausalLM) -> dict[str, np.ndarray]:
     """
     config, tensors = model.config, {}
     for name, value in model_state_dict(model).items():
-        for pattern, released in RENAMED:
-            name = re.sub(rf"^{pattern}", released, name)
-        tensors[name] = np.asarray(value)
+        tensors[released_name(name)] = np.asarray(value)
     for layer in range(config.num_layers):
         average = f"layers.{layer}.mega.cema"
-        parts = [tensors.pop(f"{average}.gamma_{part}") for part in ("real", "imag")]
+        parts = [tensors.pop(f"{average}.{part}") for part in PARTS]
         tensors[f"{average}.gamma"] = np.stack(parts, -1)
         tensors[f"{average}.omega"] = tensors[f"{average}.omega"][:, None]
     for norm in [

@@ -8,41 +8,98 @@ from chomp.checkpoint.checkpointer import Checkpointer, SavedRun
 from chomp.checkpoint.compatibility import changes
 from chomp.checkpoint.contents import PARAMS
 from chomp.config import Config, config_from_mapping
+from chomp.data.tokenizers.huggingface import TOKENIZER_FILE, read_tokenizer_file
 from chomp.errors import ConfigError, ResumeError
+from chomp.models.megalodon.model import Megalodon
+from chomp.models.megalodon.weight_files import FILE, read_weights
 from chomp.run.record import Parent, read_record
 from chomp.run.run_folder import RunFolder, split_step
 from chomp.trainer.components import Components
 
 KEY = "train.init_from"
+PROBE = "def main(args):\n    return [f'{a!r}' for a in args]  # naïve café, 東京\n"
+"""Text that another tokenizer would encode otherwise."""
 
 
-class InitialWeights(NamedTuple):
+class CheckpointWeights(NamedTuple):
     """A good checkpoint of another run, whose parameters a new run can begin with."""
 
     checkpoints: Checkpointer
-    step: int
     parent: Parent
 
-    def load(self, like: Any) -> Any:
-        """Return the parameters, shaped and placed as in `like`."""
-        return self.checkpoints.restore_params(self.step, like)
+    def load(self, params: Any) -> Any:
+        """Return the parameters, shaped and placed as fresh ones."""
+        return self.checkpoints.restore_params(self.parent.step, params)
 
     def __str__(self) -> str:
-        return f"{self.parent.folder} after step {self.step}"
+        return f"{self.parent.folder} after step {self.parent.step}"
 
 
-def open_weights(components: Components) -> InitialWeights | None:
+class FileWeights(NamedTuple):
+    """A file with the parameters of a Megalodon, as `chomp export` writes it."""
+
+    path: Path
+
+    @property
+    def parent(self) -> Parent:
+        """Where the parameters are from."""
+        return Parent("", str(self.path.resolve()), 0, "init")
+
+    def load(self, params: Any) -> Any:
+        """Return the parameters, shaped and placed as fresh ones.
+
+        Raises:
+            ConfigError: the file can't be read, or they don't fit.
+        """
+        try:
+            return read_weights(self.path, params)
+        except (OSError, ValueError) as error:
+            raise ConfigError([f"{KEY}: {error}"]) from error
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def open_weights(components: Components) -> CheckpointWeights | FileWeights | None:
     """Return what `train.init_from` names; None: the run begins with fresh parameters.
 
     Raises:
-        ConfigError: there is no such run, or its parameters or its tokenizer don't fit.
-        ResumeError: it has no such checkpoint that is good.
+        ConfigError: there is no such run or file, or its parameters or its tokenizer don't fit.
+        ResumeError: the run has no such checkpoint that is good.
     """
     value = components.config.train.init_from
     if value is None:
         return None
     path, step = split_step(value)
-    folder = RunFolder(Path(path).expanduser())
+    place = Path(path).expanduser()
+    if place.suffix == ".safetensors" or (place / FILE).exists():
+        return _open_file(place, components)
+    return _open_run(RunFolder(place), step, components)
+
+
+def _open_file(path: Path, components: Components) -> FileWeights:
+    if not isinstance(components.program.model, Megalodon):
+        raise ConfigError([f"{KEY}: {path} is for model.backend: megalodon"])
+    tokenizer = path / TOKENIZER_FILE if path.is_dir() else path.with_name(TOKENIZER_FILE)
+    if tokenizer.is_file():
+        theirs, _ = read_tokenizer_file(tokenizer)
+        ours = components.tokenizer
+        (ids,) = ours.encode_batch([PROBE])
+        text = [token for token in ids.tolist() if token not in (ours.bos_id, ours.eos_id)]
+        if text != theirs.encode(PROBE, add_special_tokens=False).ids:
+            raise ConfigError(
+                [
+                    f"{KEY}: {tokenizer} gives other tokens than this configuration's tokenizer; "
+                    f"use it: data.tokenizer.kind: hf, data.tokenizer.hf_name_or_path: {tokenizer}"
+                ]
+            )
+    weights = FileWeights(path)
+    weights.load(components.program.shapes.params)  # what is wrong with it is said now
+    return weights
+
+
+def _open_run(folder: RunFolder, step: str, components: Components) -> CheckpointWeights:
+    path = folder.path
     try:
         folder.require_run()
         config = config_from_mapping(folder.read_resolved())
@@ -61,7 +118,7 @@ def open_weights(components: Components) -> InitialWeights | None:
         raise ConfigError([f"{KEY}: {folder.record} is broken ({error})"]) from error
     run = record.run if record else ""
     parent = Parent(run, str(folder.path.resolve()), choice.step, "init")
-    return InitialWeights(checkpoints, choice.step, parent)
+    return CheckpointWeights(checkpoints, parent)
 
 
 def _check_tokenizer(folder: RunFolder, saved: SavedRun, components: Components) -> None:
