@@ -300,9 +300,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, values: Callable[..., Va
 
 
 @pytest.fixture(scope="session")
-def evaluated_run(
-    tmp_path_factory: pytest.TempPathFactory, values: Callable[..., Values]
-) -> Path:
+def evaluated_run(tmp_path_factory: pytest.TempPathFactory, values: Callable[..., Values]) -> Path:
     """The folder of a run that is evaluated and saved at steps 2 and 4. Not to be written to."""
     folder = tmp_path_factory.mktemp("evaluated")
     sections = {"train": {"eval_every": 2}, "checkpoint": {"save_every": 2}}

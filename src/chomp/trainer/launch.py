@@ -14,7 +14,7 @@ from chomp.checkpoint.compatibility import (
 )
 from chomp.checkpoint.directory import CheckpointChoice
 from chomp.config import Config, config_warnings
-from chomp.data import is_stuck, lanes_of
+from chomp.data import check_packages, is_stuck, lanes_of
 from chomp.distributed import ProcessInfo
 from chomp.errors import Interrupted
 from chomp.run.acquire import acquire_folder
@@ -44,6 +44,7 @@ def train(request: Request) -> int:
         signals = resources.enter_context(Signals())
         if request.config.logging.wandb.enabled:
             require_wandb()  # before the folder is taken
+        check_packages(request.config.data)
         try:
             coordinator = connect_processes(request.config, request.process, signals, resources)
             options = {"--resume": request.resume, "--allow-change": list(request.allow_change)}
