@@ -26,6 +26,7 @@ from chomp.trainer.components import Components, build_components, derived_value
 from chomp.trainer.context import RunContext
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
 from chomp.trainer.program import compile_step
+from chomp.trainer.refusal import all_at_once
 from chomp.trainer.request import Request
 from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
@@ -94,8 +95,9 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
         coordinator.agree(shared_settings(config))
         console = console_of(config, coordinator, steps=1)
         log_to_file(None, config.logging.level, console)
-        device = _start_jax(config)
-        components = _build_components(config, device, console, resources)
+        with all_at_once(config, own_tokenizer=False):
+            device = _start_jax(config)
+            components = _build_components(config, device, console, resources)
         console.table("Parameters", *parameter_table(components))
         drawn = next(components.data.train)
         state = components.program.init()
@@ -148,9 +150,10 @@ def _build(
     lanes = lanes_of(saved.data_state) if saved else None
 
     def build() -> Components:
-        device = _start_jax(config)
-        context.monitor.recorder.on_device(device)
-        return _build_components(config, device, context.console, resources, snapshot, lanes)
+        with all_at_once(config, own_tokenizer=request.resume is not None):
+            device = _start_jax(config)
+            context.monitor.recorder.on_device(device)
+            return _build_components(config, device, context.console, resources, snapshot, lanes)
 
     with context.coordinator.interruptible("parts"):
         return context.signals.unless_stopped(build)
