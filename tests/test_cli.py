@@ -97,7 +97,7 @@ def test_wrong_usage_is_exit_code_2(chomp: Any, args: list[str], word: str):
 
 def test_each_problem_has_a_line_of_its_own_and_no_traceback(tmp_path: Path):
     config = tmp_path / "wrong.yaml"
-    config.write_text("train: {stpes: 3, batch_size: 0}\nmodle: {}\n")
+    config.write_text("train: {stpes: 3, batch_size: 0, allow_cpu: true}\nmodle: {}\n")
     done = subprocess.run([PROGRAM, "train", config], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""

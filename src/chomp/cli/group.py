@@ -65,7 +65,8 @@ def main(debug: bool) -> None:
     """Pretrain small Megalodon language models; a run resumes bit for bit.
 
     \b
-    chomp train configs/quickstart.yaml     train on this machine's Python library
+    chomp init                              write a first config, quickstart.yaml
+    chomp train quickstart.yaml             train on this machine's Python library
     chomp generate runs/RUN --prompt 'def'  let the trained model write
     chomp status runs/RUN                   how it is doing, what happened to it
     """

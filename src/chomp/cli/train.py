@@ -1,6 +1,7 @@
 """`chomp train`."""
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from chomp.cli.options import (
     read_config_and_text,
     start_environment,
 )
+from chomp.errors import ConfigError
 from chomp.run.run_folder import split_step
 from chomp.system.garbage_collection import deferred_collection
 from chomp.system.signals import nothing_to_save
@@ -121,7 +123,7 @@ def _options(*, init_from: str | None, overrides: Sequence[str], **options: Any)
 
 def _train(options: TrainOptions, started: float) -> int:
     options.check()
-    config, original, folder = _read(options)
+    config, original, folder = _read_or_refuse(options)
     start_environment()
     from chomp.distributed import find_process
     from chomp.trainer import launch
@@ -133,6 +135,25 @@ def _train(options: TrainOptions, started: float) -> int:
         return 0
     resume, allowed = options.resume, options.allow_change
     return launch.train(Request(config, original, folder, resume, allowed, started, process))
+
+
+def _read_or_refuse(options: TrainOptions) -> tuple["Config", str, "RunFolder"]:
+    """Read the configuration; one that is wrong is refused with all else that is wrong with it."""
+    from chomp.config import InvalidConfigError
+
+    try:
+        return _read(options)
+    except InvalidConfigError as error:
+        if options.resume or error.sections is None:
+            raise
+        start_environment()
+        logging.getLogger().addHandler(logging.NullHandler())  # plugins of JAX complain there
+        from chomp.distributed import find_process
+        from chomp.trainer.refusal import other_problems
+
+        alone = find_process(options.coordinator, options.processes, options.process_id) is None
+        more = other_problems(error.sections, error.invalid, alone=alone)
+        raise ConfigError([*error.problems, *more]) from error
 
 
 def _read(options: TrainOptions) -> tuple["Config", str, "RunFolder"]:

@@ -2,7 +2,7 @@
 
 from chomp.config.data import DataConfig, TokenizerConfig
 from chomp.config.json_schema import config_schema
-from chomp.config.load import config_from_mapping, config_text, load_config
+from chomp.config.load import InvalidConfigError, config_from_mapping, config_text, load_config
 from chomp.config.model import ModelConfig
 from chomp.config.optim import AdamConfig, MuonConfig, OptimConfig
 from chomp.config.records import (
@@ -14,6 +14,7 @@ from chomp.config.records import (
 )
 from chomp.config.reference_page import config_reference
 from chomp.config.schema import Config
+from chomp.config.sections import Sections
 from chomp.config.train import TrainConfig
 from chomp.config.warnings import config_warnings, is_deterministic
 
@@ -23,11 +24,13 @@ __all__ = [
     "Config",
     "DataConfig",
     "DebugConfig",
+    "InvalidConfigError",
     "LoggingConfig",
     "ModelConfig",
     "MuonConfig",
     "OptimConfig",
     "RuntimeConfig",
+    "Sections",
     "TokenizerConfig",
     "TrainConfig",
     "WandbConfig",

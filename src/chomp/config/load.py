@@ -2,18 +2,34 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from chomp.config.error_messages import findings, shown
 from chomp.config.interpolation import resolve_references
 from chomp.config.schema import Config
+from chomp.config.sections import Sections
 from chomp.config.validators.general import RULE_BROKEN
 from chomp.config.yaml_loader import YamlError, parse_yaml
 from chomp.errors import ConfigError
 
 Values = dict[str, Any]
+
+
+class InvalidConfigError(ConfigError):
+    """A config's values are wrong, or don't go together.
+
+    Args:
+        problems: one line each.
+        sections: what of it can be used, with defaults for the rest; None: nothing.
+        invalid: dotted paths of the keys, or sections, that can't be.
+    """
+
+    def __init__(self, problems: Sequence[str], sections: Sections | None, invalid: frozenset[str]):
+        super().__init__(problems)
+        self.sections = sections
+        self.invalid = invalid
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), text: str | None = None) -> Config:
@@ -129,41 +145,53 @@ def _apply(mapping: Values, keys: list[str], value: object, problems: list[str])
 
 
 def _validate(mapping: Mapping[str, Any], invalid: frozenset[str], problems: list[str]) -> Config:
-    found, config = _check(mapping, invalid)
-    lines = problems + found
-    if config is None or lines:
-        raise _config_error(lines)
-    return config
+    found = _check(mapping, invalid)
+    lines = problems + found.lines
+    if lines or not isinstance(found.sections, Config):
+        raise _config_error(lines, found.sections, found.invalid)
+    return found.sections
 
 
-def _config_error(lines: Iterable[str]) -> ConfigError:
+def _config_error(
+    lines: Iterable[str],
+    sections: Sections | None = None,
+    invalid: frozenset[str] = frozenset(),
+) -> ConfigError:
     # A line stays a line, whatever characters are in keys. Repeated ones: pydantic may have
     # several findings of one kind about one key.
     printable = (
         "".join(char if char.isprintable() else repr(char)[1:-1] for char in line) for line in lines
     )
-    return ConfigError(list(dict.fromkeys(printable)))
+    return InvalidConfigError(list(dict.fromkeys(printable)), sections, invalid)
 
 
-def _check(mapping: Mapping[str, Any], invalid: frozenset[str]) -> tuple[list[str], Config | None]:
+class _Checked(NamedTuple):
+    lines: list[str]
+    """The problems."""
+    sections: Sections | None
+    """What can be used; a Config if all rules are obeyed."""
+    invalid: frozenset[str]
+
+
+def _check(mapping: Mapping[str, Any], invalid: frozenset[str]) -> _Checked:
     try:
-        return [], Config.model_validate(mapping, context={"invalid": invalid})
+        return _Checked([], Config.model_validate(mapping, context={"invalid": invalid}), invalid)
     except ValidationError as error:
         found = findings(error)
         lines = [finding.line for finding in found]
         details = error.errors(include_url=False)
     if all(detail["type"] == RULE_BROKEN for detail in details):
-        return lines, None
+        return _Checked(lines, Sections.model_validate(mapping), invalid)
     # The rules have not run yet: let them judge what is valid, beside defaults for the rest.
     if not isinstance(mapping, Mapping):
-        return lines, None
+        return _Checked(lines, None, invalid)
     rest = dict(mapping)
     for detail in details:
         rest = _without(rest, [str(part) for part in detail["loc"]])
     # A key that was misspelt keeps its default, which the user didn't choose: not judged either.
     meant = {finding.meant for finding in found if not _has(mapping, finding.meant)}
-    more, _ = _check(rest, invalid | meant | {finding.invalid for finding in found})
-    return lines + more, None
+    checked = _check(rest, invalid | meant | {finding.invalid for finding in found})
+    return checked._replace(lines=lines + checked.lines)
 
 
 def _has(mapping: object, path: str) -> bool:

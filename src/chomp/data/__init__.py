@@ -5,6 +5,7 @@ from chomp.data.corpus import open_corpus
 from chomp.data.evaluation import EvaluationSet
 from chomp.data.lanes import lanes_at_start, lanes_of, merge_states
 from chomp.data.loader import BatchLoader, is_stuck
+from chomp.data.needs import check_packages, missing_inputs
 from chomp.data.pipeline import Data, open_data
 from chomp.data.resume import place_after_changes
 from chomp.data.row_stats import combine
@@ -26,12 +27,14 @@ __all__ = [
     "Samples",
     "SpecialIds",
     "Tokenizer",
+    "check_packages",
     "combine",
     "is_stuck",
     "lanes_at_start",
     "lanes_of",
     "load_tokenizer",
     "merge_states",
+    "missing_inputs",
     "open_corpus",
     "open_data",
     "place_after_changes",

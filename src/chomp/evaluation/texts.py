@@ -15,6 +15,7 @@ from chomp.data.sources.read_policy import ReadPolicy, read_policy
 from chomp.data.tokenize import encode
 from chomp.errors import DataError
 from chomp.system.console import Console
+from chomp.system.extras import require_package
 from chomp.types import ROW_BITS
 
 
@@ -121,6 +122,7 @@ def other_texts(
 def _open(config: DataConfig, texts: OtherTexts, reading: ReadPolicy) -> Corpus:
     if texts.dataset is None:
         return find_files("--files", list(texts.files), config.text_key, config.document_separator)
+    require_package("datasets", "--dataset")
     from chomp.data.sources.huggingface import open_dataset  # heavy: only where it is needed
 
     return open_dataset("--split", texts.dataset, None, texts.split, reading)

@@ -27,6 +27,11 @@ DETERMINISTIC, TRITON = "xla_gpu_deterministic_ops", "xla_gpu_enable_triton_gemm
 # Not "Quadro RTX 5000" and "RTX 5000 Ada Generation", which are older designs.
 _BLACKWELL = re.compile(r"\bRTX\s*50[5-9]\d(?!\d)", re.IGNORECASE)
 
+NO_ACCELERATOR = (
+    "train.allow_cpu: JAX found no accelerator, only a CPU; set it to true to train there, or "
+    "install JAX for your GPU (pip install 'chomp[cuda]')"
+)
+
 OFF = ("false", "False", "0")
 """Words that JAX takes for false in this variable; any other is true to it."""
 
@@ -194,12 +199,7 @@ def start_jax(
             ]
         ) from error
     if device.platform == "cpu" and not allow_cpu:
-        raise ConfigError(
-            [
-                "train.allow_cpu: JAX found no accelerator, only a CPU; set it to true to train "
-                "there, or install JAX for your GPU (pip install 'chomp[cuda]')"
-            ]
-        )
+        raise ConfigError([NO_ACCELERATOR])
     return f"{jax.device_count()} x {device.device_kind}"
 
 

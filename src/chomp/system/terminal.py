@@ -9,9 +9,12 @@ import errno
 import io
 import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, cast
 
 # Control characters but newline and tab; what turns the direction of text or ends a line; halves
@@ -156,3 +159,12 @@ def settle_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, SafeStream):
             stream.settle()
+
+
+def program_name() -> str:
+    """Return what the user typed to call chomp: a path, unless the bare name finds it as well."""
+    typed = sys.argv[0]
+    found = shutil.which("chomp")
+    if Path(typed).name != "chomp" or (found is not None and Path(found).samefile(typed)):
+        return "chomp"
+    return shlex.quote(typed)

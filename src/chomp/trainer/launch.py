@@ -14,7 +14,7 @@ from chomp.checkpoint.compatibility import (
 )
 from chomp.checkpoint.directory import CheckpointChoice
 from chomp.config import Config, config_warnings
-from chomp.data import is_stuck, lanes_of
+from chomp.data import check_packages, is_stuck, lanes_of
 from chomp.distributed import ProcessInfo
 from chomp.errors import Interrupted
 from chomp.run.acquire import acquire_folder
@@ -28,6 +28,7 @@ from chomp.trainer.context import RunContext
 from chomp.trainer.initial_weights import open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
 from chomp.trainer.program import compile_step
+from chomp.trainer.refusal import all_at_once
 from chomp.trainer.request import Request
 from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
@@ -46,6 +47,7 @@ def train(request: Request) -> int:
         signals = resources.enter_context(Signals())
         if request.config.logging.wandb.enabled:
             require_wandb()  # before the folder is taken
+        check_packages(request.config.data)
         try:
             coordinator = connect_processes(request.config, request.process, signals, resources)
             options = {"--resume": request.resume, "--allow-change": list(request.allow_change)}
@@ -95,8 +97,9 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
         coordinator.agree(shared_settings(config))
         console = console_of(config, coordinator, steps=1)
         log_to_file(None, config.logging.level, console)
-        device = _start_jax(config)
-        components = _build_components(config, device, console, resources)
+        with all_at_once(config, own_tokenizer=False):
+            device = _start_jax(config)
+            components = _build_components(config, device, console, resources)
         open_weights(components)
         console.table("Parameters", *parameter_table(components))
         drawn = next(components.data.train)
@@ -156,9 +159,10 @@ def _build(
     lanes = lanes_of(saved.data_state) if saved else None
 
     def build() -> Components:
-        device = _start_jax(config)
-        context.monitor.recorder.on_device(device)
-        built = _build_components(config, device, context.console, resources, snapshot, lanes)
+        with all_at_once(config, own_tokenizer=request.resume is not None):
+            device = _start_jax(config)
+            context.monitor.recorder.on_device(device)
+            built = _build_components(config, device, context.console, resources, snapshot, lanes)
         if saved is None and (weights := open_weights(built)):
             context.monitor.recorder.began_from(weights.parent)
         return built

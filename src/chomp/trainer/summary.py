@@ -1,10 +1,7 @@
 """What a run says about itself at its start and end."""
 
 import shlex
-import shutil
-import sys
 import time
-from pathlib import Path
 
 import jax
 
@@ -12,6 +9,7 @@ from chomp.distributed import device_bytes, shard_shape
 from chomp.optim import Group, group_table
 from chomp.run.goodput import goodput_line
 from chomp.system.plugins import plugin_options
+from chomp.system.terminal import program_name
 from chomp.tracking.tracker import Row
 from chomp.trainer.components import Components, derived_values
 from chomp.trainer.context import RunContext
@@ -20,15 +18,6 @@ from chomp.trainer.program import CompiledStep
 from chomp.types import Progress
 
 GIB = 1 << 30
-
-
-def program_name() -> str:
-    """Return what the user typed to call chomp: a path, unless the bare name finds it as well."""
-    typed = sys.argv[0]
-    found = shutil.which("chomp")
-    if Path(typed).name != "chomp" or (found is not None and Path(found).samefile(typed)):
-        return "chomp"
-    return shlex.quote(typed)
 
 
 def start_lines(components: Components, device: str) -> list[str]:

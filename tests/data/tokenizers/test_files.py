@@ -1,5 +1,6 @@
 """Tokenizers as people have them: sampling, spelling control tokens, in several files."""
 
+import importlib.util
 import json
 
 import pytest
@@ -187,6 +188,9 @@ def test_a_sentencepiece_model_says_what_to_do(tmp_path, monkeypatch):
     path.write_bytes(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02")
     with pytest.raises(DataError, match="give the folder that it is in"):
         load_tokenizer(config_of(path))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "sentencepiece" else find(name)
+    )
     with pytest.raises(DataError, match=r"tokenizer\.model .* install the package sentencepiece"):
         load_tokenizer(config_of(tmp_path))

@@ -15,7 +15,9 @@ from chomp.errors import DataError
 TEXT_SUFFIXES = (".txt", ".md", ".py")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 ARROW_SUFFIX = ".arrow"
-SUFFIXES = (*TEXT_SUFFIXES, *LINES_SUFFIXES, ".parquet", ARROW_SUFFIX)
+ARROW_SUFFIXES = (".parquet", ARROW_SUFFIX)
+"""Files that pyarrow reads."""
+SUFFIXES = (*TEXT_SUFFIXES, *LINES_SUFFIXES, *ARROW_SUFFIXES)
 PARQUET_ROWS = 256
 """Rows that are turned from Arrow to Python at once."""
 

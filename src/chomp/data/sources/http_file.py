@@ -91,7 +91,7 @@ class HttpFile:
 
     def _request(self, begin: int, count: int) -> None:
         """Receive `count` bytes from `begin` on, or what there is."""
-        from huggingface_hub.utils import get_session
+        from huggingface_hub import get_session
 
         self._arrived.clear()
         self._arrived_at = begin

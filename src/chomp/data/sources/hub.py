@@ -1,5 +1,6 @@
 """The Hugging Face Hub: whether it can be reached, and its errors."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -25,8 +26,7 @@ def explain_unreachable() -> str:
 
     The hub's own client would repeat each request for half a minute.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
@@ -71,18 +71,26 @@ def ask_hub(reading: ReadPolicy, key: str, name: str, ask: Callable[[], T]) -> T
 def limit_waiting(seconds: float) -> None:
     """Let requests of the hub's own client that have no timeout of their own have this one."""
     from huggingface_hub import set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
+
+    kind, hooks = _own_client()
 
     def limit(request: Any) -> None:
         timeouts = request.extensions.setdefault("timeout", {})
-        for kind in ("connect", "read", "write", "pool"):
-            if timeouts.get(kind) is None:
-                timeouts[kind] = seconds
+        for name in ("connect", "read", "write", "pool"):
+            if timeouts.get(name) is None:
+                timeouts[name] = seconds
 
     def make_client() -> Any:
-        client = default_client_factory()
-        hooks = client.event_hooks
-        client.event_hooks = {**hooks, "request": [*hooks["request"], limit]}
-        return client
+        all_hooks = {**hooks, "request": [*hooks["request"], limit]}
+        return kind(event_hooks=all_hooks, follow_redirects=True, timeout=None)
 
     set_client_factory(make_client)
+
+
+@functools.cache
+def _own_client() -> tuple[type[Any], dict[str, list[Any]]]:
+    """Return the class and the hooks of the client that the hub makes for itself."""
+    from huggingface_hub import get_session
+
+    client = get_session()
+    return type(client), client.event_hooks

@@ -26,6 +26,7 @@ from chomp.data.sources.retrying_file import BUFFER_BYTES, RetryingFile
 from chomp.data.sources.rows import BrokenFileError, Row
 from chomp.data.sources.saved_dataset import find_saved_split, is_saved_dataset
 from chomp.errors import DataError
+from chomp.system.extras import require_package
 
 
 class NoSplitError(DataError):
@@ -137,6 +138,7 @@ def open_dataset(key: str, path: str, name: str | None, split: str, reading: Rea
     local = os.path.isdir(path)
     if local and is_saved_dataset(path):
         return _open_saved(key, path, split, reading)
+    require_package("datasets", f"{key}: {path!r}")
     if not local and (os.path.isabs(path) or path.startswith(".")):
         raise DataError(f"data.hf_dataset: there is no folder {path!r}")
     named = _without_magic(path) if local else path

@@ -12,12 +12,19 @@ from chomp.data.resume import check_place
 from chomp.data.sources.decompress import broken_compression, decompressed
 from chomp.data.sources.documents import Shard
 from chomp.data.sources.fingerprint import Fingerprint, digest_files, digest_texts
-from chomp.data.sources.formats import LINES_SUFFIXES, TEXT_SUFFIXES, read_file, value_row
+from chomp.data.sources.formats import (
+    ARROW_SUFFIXES,
+    LINES_SUFFIXES,
+    TEXT_SUFFIXES,
+    read_file,
+    value_row,
+)
 from chomp.data.sources.local_file import LocalFile, find_local_file, open_regular, unreadable
 from chomp.data.sources.patterns import FoundFile, Inode, find_paths
 from chomp.data.sources.rows import BrokenFileError, Row
 from chomp.data.sources.unicode_text import encoding_of, first_bytes
 from chomp.errors import DataError
+from chomp.system.extras import require_package
 
 NOT_LIBRARY = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
 MARKED = (*TEXT_SUFFIXES, *LINES_SUFFIXES)
@@ -102,7 +109,12 @@ def find_files(
 
 
 def local_files(files: Sequence[FoundFile], separator: str | None = None) -> Corpus:
-    """Make a corpus of local files, in the order given. Raises DataError if one can't be read."""
+    """Make a corpus of local files, in the order given. Raises DataError if one can't be read.
+
+    Raises ConfigError if the package that reads them is missing.
+    """
+    if arrow := [file.path for file in files if file.path.endswith(ARROW_SUFFIXES)]:
+        require_package("pyarrow", arrow[0])
     # Before they are digested: a change from here on is one to what the fingerprint says.
     found = [find_local_file(file.path) for file in files]
     paths = [file.path for file in files]

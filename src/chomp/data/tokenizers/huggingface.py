@@ -21,6 +21,7 @@ from chomp.data.tokenizers.library import (
 )
 from chomp.data.tokenizers.panics import is_panic
 from chomp.errors import DataError
+from chomp.system.extras import require_package
 from chomp.system.json_text import parse_json
 
 KEY = "data.tokenizer.hf_name_or_path"
@@ -193,6 +194,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _from_transformers(source: str, trust_remote_code: bool) -> Any:
+    require_package("transformers", f"{KEY}: {source!r}, which has no {TOKENIZER_FILE},")
     # It would advise to install PyTorch.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer

@@ -1,0 +1,48 @@
+"""`chomp init`."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from chomp.cli.options import FolderPath
+
+SHIPPED = {"quickstart": "quickstart.yaml", "100m": "megalodon-100m.yaml"}
+MY_TEXT = "my-text"
+
+
+@click.command()
+@click.argument("which", type=click.Choice([*SHIPPED, MY_TEXT]), default="quickstart")
+@click.option(
+    "--dir",
+    "folder",
+    type=FolderPath(),
+    default=Path(),
+    metavar="DIR",
+    help="Folder to write to, and where my-text looks for texts. [default: the current one]",
+)
+def init(which: str, folder: Path) -> None:
+    """Write a first config, with comments that say what to change; overwrites nothing.
+
+    \b
+    chomp init                    a 1M model on this machine's Python library, in minutes on a CPU
+    chomp init my-text --dir text the same on your own .txt, .md, .jsonl and .parquet files
+    chomp init 100m               a 100M model on Zyda-2, from the Hugging Face Hub, for one GPU
+    """
+    from chomp.commands.starter import shipped_draft, write_draft
+    from chomp.system.extras import is_importable
+    from chomp.system.terminal import program_name
+
+    if which == MY_TEXT:
+        from chomp.commands.own_text import own_text_draft
+
+        draft, found = own_text_draft(folder)
+        click.echo(f"found  {found}")
+    else:
+        draft = shipped_draft(SHIPPED[which], folder)
+    written = write_draft(draft, folder)
+    click.echo(f"wrote  {', '.join(map(str, written))}")
+    dry = " --dry-run" if which == "100m" else ""
+    if which == "100m" and not is_importable("datasets"):
+        click.echo("needs  pip install 'chomp[hub]'")
+    click.echo(f"next   {program_name()} train {shlex.quote(str(written[0]))}{dry}")
