@@ -4,6 +4,8 @@ import filecmp
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 import yaml
 
 from chomp.checkpoint.arrays import PARAMS, read_numpy
+from chomp.run.lineage import descendants
+from chomp.run.record import Parent, RunRecord
 
 Values = dict[str, Any]
 TIMES = ("step_time_s", "tokens_per_sec", "data_wait_share", "fraction_of_matmul_bound")
@@ -78,6 +82,46 @@ def test_a_branch_goes_on_exactly_and_leaves_its_source_alone(
     assert ledger[1:] == whole[1 + step :]
 
 
+@pytest.mark.parametrize("places", ["inside", "outside"])
+def test_what_its_parent_writes_elsewhere_is_its_own(
+    chomp: Any, source: Path, tmp_path: Path, places: str
+):
+    first, new, base = tmp_path / "first", tmp_path / "new", "" if places == "inside" else tmp_path
+    moved = (
+        *("-o", f"checkpoint.root_dir={Path(base, 'saved')}"),
+        *("-o", f"logging.metrics_file={Path(base, 'rows', 'm.jsonl')}"),
+    )
+    done = chomp("train", source.parent / "config.yaml", "--run-dir", first, *moved)
+    assert done.code == 0, done.err
+    before = contents(tmp_path)
+    made = chomp("branch", f"{first}:4", new)
+    assert made.code == 0, made.err
+    assert ("checkpoint.root_dir: was" in made.out) == (places == "outside")
+    done = chomp("train", "--run-dir", new, "--resume", "latest")
+    assert (done.code, "2 steps" in made.out, "warning" in done.out) == (0, False, False), done.out
+    saved = new / ("saved" if places == "inside" else "checkpoints")
+    assert same(read_numpy(saved / str(STEPS), PARAMS), params(source, STEPS))
+    after = contents(tmp_path)
+    assert {path: after[path] for path in before} == before
+    # Without its checkpoint it would be another run, from fresh parameters.
+    shutil.rmtree(saved)
+    done = chomp("train", "--run-dir", new, "--resume", "latest")
+    assert (done.code, f"chomp branch {first}:4 NEW" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("given", [".", "link"])
+def test_an_empty_folder_is_taken(
+    chomp: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    monkeypatch.chdir(tmp_path / "empty" if given == "." else tmp_path)
+    made = chomp("branch", source, given)
+    assert made.code == 0, made.err
+    assert (tmp_path / "empty" / "run.json").is_file()
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_what_is_changed_is_changed_from_there_on(chomp: Any, source: Path, tmp_path: Path):
     new = tmp_path / "new"
     made = chomp("branch", f"{source}:4", new, "-o", "optim.lr=1e-5", "-o", "train.steps=8")
@@ -140,8 +184,76 @@ def test_a_kill_in_between_leaves_nothing_that_looks_like_a_run(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", killed)
         assert chomp("branch", source, tmp_path / "new").code != 0
-    assert not (tmp_path / "new").exists()
+    assert os.listdir(tmp_path) == []
     assert chomp("branch", source, tmp_path / "new").code == 0
+
+
+def test_what_a_kill_leaves_is_no_run_and_goes_at_the_next_branch(
+    chomp: Any, source: Path, tmp_path: Path
+):
+    shutil.copytree(source, tmp_path / "first")
+    code = (
+        "import os, shutil; from pathlib import Path\n"
+        "Path.rename = lambda *_: os.kill(os.getpid(), 9)\n"
+        "from chomp.cli import main; main()\n"
+    )
+    words = ("branch", str(tmp_path / "first"), str(tmp_path / "new"))
+    assert subprocess.run([sys.executable, "-c", code, *words]).returncode == -9
+    left = [path for path in tmp_path.iterdir() if path.name != "first"]
+    assert len(left) == 1 and (left[0] / "run.json").is_file()
+    assert "began from it" not in chomp("status", tmp_path / "first").out
+    assert chomp("branch", *words[1:]).code == 0
+    assert sorted(os.listdir(tmp_path)) == ["first", "new"]
+
+
+def test_a_checkpoint_that_goes_while_it_is_copied_is_named(
+    chomp: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = tmp_path / "first"
+    shutil.copytree(source, first)
+    copy = shutil.copytree
+
+    def pruned(there: Path, here: Path) -> None:
+        there.rename(there.with_name("unfinished-x"))
+        copy(there, here)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", pruned)
+        done = chomp("branch", f"{first}:2", tmp_path / "new")
+    assert (done.code, "was deleted while it was copied" in done.err) == (2, True), done.err
+    assert os.listdir(tmp_path) == ["first"]
+
+
+def test_planted_records_of_branches_end(chomp: Any, source: Path, tmp_path: Path):
+    runs = [tmp_path / name for name in ("a", "b")]
+    for run, other in zip(runs, reversed(runs), strict=True):
+        shutil.copytree(source, run)
+        record = json.loads((run / "run.json").read_text())
+        parent = {"run": other.name, "folder": str(other), "step": 9, "kind": "branch"}
+        (run / "run.json").write_text(json.dumps(record | {"run": run.name, "parent": parent}))
+    done = chomp("trace", runs[0], "--step", 1)
+    assert (done.code, "branches of each other" in done.err) == (2, True), done.err
+    assert chomp("status", runs[0]).code == 0
+    for name in ("run.json", "ledger.jsonl"):  # a pipe would be waited for
+        (runs[1] / name).unlink()
+        os.mkfifo(runs[1] / name)
+        done = chomp("trace", runs[0], "--step", 1)
+        assert done.code == 2, done.err
+        assert chomp("status", runs[0]).code == 0
+
+
+def test_copies_of_runs_are_shown_once(source: Path, tmp_path: Path):
+    # 12 generations, and 4 copies of each: all ways through them would be millions.
+    for generation in range(12):
+        folder = tmp_path / f"{generation}-0"
+        folder.mkdir()
+        parent = Parent(str(generation - 1), "", 1, "branch") if generation else None
+        (folder / "run.json").write_text(RunRecord(str(generation), parent=parent).to_json())
+        for copy in range(1, 4):
+            shutil.copytree(folder, tmp_path / f"{generation}-{copy}")
+    found = descendants(tmp_path / "0-0", "0")
+    assert len(found) == 4
+    assert str(found).count("Descendant(") == 4 * 11
 
 
 @pytest.mark.parametrize(
@@ -154,6 +266,17 @@ def test_a_kill_in_between_leaves_nothing_that_looks_like_a_run(
         (("{source}", "{tmp}/new", "-o", "train.steps=5"), "train.steps: 5 is less than the 6"),
         (("{source}", "{tmp}/new", "-o", "optim.lrr=5"), "did you mean 'optim.lr'"),
         (("{source}", "{tmp}/new", "-o", "checkpoint.enabled=false"), "checkpoint.enabled"),
+        (
+            ("{source}", "{tmp}/new", "-o", "logging.metrics_file={tmp}/mine"),
+            "inside of the branch",
+        ),
+        (("{source}", "{tmp}/new", "-o", "checkpoint.root_dir=../mine"), "inside of the branch"),
+        (
+            ("{source}", "{tmp}/new", "-o", "logging.metrics_file=run.json"),
+            "apart from the run's own",
+        ),
+        (("{source}", "{source}/new"), "is inside of the run"),
+        (("{source}", "{tmp}/" + "n" * 300), "can't be made a run folder"),
     ],
 )
 def test_what_can_not_be_branched_is_one_line_and_leaves_nothing(
@@ -163,6 +286,7 @@ def test_what_can_not_be_branched_is_one_line_and_leaves_nothing(
     done = chomp("branch", *(str(arg).format(source=source, tmp=tmp_path) for arg in args))
     assert (done.code, said in done.err) == (2, True), done.err
     assert os.listdir(tmp_path) == ["mine"]
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_weights_alone_begin_a_new_run(chomp: Any, source: Path, tmp_path: Path, values: Any):

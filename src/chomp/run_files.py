@@ -32,3 +32,5 @@ RUN_PLACES = tuple(
     )
 )
 """All that is in a run folder whatever the configuration."""
+UNFINISHED_BRANCH = ".unfinished-branch-"
+"""In front of the name of a folder in which a branch is being made."""

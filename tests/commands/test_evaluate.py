@@ -62,6 +62,21 @@ def test_any_text_is_scored_whole(chomp: Any, evaluated_run: Path, files: Path):
     )
 
 
+def test_a_document_without_a_byte_to_predict_has_no_bits_per_byte(
+    chomp: Any, evaluated_run: Path, tmp_path: Path
+):
+    # Of "a" the end alone is predicted; of the other text the 256th target is its end.
+    (tmp_path / "short.jsonl").write_text('{"text": "a"}\n{"text": "%s"}\n' % ("x" * 256))
+    asked = ("--files", tmp_path / "short.jsonl")
+    found = scores(chomp, evaluated_run, *asked, "--per-document")
+    assert [each["bytes"] for each in found["per_document"]] == [0, 255]
+    assert [each["bits_per_byte"] is None for each in found["per_document"]] == [True, False]
+    found = scores(chomp, evaluated_run, *asked, "--context", 999)
+    assert [each["bits_per_byte"] is None for each in found["by_position"]] == [False, True]
+    done = chomp("eval", evaluated_run, *asked, "--context", 999, "--per-document")
+    assert (done.code, "nan" in done.out) == (0, True)
+
+
 def test_streams_carry_the_state_beyond_a_row(chomp: Any, evaluated_run: Path, files: Path):
     asked = ("--files", files / "a.txt", "--context", 16384)
     found = scores(chomp, evaluated_run, *asked)

@@ -4,24 +4,31 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from chomp.checkpoint.compatibility import changes
 from chomp.checkpoint.directory import CheckpointDirectory, damage_lines
 from chomp.config import Config, config_from_mapping
 from chomp.errors import ConfigError, DiskError, ResumeError
 from chomp.run.folder_config import load_folder_config
+from chomp.run.ownership import claim_outputs
 from chomp.run.record import Parent, RunRecord, read_record
 from chomp.run.run_folder import RunFolder
+from chomp.run_files import UNFINISHED_BRANCH
 from chomp.system.console import Console
+from chomp.system.folder_lock import FolderLock
+from chomp.system.path_limits import LONGEST, check_path, shortened, why
 from chomp.tracking.jsonl import rows_up_to
 
-OWN_PLACES = ("checkpoint.root_dir", "logging.metrics_file", "logging.log_file")
-"""Keys of what a run writes: a branch has the default where its parent's path is outside of it."""
-NOT_SHOWN = (*OWN_PLACES, "logging.run_dir")
+OWN_PLACES = {
+    "checkpoint.root_dir": "null",
+    "logging.metrics_file": "metrics.jsonl",
+    "logging.log_file": "train.log",
+}
+"""Keys of what a run writes, and what a branch has where its parent's path is outside of it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ def branch_run(request: BranchRequest, console: Console) -> Branch:
         console: shows warnings.
 
     Raises:
-        ConfigError: the changed configuration is wrong.
+        ConfigError: the changed configuration is wrong, or has the branch write outside of its
+            folder.
         ResumeError: there is no such run or good checkpoint, or the new folder isn't free.
         DiskError: the folder can't be written.
     """
@@ -102,8 +110,9 @@ def branch_run(request: BranchRequest, console: Console) -> Branch:
         )
     if not config.checkpoint.enabled:
         raise ConfigError(["checkpoint.enabled: must be true: a branch begins from a checkpoint"])
+    _check_places(config)
     before, now = old.model_dump(mode="json"), config.model_dump(mode="json")
-    found = [change for change in changes(before, now) if change.key not in NOT_SHOWN]
+    found = [change for change in changes(before, now) if change.key != "logging.run_dir"]
     parent = Parent(
         _identifier(folder),
         str(folder.path.resolve()),
@@ -111,19 +120,42 @@ def branch_run(request: BranchRequest, console: Console) -> Branch:
         "branch",
         [change.key for change in found],
     )
-    _write(folder, old, request.new, now, parent)
+    with _made_aside(request.new) as branch:
+        _write(folder, old, branch, config, parent)
     return Branch(request.new, parent, [str(change) for change in found], config.train.steps)
 
 
 def _own_places(config: Config) -> list[str]:
     """Return overrides that keep a branch from writing where its parent does."""
-    values = (config.checkpoint.root_dir, config.logging.metrics_file, config.logging.log_file)
-    instead = ("null", "metrics.jsonl", "train.log")
     return [
-        f"{key}={default}"
-        for key, value, default in zip(OWN_PLACES, values, instead, strict=True)
-        if value is not None and (os.path.isabs(value) or ".." in Path(value).parts)
-    ] + ["logging.run_dir=null"]
+        *(f"{key}={OWN_PLACES[key]}" for key, value in _places(config) if _is_outside(value)),
+        "logging.run_dir=null",
+    ]
+
+
+def _places(config: Config) -> list[tuple[str, str]]:
+    values = (config.checkpoint.root_dir, config.logging.metrics_file, config.logging.log_file)
+    return [(key, value) for key, value in zip(OWN_PLACES, values, strict=True) if value]
+
+
+def _is_outside(value: str) -> bool:
+    """Whether a path leads out of the run folder, to what may be somebody's: not so /dev/null."""
+    path = Path(value)
+    if path.is_absolute() and path.exists() and not (path.is_file() or path.is_dir()):
+        return False
+    return path.is_absolute() or ".." in path.parts
+
+
+def _check_places(config: Config) -> None:
+    """Check that a branch, which is made whole in one folder, has all in there."""
+    if outside := [(key, value) for key, value in _places(config) if _is_outside(value)]:
+        raise ConfigError(
+            [
+                f"{key}: must be a path inside of the branch (got {value!r}); to have it "
+                f"elsewhere, move it once the branch is made, and give -o {key} at the first start"
+                for key, value in outside
+            ]
+        )
 
 
 def _choose(checkpoints: CheckpointDirectory, request: BranchRequest, console: Console) -> int:
@@ -149,50 +181,122 @@ def _identifier(folder: RunFolder) -> str:
     return record.run
 
 
-def _write(
-    folder: RunFolder, old: Config, new: Path, resolved: dict[str, Any], parent: Parent
-) -> None:
-    """Write the branch's folder aside, and give it its name once all is there."""
-    if os.path.lexists(new) and not (new.is_dir() and not any(new.iterdir())):
-        raise ResumeError(f"{new} is there already; give a new folder")
-    branch = RunFolder(new.with_name(f".{new.name}.unfinished-{secrets.token_hex(4)}"))
+@contextmanager
+def _made_aside(new: Path) -> Iterator[RunFolder]:
+    """Yield a folder beside `new`, which gets its name once all is in it.
+
+    What a killed command left there goes first.
+
+    Raises:
+        ResumeError: `new` isn't free, or can't be.
+        DiskError: it can't be written.
+    """
+    place = _free_place(new)
+    draft = RunFolder(place.with_name(f"{UNFINISHED_BRANCH}{secrets.token_hex(4)}"))
     try:
-        branch.path.mkdir(parents=True)
-        source = folder.inside(old.checkpoint.root_dir or "checkpoints") / str(parent.step)
-        shutil.copytree(source, branch.path / "checkpoints" / source.name)
-        if folder.tokenizer.is_dir():
-            shutil.copytree(folder.tokenizer, branch.tokenizer)
-        metrics = folder.inside(old.logging.metrics_file)
-        for rows, to in (
-            (metrics, branch.inside(resolved["logging"]["metrics_file"])),
-            (
-                folder.samples,
-                branch.samples,
-            ),
-        ):
-            to.parent.mkdir(parents=True, exist_ok=True)
-            with to.open("wb") as file:
-                file.writelines(rows_up_to(parent.step, rows))
-        before = json.loads((source / "run.json").read_text("utf-8"))["meta"]
-        record = RunRecord(
+        for path in place.parent.glob(f"{UNFINISHED_BRANCH}*"):
+            _remove_unless_in_use(path)
+        draft.path.mkdir(parents=True)
+        with draft.lock():
+            yield draft
+            draft.path.rename(place)
+    except OSError as error:
+        raise DiskError(
+            f"{shortened(new)} can't be made ({_reason(error)}); make room on the disk, or give "
+            "another folder"
+        ) from error
+    finally:
+        shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def _free_place(new: Path) -> Path:
+    """Return the path of a new run's folder without links."""
+    try:
+        place = new.resolve()
+        check_path(place / LONGEST)
+        free = not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir()))
+    except (OSError, ValueError, RuntimeError) as error:  # the last: links in a circle
+        raise ResumeError(
+            f"{shortened(new)} can't be made a run folder ({why(error)}); give another folder"
+        ) from error
+    if not free:
+        raise ResumeError(f"{new} is there already; give a new folder")
+    if around := RunFolder(place).run_around():
+        raise ResumeError(
+            f"{shortened(new)} is inside of the run {around}, which may move or delete it; give "
+            "another folder"
+        )
+    return place
+
+
+def _remove_unless_in_use(path: Path) -> None:
+    try:
+        with FolderLock(path) as lock:
+            if lock.held:
+                shutil.rmtree(path, ignore_errors=True)
+    except OSError:  # another command is at it
+        pass
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, shutil.Error):  # of copying a tree: a list of source, target and reason
+        return str(error.args[0][0][2])
+    return why(error)
+
+
+def _write(
+    folder: RunFolder, old: Config, branch: RunFolder, config: Config, parent: Parent
+) -> None:
+    """Write all files of a branch."""
+    resolved = config.model_dump(mode="json")
+    with ExitStack() as resources:
+        claim_outputs(branch.path, "", config, resources, new=True, clean=False)
+    there = CheckpointDirectory(folder.inside(old.checkpoint.root_dir or "checkpoints"))
+    here = CheckpointDirectory(branch.inside(config.checkpoint.root_dir or "checkpoints"))
+    _copy_checkpoint(parent.step, there, here)
+    if folder.tokenizer.is_dir():
+        shutil.copytree(folder.tokenizer, branch.tokenizer)
+    _copy_rows(
+        parent.step,
+        folder.inside(old.logging.metrics_file),
+        branch.inside(config.logging.metrics_file),
+    )
+    _copy_rows(parent.step, folder.samples, branch.samples)
+    record = here.path(parent.step) / "run.json"
+    before = json.loads(record.read_text("utf-8"))["meta"]
+    branch.record.write_text(
+        RunRecord(
             secrets.token_hex(8),
             skipped_batches=before["skipped"],
             config=before["config"],
             parent=parent,
-        )
-        branch.record.write_text(record.to_json(), "utf-8")
-        branch.write_configs(_original(folder, parent), resolved)
-        if problem := CheckpointDirectory(branch.path / "checkpoints").problem(parent.step):
-            raise DiskError(f"{new}: the copy of the checkpoint is damaged: {problem}; try again")
-        new.parent.mkdir(parents=True, exist_ok=True)
-        branch.path.rename(new)
+        ).to_json(),
+        "utf-8",
+    )
+    branch.write_configs(_original(folder, parent), resolved)
+
+
+def _copy_checkpoint(step: int, there: CheckpointDirectory, here: CheckpointDirectory) -> None:
+    failure = None
+    try:
+        shutil.copytree(there.path(step), here.path(step))
     except OSError as error:
-        raise DiskError(
-            f"{new} can't be made ({error.strerror or error}); make room on the disk, or give "
-            "another folder"
-        ) from error
-    finally:
-        shutil.rmtree(branch.path, ignore_errors=True)
+        failure = error
+    if there.complete(step) is None:
+        raise ResumeError(
+            f"the checkpoint of step {step} in {there.folder} was deleted while it was copied: a "
+            "run that is training keeps checkpoint.max_to_keep of them; give a newer one"
+        ) from failure
+    if failure:
+        raise failure
+    if problem := here.problem(step):
+        raise DiskError(f"the copy of the checkpoint is damaged: {problem}; try again")
+
+
+def _copy_rows(step: int, rows: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with to.open("wb") as file:
+        file.writelines(rows_up_to(step, rows))
 
 
 def _original(folder: RunFolder, parent: Parent) -> str:

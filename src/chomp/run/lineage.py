@@ -1,11 +1,13 @@
 """Runs that began from others: where their steps were trained, and which began from them."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.errors import ResumeError
 from chomp.run.record import Parent, RunRecord, read_record
 from chomp.run.run_folder import RunFolder
+from chomp.run_files import UNFINISHED_BRANCH
 
 
 class Descendant(NamedTuple):
@@ -26,13 +28,19 @@ def trained_by(folder: RunFolder, step: int) -> RunFolder:
     """Return the run that trained a step: the one in `folder`, or one that it is a branch of.
 
     Raises:
-        ResumeError: that run isn't there any more.
+        ResumeError: that run isn't there any more, or the records of these runs make no sense.
     """
-    record = _record(folder.path)
+    record, passed = _record(folder.path), set[str]()
     while (
         record and record.parent and record.parent.kind == "branch" and step <= record.parent.step
     ):
         parent = record.parent
+        if record.run in passed:
+            raise ResumeError(
+                f"step {step}: by their records, {folder.path} and {parent.folder} are branches of "
+                f"each other; put the right {folder.record.name} back"
+            )
+        passed.add(record.run)
         record = _record(Path(parent.folder))
         if record is None or record.run != parent.run:
             raise ResumeError(
@@ -40,6 +48,7 @@ def trained_by(folder: RunFolder, step: int) -> RunFolder:
                 "branch; that run isn't there now: put it back"
             )
         folder = RunFolder(Path(parent.folder))
+        folder.require_run()
     return folder
 
 
@@ -51,22 +60,25 @@ def descendants(folder: Path, run: str) -> list[Descendant]:
     except OSError:
         return []
     for path in places:
-        record = _record(path) if (path / "run.json").is_file() else None
+        record = None if path.name.startswith(UNFINISHED_BRANCH) else _record(path)
         if record and record.parent:
             found.setdefault(record.parent.run, []).append((path, record, record.parent))
 
-    def below(parent: str, seen: frozenset[str]) -> list[Descendant]:
+    def below(parent: str) -> list[Descendant]:
+        # Each once: a copy of a folder is by its record the same run, and has the same branches.
         return [
-            Descendant(str(path), origin.step, origin.kind, below(record.run, seen | {record.run}))
-            for path, record, origin in found.get(parent, ())
-            if record.run not in seen
+            Descendant(str(path), origin.step, origin.kind, below(record.run))
+            for path, record, origin in found.pop(parent, ())
+            if record.run != run
         ]
 
-    return below(run, frozenset({run}))
+    return below(run)
 
 
 def _record(folder: Path) -> RunRecord | None:
+    """Return a run's record; None if there is none, or what isn't one, be it a pipe."""
+    path = folder / "run.json"
     try:
-        return read_record(folder / "run.json")
+        return read_record(path) if os.path.isfile(path) else None
     except ValueError:
         return None

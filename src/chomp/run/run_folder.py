@@ -58,7 +58,7 @@ class RunFolder:
         """
         if not self._numbered:
             self._refuse_run()
-        if other := self._run_around():
+        if other := self.run_around():
             raise ResumeError(
                 f"{shortened(self.path)} is inside of the run {other}, which may move or delete "
                 "it; give another --run-dir"
@@ -82,8 +82,8 @@ class RunFolder:
             ) from error
         raise AssertionError  # the numbers don't end
 
-    def _run_around(self) -> Path | None:
-        """Return the folder of a run that this one would be in."""
+    def run_around(self) -> Path | None:
+        """Return the folder of a run that this one is in, or would be; None without one."""
         try:
             around = self.path.resolve().parents
         except (OSError, RuntimeError, ValueError):  # making it will tell

@@ -40,6 +40,12 @@ def choose_checkpoint(resume: str | None, steps: int, context: RunContext) -> Ch
         )
     choice, recorder = context.checkpointer.choose(resume), context.monitor.recorder
     if choice.step is None:
+        if (parent := recorder.record.parent) and parent.kind == "branch":
+            raise ResumeError(
+                f"{context.checkpointer.folder} holds no checkpoint, not even the one that this "
+                f"branch begins from; put it back, or make the branch anew: chomp branch "
+                f"{parent.folder}:{parent.step} NEW"
+            )
         reached = f", though step {recorder.reached} was reached" if recorder.reached else ""
         context.console.message(f"nothing is saved{reached}: starting from the first step")
         return choice

@@ -34,18 +34,25 @@ class Score(NamedTuple):
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits per UTF-8 byte of the targets' text, which doesn't depend on the tokenizer."""
-        return self.nats / math.log(2) / self.bytes
+        """Bits per UTF-8 byte of the targets' text, which doesn't depend on the tokenizer.
 
-    def as_values(self) -> dict[str, float | int]:
-        """Return loss, perplexity, bits per byte, targets and bytes by name."""
-        return {
+        NaN where the targets have no bytes, such as an end token alone.
+        """
+        return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
+
+    def as_values(self) -> dict[str, float | int | None]:
+        """Return loss, perplexity, bits per byte, targets and bytes by name.
+
+        What isn't a finite number is None: JSON has no NaN.
+        """
+        values = {
             "loss": self.loss,
             "perplexity": self.perplexity,
             "bits_per_byte": self.bits_per_byte,
             "targets": self.targets,
             "bytes": self.bytes,
         }
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def sum_losses(parts: Iterable[tuple[Float[Array, ""], Int[Array, ""]]]) -> tuple[float, int]:
