@@ -7,6 +7,7 @@ from chomp.cli.bench import bench
 from chomp.cli.checkpoints import checkpoints
 from chomp.cli.config import config
 from chomp.cli.data import data
+from chomp.cli.doctor import doctor
 from chomp.cli.evaluate import evaluate
 from chomp.cli.generate import generate
 from chomp.cli.group import main
@@ -20,7 +21,7 @@ from chomp.cli.train import train
 
 COMMANDS = (
     *(init, train, generate, evaluate, status, checkpoints, trace, data, config),
-    *(plan, bench, prove_resume, prove_scale),
+    *(doctor, plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:
     main.add_command(command)
