@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from chomp.config import Config
@@ -41,8 +42,12 @@ PATHS = (
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of `PACKAGES`."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Return the versions of those of `PACKAGES` that are installed."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):  # it comes with an extra
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 class ConfigChange(NamedTuple):

@@ -8,6 +8,7 @@ from chomp.cli.branch import branch
 from chomp.cli.checkpoints import checkpoints
 from chomp.cli.config import config
 from chomp.cli.data import data
+from chomp.cli.doctor import doctor
 from chomp.cli.evaluate import evaluate
 from chomp.cli.export import export
 from chomp.cli.generate import generate
@@ -22,7 +23,7 @@ from chomp.cli.train import train
 
 COMMANDS = (
     *(init, train, generate, evaluate, export, branch, status, checkpoints, trace, data, config),
-    *(plan, bench, prove_resume, prove_scale),
+    *(doctor, plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -9,6 +9,7 @@ from chomp.data.needs import check_packages, missing_inputs
 from chomp.data.pipeline import Data, open_data
 from chomp.data.resume import place_after_changes
 from chomp.data.row_stats import combine
+from chomp.data.sources.hub import explain_unreachable
 from chomp.data.sources.local import Corpus
 from chomp.data.sources.read_policy import read_retries
 from chomp.data.sources.registered import register_source
@@ -29,6 +30,7 @@ __all__ = [
     "Tokenizer",
     "check_packages",
     "combine",
+    "explain_unreachable",
     "is_stuck",
     "lanes_at_start",
     "lanes_of",

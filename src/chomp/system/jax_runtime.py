@@ -10,7 +10,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from chomp.errors import ConfigError
@@ -76,7 +76,7 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
         # JAX would take the compiler of the extra `plan` for a GPU's, and report an error.
         environ.setdefault("JAX_PLATFORMS", "cpu")
     _notes.clear()
-    names = _gpu_names(environ)
+    names = gpu_names(environ)
     if not names:
         _note("no NVIDIA GPU: XLA_FLAGS left as they are")
         return dropped
@@ -154,7 +154,8 @@ def log_environment() -> None:
     log.debug("XLA_FLAGS: %s", os.environ.get("XLA_FLAGS", "not set"))
 
 
-def _gpu_names(environ: MutableMapping[str, str]) -> list[str]:
+def gpu_names(environ: Mapping[str, str]) -> list[str]:
+    """Return the names of the NVIDIA GPUs that the driver sees."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         answer = subprocess.run(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,9 +24,9 @@ from chomp.system.source_commit import source_commit
 from chomp.tracking import PlainConsole, log_to_file, require_wandb
 from chomp.trainer.components import Components, build_components, derived_values
 from chomp.trainer.context import RunContext
+from chomp.trainer.first_step import take_first_step
 from chomp.trainer.initial_weights import open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
-from chomp.trainer.program import compile_step
 from chomp.trainer.refusal import all_at_once
 from chomp.trainer.request import Request
 from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint
@@ -102,14 +101,8 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
             components = _build_components(config, device, console, resources)
         open_weights(components)
         console.table("Parameters", *parameter_table(components))
-        drawn = next(components.data.train)
-        state = components.program.init()
-        compiled = compile_step(components.program, components.config.train)
-        start = time.perf_counter()
-        _, metrics = compiled.step(state, drawn.batch)
-        loss = float(metrics.loss)
-        seconds = time.perf_counter() - start
-        for line in dry_run_lines(components, compiled, seconds, loss, memory_readings()):
+        step = take_first_step(components, next(components.data.train).batch)
+        for line in dry_run_lines(components, step, memory_readings()):
             console.message(line)
 
 

@@ -13,8 +13,8 @@ from chomp.system.terminal import program_name
 from chomp.tracking.tracker import Row
 from chomp.trainer.components import Components, derived_values
 from chomp.trainer.context import RunContext
+from chomp.trainer.first_step import FirstStep
 from chomp.trainer.loop import LoopResult, StopReason
-from chomp.trainer.program import CompiledStep
 from chomp.types import Progress
 
 GIB = 1 << 30
@@ -80,22 +80,15 @@ def _mesh(components: Components) -> str:
     )
 
 
-def dry_run_lines(
-    components: Components,
-    compiled: CompiledStep,
-    step_seconds: float,
-    loss: float,
-    memory: dict[str, float],
-) -> list[str]:
+def dry_run_lines(components: Components, step: FirstStep, memory: dict[str, float]) -> list[str]:
     """Return what a dry run found out."""
     derived, shapes = derived_values(components)["train"], components.program.shapes
-    scratch = (
-        "" if compiled.temp_bytes is None else f", scratch {compiled.temp_bytes / GIB:.2f} GiB"
-    )
+    scratch_bytes = step.compiled.temp_bytes
+    scratch = "" if scratch_bytes is None else f", scratch {scratch_bytes / GIB:.2f} GiB"
     return [
         f"parameters       {components.program.parameters:,}",
-        f"compile          {compiled.seconds:.1f} s",
-        f"first step       {step_seconds:.2f} s, loss {loss:.4f}",
+        f"compile          {step.compiled.seconds:.1f} s",
+        f"first step       {step.seconds:.2f} s, loss {step.loss:.4f}",
         f"state            parameters {device_bytes(shapes.params) / 1e6:.2f} MB, optimizer "
         f"{device_bytes(shapes.opt_state) / 1e6:.2f} MB on each device",
         f"memory           peak {memory.get('peak_memory_gb', float('nan')):.2f} GiB{scratch}",

@@ -1,0 +1,173 @@
+"""The distribution: what is in it, what it needs, and that it works where there is nothing else."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import chomp
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+CONFIGS = {"quickstart.yaml", "quickstart-tokenizer.json", "my-text.yaml", "megalodon-100m.yaml"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+OPTIONAL = {"datasets", "transformers", "pyarrow", "wandb", "fsspec"}
+"""Imported only where they are used."""
+
+
+def run(*command: object, cwd: Path, **environment: str) -> str:
+    """Run a command without what this interpreter sees besides its own packages."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=clean | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def build(project: Path, target: str, folder: Path) -> Path:
+    pytest.importorskip("hatchling")
+    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    run(
+        sys.executable, "-m", "hatchling", "build", "-t", target, "-d", folder, cwd=project, **paths
+    )
+    (built,) = folder.glob("*.whl" if target == "wheel" else "*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as file:
+        return {name for name in file.namelist() if ".dist-info/" not in name}
+
+
+def test_the_wheel_holds_the_package_and_what_init_writes(wheel: Path):
+    modules = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py")}
+    configs = {f"chomp/configs/{name}" for name in CONFIGS}
+    assert names(wheel) == {*modules, *configs, "chomp/py.typed"}
+    with zipfile.ZipFile(wheel) as file:
+        for name in CONFIGS:
+            assert file.read(f"chomp/configs/{name}") == (ROOT / "configs" / name).read_bytes()
+
+
+def test_a_source_distribution_makes_the_same_wheel(wheel: Path, tmp_path: Path):
+    with tarfile.open(build(ROOT, "sdist", tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (project,) = tmp_path.glob(f"chomp-{chomp.__version__}")
+    assert names(build(project, "wheel", tmp_path / "wheel")) == names(wheel)
+
+
+def test_the_versions_agree():
+    assert PROJECT["version"] == chomp.__version__
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {chomp.__version__}\n" in citation
+
+
+def declared(requirements: list[str]) -> set[str]:
+    found = (re.match(r"[\w-]+", each) for each in requirements)
+    return {match[0].lower().replace("-", "_") for match in found if match}
+
+
+def imported_by(nodes: Iterable[ast.AST]) -> set[str]:
+    """The packages that these statements import."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"chomp"}
+
+
+def test_all_that_is_imported_is_declared():
+    used = imported_by(
+        node
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    )
+    owners = importlib.metadata.packages_distributions()
+    needed = {owners[name][0].lower().replace("-", "_") for name in used - OPTIONAL}
+    core = declared(PROJECT["dependencies"])
+    extras = PROJECT["optional-dependencies"]
+    assert needed - core == set()
+    assert not core & OPTIONAL
+    assert used & OPTIONAL <= declared(extras["hub"] + extras["parquet"] + extras["wandb"])
+
+
+def test_what_is_optional_is_not_imported_at_the_top_of_a_module():
+    for path in SOURCE.rglob("*.py"):
+        assert not imported_by(ast.parse(path.read_text("utf-8")).body) & OPTIONAL, path
+
+
+def test_importing_it_is_quick():
+    code = "import time; a = time.perf_counter(); import chomp; print(time.perf_counter() - a)"
+    paths = {"PYTHONPATH": str(SOURCE)}
+    seconds = [float(run(sys.executable, "-c", code, cwd=ROOT, **paths)) for _ in range(5)]
+    assert min(seconds) < 0.1
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a new virtual environment that the wheel alone was installed in."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=True)
+    begin = time.monotonic()
+    run(folder / "bin/python", "-m", "pip", "install", "-q", wheel, cwd=folder)
+    print(f"pip install: {time.monotonic() - begin:.0f} s")
+    return folder / "bin"
+
+
+@pytest.mark.slow
+def test_an_installation_is_small(installed: Path):
+    files = [path for path in (installed.parent / "lib").rglob("*") if path.is_file()]
+    assert sum(path.lstat().st_size for path in files if not path.is_symlink()) < 1.0e9
+
+
+@pytest.mark.slow
+def test_a_first_run_where_nothing_else_is(installed: Path, tmp_path: Path):
+    def program(*args: str) -> str:
+        return run(installed / "chomp", *args, cwd=tmp_path)
+
+    assert "train quickstart.yaml" in program("init", "quickstart")
+    few = ("-o", "train.steps=3", "-o", "optim.warmup_steps=1", "-o", "train.generate_every=3")
+    shown = program("train", "quickstart.yaml", *few, "--run-dir", "run")
+    assert "finished   after step 3 of 3" in shown
+    assert program("generate", "run", "--prompt", "def", "--max-tokens", "3")
+    assert "problem" not in program("doctor", "quickstart.yaml")
+    (tmp_path / "book.txt").write_text("A text that is long enough to be trained on. " * 3000)
+    program("init", "my-text")
+    assert "loss" in program("train", "my-text.yaml", "--dry-run")
+
+
+@pytest.mark.slow
+def test_what_needs_an_extra_says_so(installed: Path, tmp_path: Path):
+    def refusal(*args: Any) -> str:
+        command = [str(installed / "chomp"), *map(str, args)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2
+        return done.stderr
+
+    run(installed / "chomp", "init", "100m", cwd=tmp_path)
+    config = ("train", "megalodon-100m.yaml", "-o", "train.allow_cpu=true")
+    assert refusal(*config) == (
+        "error: data.backend: hf needs the package datasets: run pip install 'chomp[hub]'\n"
+    )
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    assert "chomp[parquet]" in refusal("init", "my-text")
+    assert not (tmp_path / "runs").exists()
