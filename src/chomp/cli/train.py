@@ -19,7 +19,6 @@ from chomp.cli.options import (
     read_config_and_text,
     start_environment,
 )
-from chomp.run.run_folder import split_step
 from chomp.system.garbage_collection import deferred_collection
 from chomp.system.signals import nothing_to_save
 from chomp.system.terminal import outlive_readers
@@ -112,9 +111,7 @@ def _options(*, init_from: str | None, overrides: Sequence[str], **options: Any)
     if init_from is not None:
         if options["resume"]:
             raise click.UsageError("--init-from is for a new run: leave it or --resume out")
-        path, step = split_step(init_from)  # found from any folder, also at a resume
-        whole = json.dumps(f"{Path(path).expanduser().absolute()}:{step}")
-        overrides = (*overrides, f"train.init_from={whole}")
+        overrides = (*overrides, f"train.init_from={json.dumps(init_from)}")
     return TrainOptions(overrides=overrides, **options)
 
 

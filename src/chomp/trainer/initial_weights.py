@@ -10,7 +10,7 @@ from chomp.checkpoint.contents import PARAMS
 from chomp.config import Config, config_from_mapping
 from chomp.errors import ConfigError, ResumeError
 from chomp.run.record import Parent, read_record
-from chomp.run.run_folder import RunFolder, split_step
+from chomp.run.run_folder import RunFolder, run_path, split_step
 from chomp.trainer.components import Components
 
 KEY = "train.init_from"
@@ -31,8 +31,29 @@ class InitialWeights(NamedTuple):
         return f"{self.parent.folder} after step {self.step}"
 
 
-def open_weights(components: Components) -> InitialWeights | None:
+def located(config: Config) -> Config:
+    """Return the configuration with `train.init_from` as a path that is right in any folder.
+
+    Raises:
+        ConfigError: it can't be one.
+    """
+    if config.train.init_from is None:
+        return config
+    path, step = split_step(config.train.init_from)
+    try:
+        value = f"{run_path(path)}:{step}"
+    except ResumeError as error:
+        raise ConfigError([f"{KEY}: {error}"]) from error
+    train = config.train.model_copy(update={"init_from": value})
+    return config.model_copy(update={"train": train})
+
+
+def open_weights(components: Components, begun: Parent | None = None) -> InitialWeights | None:
     """Return what `train.init_from` names; None: the run begins with fresh parameters.
+
+    Args:
+        components: of the new run.
+        begun: what an earlier start of it began from: `latest` stays the step that it was then.
 
     Raises:
         ConfigError: there is no such run, or its parameters or its tokenizer don't fit.
@@ -42,13 +63,16 @@ def open_weights(components: Components) -> InitialWeights | None:
     if value is None:
         return None
     path, step = split_step(value)
-    folder = RunFolder(Path(path).expanduser())
     try:
+        folder = RunFolder(run_path(path))
         folder.require_run()
         config = config_from_mapping(folder.read_resolved())
     except (ResumeError, ConfigError) as error:
         raise ConfigError([f"{KEY}: {error}"]) from error
     checkpoints = Checkpointer(folder.inside(config.checkpoint.root_dir or "checkpoints"))
+    home = str(folder.path.resolve())
+    if step == "latest" and begun and (begun.kind, begun.folder) == ("init", home):
+        step = str(begun.step)
     choice = checkpoints.choose(step)
     if choice.step is None:
         raise ConfigError([f"{KEY}: {path} has no checkpoint yet; train it first"])
@@ -60,7 +84,7 @@ def open_weights(components: Components) -> InitialWeights | None:
     except ValueError as error:
         raise ConfigError([f"{KEY}: {folder.record} is broken ({error})"]) from error
     run = record.run if record else ""
-    parent = Parent(run, str(folder.path.resolve()), choice.step, "init")
+    parent = Parent(run, home, choice.step, "init")
     return InitialWeights(checkpoints, choice.step, parent)
 
 
