@@ -324,6 +324,30 @@ def test_a_run_killed_before_its_first_checkpoint_has_them_again(
     assert same(params(new, 4), straight)
 
 
+def test_the_newest_weights_stay_those_of_the_first_start(
+    chomp: Any, source: Path, tmp_path: Path, values: Any, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values("dummy", train={"steps": 4})))
+    shutil.copytree(source, tmp_path / "source")
+    for step in (4, 6):
+        (tmp_path / "source" / "checkpoints" / str(step)).rename(tmp_path / str(step))
+    monkeypatch.chdir(tmp_path)
+    words = ("config.yaml", "--run-dir", "new", "-o", "train.init_from=source")
+    done = chomp("train", *words)
+    assert (done.code, "after step 2" in done.out) == (0, True), done.err
+    shutil.rmtree(tmp_path / "new" / "checkpoints")
+    (tmp_path / "4").rename(tmp_path / "source" / "checkpoints" / "4")
+    # Nor does another folder's `source` take their place.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = chomp("train", "--run-dir", "../new", "--resume", "latest")
+    assert f"weights    of {tmp_path / 'source'} after step 2" in done.out, done.err
+    shutil.rmtree(tmp_path / "new" / "checkpoints")
+    shutil.rmtree(tmp_path / "source")
+    done = chomp("train", "--run-dir", "../new", "--resume", "latest")
+    assert (done.code, f"{tmp_path / 'source'} holds no run" in done.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
@@ -347,6 +371,8 @@ def test_what_init_from_does_not_find_is_named(chomp: Any, tmp_path: Path, value
     config.write_text(yaml.safe_dump(values("dummy")), "utf-8")
     done = chomp("train", config, "--run-dir", tmp_path / "n", "--init-from", tmp_path / "nothing")
     assert (done.code, f"{tmp_path}/nothing holds no run" in done.err) == (2, True), done.err
+    done = chomp("train", config, "--run-dir", tmp_path / "n", "--init-from", "~nobody-here/run")
+    assert (done.code, "no such user" in done.err) == (2, True), done.err
     done = chomp("train", "--run-dir", tmp_path, "--resume", "latest", "--init-from", "x")
     assert (done.code, "--init-from is for a new run" in done.err) == (2, True)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,26 @@ def test_metrics_are_the_rows(evaluated_run: Path, read_rows: Any, monkeypatch: 
     rows = read_rows(evaluated_run)
     monkeypatch.setitem(sys.modules, "pandas", None)  # as where it isn't installed
     assert chomp.open_run(evaluated_run).metrics() == rows
+
+
+def test_it_stays_the_same_run_in_another_folder(
+    evaluated_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(evaluated_run.parent)
+    run = chomp.open_run(evaluated_run.name)
+    monkeypatch.chdir(tmp_path)
+    assert (run.step, run.path) == (4, evaluated_run)
+    with pytest.raises(ResumeError, match="no such user"):
+        chomp.open_run("~nobody-here/run")
+
+
+def test_rows_of_a_run_that_is_writing(evaluated_run: Path, read_rows: Any, tmp_path: Path):
+    shutil.copytree(evaluated_run, tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        # U+2028 and U+0085 end a line of a text, and none of JSON.
+        file.write('{"step": 5, "error": "Type\u2028Error", "reason": "\x85"}\n{"step": 6, "lo')
+    rows = chomp.open_run(tmp_path / "run").metrics()
+    assert len(rows) == len(read_rows(evaluated_run)) + 1
 
 
 def test_metrics_are_a_table_where_pandas_is_there(evaluated_run: Path, read_rows: Any):

@@ -145,6 +145,17 @@ def test_folders_of_any_name(opened: Open, state, shapes, tmp_path: Path, name: 
     assert read_numpy(checkpoints.path(3), "params").keys() == by_path(state.params).keys()
 
 
+def test_a_folder_above_the_working_folder(
+    opened: Open, state, shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    checkpoints = opened(Path("../checkpoints"))
+    checkpoints.save(state, Progress(3), {}, META)
+    assert (checkpoints.problems(), checkpoints.good_steps()) == ([], [3])
+    assert_same_bits(checkpoints.restore_state(3, shapes), state)
+
+
 def test_good_means_readable_and_else_a_save_does_not_count(
     opened: Open, state, monkeypatch: pytest.MonkeyPatch
 ):

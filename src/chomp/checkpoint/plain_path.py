@@ -1,7 +1,8 @@
 """Folders under names that Orbax and TensorStore can work with, whatever their own are.
 
 Orbax looks for the parts that it has to merge with a glob of the whole path, so that brackets in
-any folder's name hide them; TensorStore takes no names that aren't UTF-8, and some others amiss.
+any folder's name hide them; TensorStore takes no names that aren't UTF-8, and some others amiss,
+`..` among them.
 """
 
 import os
@@ -17,12 +18,12 @@ _PLAIN = re.compile(r"[/\w .,;+=@%^&()~#'-]*", re.ASCII)
 
 @contextmanager
 def plainly_named(folder: Path) -> Iterator[Path]:
-    """Yield a path of `folder` without unusual characters: its own, or a temporary link's.
+    """Yield an absolute path of `folder` without unusual names: its own, or a temporary link's.
 
     Raises:
         OSError: no link can be made.
     """
-    place = folder.absolute()
+    place = folder.resolve() if ".." in folder.parts else folder.absolute()
     if is_plain(place):
         yield place
         return

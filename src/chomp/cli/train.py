@@ -21,7 +21,6 @@ from chomp.cli.options import (
     start_environment,
 )
 from chomp.errors import ConfigError
-from chomp.run.run_folder import split_step
 from chomp.system.garbage_collection import deferred_collection
 from chomp.system.signals import nothing_to_save
 from chomp.system.terminal import outlive_readers
@@ -114,10 +113,7 @@ def _options(*, init_from: str | None, overrides: Sequence[str], **options: Any)
     if init_from is not None:
         if options["resume"]:
             raise click.UsageError("--init-from is for a new run: leave it or --resume out")
-        path, step = split_step(init_from)
-        whole = str(Path(path).expanduser().absolute())  # found from any folder, also at a resume
-        value = whole if step == "latest" else f"{whole}:{step}"
-        overrides = (*overrides, f"train.init_from={json.dumps(value)}")
+        overrides = (*overrides, f"train.init_from={json.dumps(init_from)}")
     return TrainOptions(overrides=overrides, **options)
 
 

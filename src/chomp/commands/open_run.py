@@ -1,7 +1,6 @@
 """A saved run in Python: its parameters, tokenizer, metrics; text and scores."""
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ from chomp.data.tokenize import encode
 from chomp.errors import DataError, ResumeError
 from chomp.evaluation.documents import DocumentScorer
 from chomp.generation import Sampling, generate_ids
-from chomp.run.run_folder import RunFolder, split_step
+from chomp.run.run_folder import RunFolder, run_path, split_step
 from chomp.system.console import LOG
+from chomp.system.json_text import parse_json
+from chomp.system.path_limits import why
 from chomp.trainer.score import Score
 
 
@@ -36,7 +37,7 @@ class Run:
 
     def __init__(self, path: str, *, trust_remote_code: bool = False):
         folder, self._step = split_step(path)
-        self._folder = RunFolder(Path(folder).expanduser())
+        self._folder = RunFolder(run_path(folder))
         self._config = open_run_config(self._folder, trust_remote_code, LOG)
 
     def __repr__(self) -> str:
@@ -135,10 +136,10 @@ class Run:
         """Return the rows of metrics: a DataFrame where pandas is installed, else dicts."""
         path = self._folder.inside(self._config.logging.metrics_file)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise ResumeError(f"{path} can't be read ({error.strerror})") from error
-        rows = [json.loads(line) for line in lines]
+            lines = path.read_bytes().split(b"\n")[:-1]  # a run may be writing the last one
+            rows = [parse_json(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise ResumeError(f"{path} can't be read ({why(error)})") from error
         try:
             import pandas
         except ImportError:

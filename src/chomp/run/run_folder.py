@@ -299,6 +299,18 @@ def new_run_path(
     return root / "_".join([now.strftime("%Y-%m-%d_%H-%M-%S"), *[word] * bool(word)])
 
 
+def run_path(path: str) -> Path:
+    """Return the absolute path of a run, with the home folder that `~` stands for.
+
+    Raises:
+        ResumeError: `~` is of a user that there isn't.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise ResumeError(f"{path}: there is no such user's folder; write the path out") from error
+
+
 def split_step(value: str) -> tuple[str, str]:
     """Return the run and the step of `RUN[:STEP]`; without a step `latest`."""
     run, colon, step = value.rpartition(":")

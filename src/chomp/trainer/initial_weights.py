@@ -13,7 +13,7 @@ from chomp.errors import ConfigError, ResumeError
 from chomp.models.megalodon.model import Megalodon
 from chomp.models.megalodon.weight_files import FILE, read_weights
 from chomp.run.record import Parent, read_record
-from chomp.run.run_folder import RunFolder, split_step
+from chomp.run.run_folder import RunFolder, run_path, split_step
 from chomp.trainer.components import Components
 
 KEY = "train.init_from"
@@ -60,8 +60,31 @@ class FileWeights(NamedTuple):
         return str(self.path)
 
 
-def open_weights(components: Components) -> CheckpointWeights | FileWeights | None:
+def located(config: Config) -> Config:
+    """Return the configuration with `train.init_from` as a path that is right in any folder.
+
+    Raises:
+        ConfigError: it can't be one.
+    """
+    if config.train.init_from is None:
+        return config
+    path, step = split_step(config.train.init_from)
+    try:
+        value = str(run_path(path)) if step == "latest" else f"{run_path(path)}:{step}"
+    except ResumeError as error:
+        raise ConfigError([f"{KEY}: {error}"]) from error
+    train = config.train.model_copy(update={"init_from": value})
+    return config.model_copy(update={"train": train})
+
+
+def open_weights(
+    components: Components, begun: Parent | None = None
+) -> CheckpointWeights | FileWeights | None:
     """Return what `train.init_from` names; None: the run begins with fresh parameters.
+
+    Args:
+        components: of the new run.
+        begun: what an earlier start of it began from: `latest` stays the step that it was then.
 
     Raises:
         ConfigError: there is no such run or file, or its parameters or its tokenizer don't fit.
@@ -71,10 +94,13 @@ def open_weights(components: Components) -> CheckpointWeights | FileWeights | No
     if value is None:
         return None
     path, step = split_step(value)
-    place = Path(path).expanduser()
+    try:
+        place = run_path(path)
+    except ResumeError as error:
+        raise ConfigError([f"{KEY}: {error}"]) from error
     if place.suffix == ".safetensors" or (place / FILE).exists():
         return _open_file(place, components)
-    return _open_run(RunFolder(place), step, components)
+    return _open_run(RunFolder(place), step, components, begun)
 
 
 def _open_file(path: Path, components: Components) -> FileWeights:
@@ -98,17 +124,21 @@ def _open_file(path: Path, components: Components) -> FileWeights:
     return weights
 
 
-def _open_run(folder: RunFolder, step: str, components: Components) -> CheckpointWeights:
-    path = folder.path
+def _open_run(
+    folder: RunFolder, step: str, components: Components, begun: Parent | None
+) -> CheckpointWeights:
     try:
         folder.require_run()
         config = config_from_mapping(folder.read_resolved())
     except (ResumeError, ConfigError) as error:
         raise ConfigError([f"{KEY}: {error}"]) from error
     checkpoints = Checkpointer(folder.inside(config.checkpoint.root_dir or "checkpoints"))
+    home = str(folder.path.resolve())
+    if step == "latest" and begun and (begun.kind, begun.folder) == ("init", home):
+        step = str(begun.step)
     choice = checkpoints.choose(step)
     if choice.step is None:
-        raise ConfigError([f"{KEY}: {path} has no checkpoint yet; train it first"])
+        raise ConfigError([f"{KEY}: {folder.path} has no checkpoint yet; train it first"])
     saved = checkpoints.restore_run(choice.step)
     _check_tokenizer(folder, saved, components)
     _check_parameters(folder, checkpoints.path(choice.step), saved, components)
@@ -117,8 +147,7 @@ def _open_run(folder: RunFolder, step: str, components: Components) -> Checkpoin
     except ValueError as error:
         raise ConfigError([f"{KEY}: {folder.record} is broken ({error})"]) from error
     run = record.run if record else ""
-    parent = Parent(run, str(folder.path.resolve()), choice.step, "init")
-    return CheckpointWeights(checkpoints, parent)
+    return CheckpointWeights(checkpoints, Parent(run, home, choice.step, "init"))
 
 
 def _check_tokenizer(folder: RunFolder, saved: SavedRun, components: Components) -> None:

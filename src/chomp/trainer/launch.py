@@ -25,7 +25,7 @@ from chomp.tracking import PlainConsole, log_to_file, require_wandb
 from chomp.trainer.components import Components, build_components, derived_values
 from chomp.trainer.context import RunContext
 from chomp.trainer.first_step import take_first_step
-from chomp.trainer.initial_weights import open_weights
+from chomp.trainer.initial_weights import located, open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
 from chomp.trainer.refusal import all_at_once
 from chomp.trainer.request import Request
@@ -42,6 +42,8 @@ def train(request: Request) -> int:
     Raises:
         ChompError: anything the user can act on.
     """
+    if request.resume is None:
+        request = dataclasses.replace(request, config=located(request.config))
     with ExitStack() as resources:
         signals = resources.enter_context(Signals())
         if request.config.logging.wandb.enabled:
@@ -150,14 +152,15 @@ def _build(
     config = request.config
     snapshot = request.folder.tokenizer if request.resume else None
     lanes = lanes_of(saved.data_state) if saved else None
+    recorder = context.monitor.recorder
 
     def build() -> Components:
         with all_at_once(config, own_tokenizer=request.resume is not None):
             device = _start_jax(config)
-            context.monitor.recorder.on_device(device)
+            recorder.on_device(device)
             built = _build_components(config, device, context.console, resources, snapshot, lanes)
-        if saved is None and (weights := open_weights(built)):
-            context.monitor.recorder.began_from(weights.parent)
+        if saved is None and (weights := open_weights(built, recorder.record.parent)):
+            recorder.began_from(weights.parent)
         return built
 
     with context.coordinator.interruptible("parts"):

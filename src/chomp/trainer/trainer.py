@@ -165,7 +165,7 @@ class Trainer:
     def _init(self) -> TrainState:
         """Make the state before the first step, with fresh or with another run's parameters."""
         state = self.components.program.init()
-        weights = open_weights(self.components)
+        weights = open_weights(self.components, self.context.monitor.recorder.record.parent)
         if weights is None:
             return state
         self.context.console.message(f"weights    of {weights}")
