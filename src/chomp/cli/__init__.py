@@ -12,6 +12,7 @@ from chomp.cli.evaluate import evaluate
 from chomp.cli.export import export
 from chomp.cli.generate import generate
 from chomp.cli.group import main
+from chomp.cli.lm_eval import lm_eval
 from chomp.cli.plan import plan
 from chomp.cli.prove_resume import prove_resume
 from chomp.cli.prove_scale import prove_scale
@@ -20,7 +21,7 @@ from chomp.cli.trace import trace
 from chomp.cli.train import train
 
 COMMANDS = (
-    *(train, generate, evaluate, export, branch, status, checkpoints, trace, data, config),
+    *(train, generate, evaluate, lm_eval, export, branch, status, checkpoints, trace, data, config),
     *(plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:
