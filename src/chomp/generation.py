@@ -4,11 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
-from megalodon_jax import GenerationState, MegalodonForCausalLM, generate
+from jaxtyping import Array, Int, PRNGKeyArray
+from megalodon_jax import GenerationState, MegalodonForCausalLM, ModelCache, generate
+
+PIECE = 16
+"""Tokens that are generated before somebody looks whether they are enough."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,53 @@ def stream_ids(
             return
         yield token
         ids = jnp.zeros((1, 0), jnp.int32)
+
+
+def stream_pieces(
+    params: MegalodonForCausalLM, prompt: Sequence[int], sampling: Sampling, key: PRNGKeyArray
+) -> Iterator[list[int]]:
+    """Yield a continuation some tokens at a time, without the end token.
+
+    All lengths of prompts and continuations share a few compiled programs.
+    """
+    cache = _read_prompt(params, prompt[:-1])
+    ids, state = jnp.asarray([prompt[-1:]], jnp.int32), None
+    for left in range(sampling.max_tokens, 0, -PIECE):
+        found, kept, next_key = generate(
+            *(params, ids, PIECE, key),
+            cache=cache,
+            state=state,
+            return_state=True,
+            **sampling.options(),
+        )
+        assert isinstance(kept, GenerationState) and next_key is not None
+        piece = np.asarray(found)[0, ids.shape[1] :].tolist()
+        yield _until_end(piece, sampling.eos_id)[:left]
+        if sampling.eos_id in piece:
+            return
+        cache, state, key = None, kept, next_key
+        ids = jnp.zeros((1, 0), jnp.int32)
+
+
+def _read_prompt(params: MegalodonForCausalLM, ids: Sequence[int]) -> ModelCache | None:
+    """Return the state after some tokens, read in whole chunks and then in ever smaller parts."""
+    size = params.config.chunk_size
+    cache, at = None, 0
+    while at < len(ids):
+        while len(ids) - at < size:
+            size = max(1, size // 8)
+        cache = _advance(params, cache, jnp.asarray([ids[at : at + size]], jnp.int32))
+        at += size
+    return cache
+
+
+@eqx.filter_jit
+def _advance(
+    params: MegalodonForCausalLM, cache: ModelCache | None, ids: Int[Array, "batch time"]
+) -> ModelCache:
+    _, cache = params(ids, cache=cache, return_cache=True)
+    assert cache is not None
+    return cache
 
 
 def _until_end(ids: list[int], eos_id: int | None) -> list[int]:

@@ -14,6 +14,7 @@ from chomp.cli.export import export
 from chomp.cli.generate import generate
 from chomp.cli.group import main
 from chomp.cli.init import init
+from chomp.cli.lm_eval import lm_eval
 from chomp.cli.plan import plan
 from chomp.cli.prove_resume import prove_resume
 from chomp.cli.prove_scale import prove_scale
@@ -22,7 +23,8 @@ from chomp.cli.trace import trace
 from chomp.cli.train import train
 
 COMMANDS = (
-    *(init, train, generate, evaluate, export, branch, status, checkpoints, trace, data, config),
+    *(init, train, generate, evaluate, lm_eval, export, branch),
+    *(status, checkpoints, trace, data, config),
     *(doctor, plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:

@@ -1,6 +1,6 @@
 """Scores of documents: packed together as in training, or one by one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from chomp.config import Config
@@ -50,7 +50,7 @@ class DocumentScorer:
         return Score(nats, targets, packed.bytes)
 
     def score_each(
-        self, documents: Sequence[TokenizedDocument]
+        self, documents: Iterable[TokenizedDocument]
     ) -> Iterator[tuple[TokenizedDocument, Score]]:
         """Yield each document that has a target with its score: no other is in its rows."""
         layout = self._layout._replace(batch=1)
