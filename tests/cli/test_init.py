@@ -87,8 +87,9 @@ def test_texts_below_the_folder_are_found_and_runs_are_not(chomp):
     assert config.data.files == ("**/*.txt",)
 
 
-def test_the_key_of_the_texts_is_found(chomp):
-    rows = [{"id": f"{i}", "body": ENGLISH} for i in range(3)]
+@pytest.mark.parametrize("key", ["body", "null", "1e3", "a: b #c"])
+def test_the_key_of_the_texts_is_found(chomp, key):
+    rows = [{"id": f"{i}", key: ENGLISH} for i in range(3)]
     Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pq.write_table(pa.table({"n": [1], "text": [ENGLISH], "url": ["x" * 9999]}), "b.parquet")
     assert chomp("init", "my-text").code == 0

@@ -14,7 +14,9 @@ SHIPPED = "configs/"
 """What names of files begin with in a shipped config."""
 TOKENIZER = "quickstart-tokenizer.json"
 PLAIN = re.compile(r"[\w./][\w./ -]*(?<! )")
-"""Names that YAML takes as they are."""
+"""Paths that YAML takes as they are."""
+NO_TEXT = re.compile(r"[\d.e+-]+|null|true|false", re.IGNORECASE)
+"""What YAML takes for a number, or nothing."""
 
 
 class Draft(NamedTuple):
@@ -45,7 +47,8 @@ def shipped_draft(name: str, folder: Path) -> Draft:
 
 def scalar(text: str) -> str:
     """Write a text for YAML, in quotes only where it needs them."""
-    return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    plain = PLAIN.fullmatch(text) and not NO_TEXT.fullmatch(text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def write_draft(draft: Draft, folder: Path) -> list[Path]:
