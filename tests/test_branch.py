@@ -242,6 +242,21 @@ def test_planted_records_of_branches_end(chomp: Any, source: Path, tmp_path: Pat
         assert chomp("status", runs[0]).code == 0
 
 
+def test_generations_without_end_are_shown_as_far_as_they_can_be(
+    chomp: Any, source: Path, tmp_path: Path
+):
+    shutil.copytree(source, tmp_path / "first")
+    run = json.loads((source / "run.json").read_text())["run"]
+    for generation in range(400):
+        folder = tmp_path / f"{generation}"
+        folder.mkdir()
+        record = RunRecord(f"run-{generation}", parent=Parent(run, "", 1, "branch"))
+        (folder / "run.json").write_text(record.to_json())
+        run = record.run
+    assert f"{tmp_path / '99'}  after step 1" in chomp("status", tmp_path / "first").out
+    assert chomp("status", tmp_path / "first", "--json").code == 0
+
+
 def test_copies_of_runs_are_shown_once(source: Path, tmp_path: Path):
     # 12 generations, and 4 copies of each: all ways through them would be millions.
     for generation in range(12):

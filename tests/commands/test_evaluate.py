@@ -84,6 +84,8 @@ def test_streams_carry_the_state_beyond_a_row(chomp: Any, evaluated_run: Path, f
     assert [part["first"] for part in parts] == [1, 256, 512]
     assert sum(part["targets"] for part in parts) == found["targets"] > 64
     assert sum(part["bytes"] for part in parts) == found["bytes"]
+    huge = scores(chomp, evaluated_run, *asked[:-1], 10**15)
+    assert huge["by_position"][:-1] == parts[:-1]
     done = chomp("eval", evaluated_run, *asked, "--per-document")
     assert "   512 to 1023" in done.out and "a.txt:0" in done.out
 

@@ -55,7 +55,8 @@ class StreamScorer:
         pieces = [
             piece for document in documents for piece in cut_overlapping(document, self._context)
         ]
-        nats, targets = np.zeros(self._context), np.zeros(self._context, np.int64)
+        longest = max((len(piece.tokens) for piece in pieces), default=0)
+        nats, targets = np.zeros(longest), np.zeros(longest, np.int64)
         pieces.sort(key=lambda piece: len(piece.tokens), reverse=True)  # alike ones together
         rows = self._layout.batch
         for at in range(0, len(pieces), rows):
@@ -88,7 +89,7 @@ class StreamScorer:
                 self._params, cache, jnp.asarray(ids[:, block]), jnp.asarray(ids[:, labels])
             )
             there = counts[:, labels]
-            # Positions of the last block past the context have no targets.
+            # Positions of the last block past the longest stream have no targets.
             end = min(at + self._block, len(nats) - 1) - at
             found = np.where(there, np.asarray(lost, np.float64), 0.0).sum(axis=0)
             nats[at + 1 : at + 1 + end] += found[:end]

@@ -9,6 +9,9 @@ from chomp.run.record import Parent, RunRecord, read_record
 from chomp.run.run_folder import RunFolder
 from chomp.run_files import UNFINISHED_BRANCH
 
+MOST_GENERATIONS = 100
+"""Of branches of branches, as far as they are shown; JSON and Python don't nest without end."""
+
 
 class Descendant(NamedTuple):
     """A run that began from another one, and those that began from it."""
@@ -64,15 +67,17 @@ def descendants(folder: Path, run: str) -> list[Descendant]:
         if record and record.parent:
             found.setdefault(record.parent.run, []).append((path, record, record.parent))
 
-    def below(parent: str) -> list[Descendant]:
+    def below(parent: str, generation: int) -> list[Descendant]:
+        if generation > MOST_GENERATIONS:
+            return []
         # Each once: a copy of a folder is by its record the same run, and has the same branches.
         return [
-            Descendant(str(path), origin.step, origin.kind, below(record.run))
+            Descendant(str(path), origin.step, origin.kind, below(record.run, generation + 1))
             for path, record, origin in found.pop(parent, ())
             if record.run != run
         ]
 
-    return below(run)
+    return below(run, 1)
 
 
 def _record(folder: Path) -> RunRecord | None:
