@@ -14,7 +14,7 @@ def test_without_the_extra_it_says_what_to_install(chomp: Callable[..., Any], sm
     done = chomp("lm-eval", small_run, "arc_easy")
     assert (done.code, done.out) == (2, "")
     assert done.err == (
-        "error: lm-eval: the package lm_eval is not installed; run pip install 'chomp[lm-eval]'\n"
+        "error: the package lm_eval is not installed; run pip install 'chomp[lm-eval]'\n"
     )
 
 
