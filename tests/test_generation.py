@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chomp.generation import SampleMaker, Sampling, choose_prompt, generate_ids, stream_ids
+from chomp.generation import (
+    SampleMaker,
+    Sampling,
+    choose_prompt,
+    generate_ids,
+    stream_ids,
+    stream_pieces,
+)
 from chomp.models import build_model
 
 KEY = jax.random.PRNGKey(11)
@@ -46,6 +53,24 @@ def test_the_end_token_ends_and_is_left_out(params: Any):
     ending = dataclasses.replace(SAMPLING, eos_id=end)
     assert generate_ids(params, PROMPT, ending, KEY) == free[: free.index(end)]
     assert list(stream_ids(params, PROMPT, ending, KEY)) == free[: free.index(end)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 100])
+def test_pieces_after_a_prompt_read_in_parts_are_the_whole(params: Any, length: int):
+    prompt = [3 + number * number % 90 for number in range(length)]
+    sampling = Sampling(37, temperature=0.0)
+    pieces = list(stream_pieces(params, prompt, sampling, KEY))
+    whole = generate_ids(params, prompt, sampling, KEY)
+    assert [token for piece in pieces for token in piece] == whole
+    assert [len(piece) for piece in pieces] == [16, 16, 5]
+
+
+def test_the_end_token_ends_pieces(params: Any):
+    whole = generate_ids(params, PROMPT, Sampling(40, temperature=0.0), KEY)
+    end = whole[20]
+    ending = Sampling(40, temperature=0.0, eos_id=end)
+    pieces = stream_pieces(params, PROMPT, ending, KEY)
+    assert [token for piece in pieces for token in piece] == whole[: whole.index(end)]
 
 
 def test_options_that_are_not_set_are_left_to_the_library():

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -14,7 +13,8 @@ import yaml
 import chomp as chomp_package
 from chomp.commands.evaluate import scorer_of
 from chomp.commands.saved_model import SavedModel, open_run_config, restore_model
-from chomp.generation import Sampling, generate_ids, stream_pieces
+from chomp.evaluation.continuations import ContinuationScorer
+from chomp.generation import Sampling, generate_ids
 from chomp.run.run_folder import RunFolder
 from chomp.system.console import LOG
 from chomp.trainer.components import batch_spec
@@ -46,27 +46,23 @@ def asked(kind: Any, *requests: tuple[Any, ...]) -> list[Instance]:
     return [Instance(kind, {}, each, number) for number, each in enumerate(requests)]
 
 
-def log_p(saved: SavedModel, ids: list[int]) -> np.ndarray:
-    """The log-probabilities of all tokens after each of `ids`, from one pass over all."""
-    logits, _ = saved.params(jnp.asarray([ids]))
-    return np.asarray(jax.nn.log_softmax(logits[0].astype(jnp.float32)))
-
-
 PAIRS = [("def f(x):", "\n    return"), ("a", "b"), (LONG, " return"), ("x = ", "1"), ("", "def")]
 
 
-def test_likelihoods_of_continuations_are_those_of_one_pass(model: SavedLM, saved: SavedModel):
+def test_likelihoods_are_those_of_the_tokens(model: SavedLM, saved: SavedModel):
     found = model.loglikelihood(asked("loglikelihood", *PAIRS), disable_tqdm=True)
-    for (context, continuation), (value, greedy) in zip(PAIRS, found, strict=True):
-        # A byte tokenizer: a token for each character, and the end token before a bare beginning.
-        # Spaces at its end belong to the continuation.
-        bare = context.rstrip()
-        before = saved.tokenizer.encode_prompt(bare) or [model.eot_token_id]
-        ids = before + saved.tokenizer.encode_prompt((context + continuation)[len(bare) :])
-        table = log_p(saved, ids)[len(before) - 1 : -1]
-        after = ids[len(before) :]
-        assert value == pytest.approx(table[np.arange(len(after)), after].sum(), rel=1e-5)
-        assert greedy == bool((table.argmax(axis=1) == after).all())
+    encode = saved.tokenizer.encode_prompt
+    # A byte tokenizer: a token for each character, and the end token before a bare beginning.
+    # Spaces at its end belong to the continuation.
+    pairs = [
+        (encode("def f(x):"), encode("\n    return")),
+        (encode("a"), encode("b")),
+        (encode(LONG.rstrip()), encode("\n return")),
+        (encode("x ="), encode(" 1")),
+        ([2], encode("def")),
+    ]
+    expected = dict(ContinuationScorer(saved.params, batch_spec(saved.config)).score(pairs))
+    assert found == [expected[number] for number in range(len(pairs))]
 
 
 def test_what_greedy_choice_gives_is_called_greedy(model: SavedLM, saved: SavedModel):
@@ -114,26 +110,6 @@ def test_rolling_is_the_loss_of_the_document(model: SavedLM, small_run: Path):
     )
     scores = chomp_package.open_run(str(small_run)).score(TEXTS)
     assert found == [*(-score.nats for score in scores), 0.0]
-
-
-@pytest.mark.parametrize("length", [1, 2, 15, 16, 100, 300])
-def test_pieces_are_the_whole(saved: SavedModel, length: int):
-    prompt = saved.tokenizer.encode_prompt(LONG[:length])
-    sampling = Sampling(37, 0.0)
-    key = jax.random.PRNGKey(0)
-    pieces = list(stream_pieces(saved.params, prompt, sampling, key))
-    whole = generate_ids(saved.params, prompt, sampling, key)
-    assert [token for piece in pieces for token in piece] == whole
-    assert [len(piece) for piece in pieces] == [16, 16, 5]
-
-
-def test_the_end_token_ends_pieces(saved: SavedModel):
-    prompt = saved.tokenizer.encode_prompt("def ")
-    key = jax.random.PRNGKey(0)
-    whole = generate_ids(saved.params, prompt, Sampling(40, 0.0), key)
-    end = whole[20]
-    pieces = stream_pieces(saved.params, prompt, Sampling(40, 0.0, eos_id=end), key)
-    assert [token for piece in pieces for token in piece] == whole[: whole.index(end)]
 
 
 def test_continuations_are_greedy_and_end_before_a_text(model: SavedLM, small_run: Path):
