@@ -420,3 +420,11 @@ def test_an_exported_model_begins_a_new_run(
     if kind == "hf":
         done = chomp("train", config, "--dry-run", "--init-from", out)
         assert (done.code, "gives other tokens" in done.err) == (2, True), done.err
+
+
+def test_somebodys_folder_of_such_a_name_stays(chomp: Any, source: Path, tmp_path: Path):
+    mine = tmp_path / ".unfinished-branch-of-my-family-tree"
+    mine.mkdir()
+    (mine / "people.txt").write_text("mine")
+    assert chomp("branch", source, tmp_path / "new").code == 0
+    assert [path.name for path in mine.iterdir()] == ["people.txt"]

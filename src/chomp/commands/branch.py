@@ -19,7 +19,7 @@ from chomp.run.record import Parent, RunRecord, read_record
 from chomp.run.run_folder import RunFolder
 from chomp.run_files import UNFINISHED_BRANCH
 from chomp.system.console import Console
-from chomp.system.folder_lock import FolderLock
+from chomp.system.folder_lock import LOCK, FolderLock
 from chomp.system.path_limits import LONGEST, check_path, shortened, why
 from chomp.tracking.jsonl import rows_up_to
 
@@ -231,6 +231,8 @@ def _free_place(new: Path) -> Path:
 
 def _remove_unless_in_use(path: Path) -> None:
     try:
+        if not (path / LOCK).is_file() and any(path.iterdir()):  # of another make
+            return
         with FolderLock(path) as lock:
             if lock.held:
                 shutil.rmtree(path, ignore_errors=True)
