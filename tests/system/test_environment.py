@@ -37,26 +37,33 @@ print(json.dumps([warnings, {k: str(v) for k, v in jax.config.values.items()}]))
 """
 
 
+def options_of_a_child(environ: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """What a process warns of, and JAX's options in it, with these environment variables too."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        env={k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    warnings, options = json.loads(done.stdout)
+    return warnings, options
+
+
 def test_no_option_of_jax_comes_from_the_environment():
     """All that JAX knows, switched to what isn't its default, and JAX started behind chomp."""
     switches = {k.upper(): v for k, v in jax.config.values.items() if isinstance(v, bool)}
     environ = {name: str(int(not value)) for name, value in switches.items()} | OTHERS
     environ = {name: value for name, value in environ.items() if name.startswith("JAX_")}
     assert len(environ) > 50
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD],
-        env=os.environ | environ,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    warnings, found = json.loads(done.stdout)
+    warnings, found = options_of_a_child(environ)
     heeded = {name for name in environ if name not in warnings[0]}
     # Reports, caches and connections.
     words = ("CACHE", "LOG", "DUMP", "INCLUDE", "SHARE_BINARY", "PROXY", "DISTRIBUTED", "PPRINT")
     assert all(any(word in name for word in words) for name in heeded), heeded
-    ours = {name: str(value) for name, value in jax.config.values.items()}
-    differ = {name for name in found if found[name] != ours.get(name)}
+    # Not those of this process, in which other tests have set some.
+    _, undisturbed = options_of_a_child({})
+    differ = {name for name in found if found[name] != undisturbed[name]}
     assert not {name.upper() for name in differ} & (environ.keys() - heeded)
 
 
