@@ -122,6 +122,17 @@ def test_without_pytorch_it_says_that_nothing_was_compared(
     assert "not compared with PyTorch" in (folder / "README.md").read_text()
 
 
+def test_without_transformers_it_is_written_all_the_same(
+    chomp: Any, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    done = chomp("export", small_run, tmp_path / "out")
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert "needs the package transformers (pip install 'chomp[export]')" in done.err
+    assert "not compared with PyTorch" in done.out
+    assert load_file(tmp_path / "out" / "model.safetensors")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_megalodon_jax_loads_its_format(exported: Any, small_run: Path, dtype: str):
     folder, out = exported("--format", "jax", "--dtype", dtype)

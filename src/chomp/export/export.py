@@ -1,6 +1,5 @@
 """A run's model, written to a new folder for other programs."""
 
-import importlib.util
 import json
 import os
 import secrets
@@ -33,6 +32,7 @@ from chomp.run.record import read_record
 from chomp.run.run_folder import RunFolder
 from chomp.system.atomic_file import remedy, sync_folder
 from chomp.system.console import Console
+from chomp.system.extras import is_importable
 from chomp.system.json_text import parse_json
 
 INSTALL = "pip install 'chomp[export]'"
@@ -78,7 +78,7 @@ def export_run(request: ExportRequest, console: Console) -> Iterator[str]:
             f"{request.run_dir}: the {config.model.backend} model can't be exported; "
             "only model.backend megalodon can"
         )
-    has_torch = importlib.util.find_spec("torch") is not None
+    has_torch = is_importable("torch") and is_importable("transformers")
     if request.format == "upstream" and not has_torch:
         raise ExportError(f"--format upstream: needs PyTorch, which writes its file: {INSTALL}")
     if request.repository is not None:
@@ -143,9 +143,11 @@ def _write(request: ExportRequest, saved: SavedModel, draft: Path, has_torch: bo
 
 
 def _write_tokenizer(saved: SavedModel, draft: Path) -> str | None:
-    """Write the tokenizer; return what differs from chomp's, if anything."""
+    """Write the tokenizer; return what differs from chomp's, if anything, or that nobody knows."""
     section = saved.config.data.tokenizer
     write_tokenizer(saved.tokenizer, draft, add_bos=section.add_bos)
+    if not is_importable("transformers"):
+        return f"isn't compared with chomp's: that needs the package transformers ({INSTALL})"
     trusted = section.hf_trust_remote_code
     return difference(saved.tokenizer, draft, trust_remote_code=trusted)
 
