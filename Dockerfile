@@ -2,9 +2,9 @@
 #
 #   docker build -t chomp .
 #   docker build -t chomp:cuda --build-arg EXTRAS=cuda,hub .
-#   docker run --rm -v "$PWD:/work" chomp init
-#   docker run --rm -v "$PWD:/work" chomp train quickstart.yaml
-#   docker run --rm -v "$PWD:/work" --gpus all chomp:cuda train megalodon-100m.yaml
+#   docker run --rm -v "$PWD:/data" chomp init
+#   docker run --rm -v "$PWD:/data" chomp train quickstart.yaml
+#   docker run --rm -v "$PWD:/data" --gpus all chomp:cuda train megalodon-100m.yaml
 #
 # JAX's CUDA libraries come with the extra `cuda`; the host needs only NVIDIA's driver and container
 # toolkit. A stop (`docker stop --time 120`) is heard: the run saves, and --resume latest goes on.
@@ -19,8 +19,8 @@ FROM python:${PYTHON}-slim
 ARG EXTRAS=hub
 RUN --mount=from=wheel,source=/wheel,target=/wheel \
     pip install --no-cache-dir "$(ls /wheel/*.whl)[${EXTRAS}]"
-# The compile cache outlives the container where /work is mounted.
-ENV XDG_CACHE_HOME=/work/.cache
-WORKDIR /work
+# The compile cache outlives the container where /data is mounted.
+ENV XDG_CACHE_HOME=/data/.cache
+WORKDIR /data
 ENTRYPOINT ["chomp"]
 CMD ["--help"]

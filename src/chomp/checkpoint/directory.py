@@ -30,7 +30,7 @@ class CheckpointChoice(NamedTuple):
 
 
 class Retention(NamedTuple):
-    """Which checkpoints stay."""
+    """The rule by which old checkpoints are deleted."""
 
     max_to_keep: int | None = None
     """The newest so many; None: all."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import RunAndStep, plugin_option, start_environment
+from chomp.cli.options import RunAndStep, plugin_option, start_environment, trust_option
 from chomp.system.console import PrintConsole
 
 
@@ -30,11 +30,7 @@ from chomp.system.console import PrintConsole
     help="Read each document as a stream of up to N tokens, and score by position.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--trust-remote-code",
-    is_flag=True,
-    help="Run the Python code that comes with the run's tokenizer, if it has any.",
-)
+@trust_option
 @plugin_option
 def evaluate(
     run: tuple[Path, str], files: Sequence[str], dataset: str | None, as_json: bool, **options: Any

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, RunAndStep, plugin_option, start_environment
+from chomp.cli.options import FolderPath, RunAndStep, plugin_option, start_environment, trust_option
 from chomp.system.console import PrintConsole
 
 
@@ -31,11 +31,7 @@ from chomp.system.console import PrintConsole
     metavar="USER/NAME",
     help="Upload the folder to the Hugging Face Hub as well; a new repository is private.",
 )
-@click.option(
-    "--trust-remote-code",
-    is_flag=True,
-    help="Run the Python code that comes with the run's tokenizer, if it has any.",
-)
+@trust_option
 @plugin_option
 def export(
     run: tuple[Path, str],

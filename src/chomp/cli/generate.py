@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import FolderPath, plugin_option, start_environment
+from chomp.cli.options import FolderPath, plugin_option, start_environment, trust_option
 from chomp.system.console import PrintConsole
 from chomp.system.terminal import styled
 
@@ -66,11 +66,7 @@ def _read_prompt() -> str:
     type=click.IntRange(1),
     help="Continuations to write, one after the other.",
 )
-@click.option(
-    "--trust-remote-code",
-    is_flag=True,
-    help="Run the Python code that comes with the run's tokenizer, if it has any.",
-)
+@trust_option
 @plugin_option
 def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> None:
     """Continue a prompt with the model of a run, token by token.

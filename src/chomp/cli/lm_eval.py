@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import RunAndStep, plugin_option, start_environment
+from chomp.cli.options import RunAndStep, plugin_option, start_environment, trust_option
 from chomp.system.console import PrintConsole
 
 
@@ -28,11 +28,7 @@ from chomp.system.console import PrintConsole
     help="Examples before each question. [default: the task's]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--trust-remote-code",
-    is_flag=True,
-    help="Run the Python code that comes with the run's tokenizer, if it has any.",
-)
+@trust_option
 @plugin_option
 def lm_eval(run: tuple[Path, str], tasks: Sequence[str], as_json: bool, **options: Any) -> None:
     """Run tasks of the Language Model Evaluation Harness on the model of a run.

@@ -40,6 +40,15 @@ def plugin_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def trust_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--trust-remote-code` to a command that opens a run: nothing else runs its code."""
+    return click.option(
+        "--trust-remote-code",
+        is_flag=True,
+        help="Run the Python code that comes with the run's tokenizer, if it has any.",
+    )(command)
+
+
 def _load_plugins(context: click.Context, _: click.Parameter, modules: Sequence[str]) -> None:
     from chomp.system.plugins import load_plugin
 

@@ -22,7 +22,7 @@ class Check(NamedTuple):
     state: State
     found: str
     fix: str = ""
-    """What to do; empty if all is well."""
+    """The remedy; empty if all is well."""
 
 
 def ok(name: str, found: str) -> Check:

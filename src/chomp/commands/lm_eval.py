@@ -20,7 +20,7 @@ from chomp.trainer.components import batch_spec
 RESAMPLES = 1000
 """Samples for the standard error of a metric that has no formula of it."""
 PARTS = ("results", "groups", "n-shot", "n-samples", "higher_is_better", "versions")
-"""What is told of lm_eval's results; the rest are samples, configs and the machine."""
+"""Parts of lm_eval's results that are shown; the rest are samples, configs and the machine."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LmEvalRequest:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """What lm_eval found.
+    """The results of lm_eval's tasks.
 
     Attributes:
         run: folder of the run.

@@ -1,4 +1,4 @@
-"""What this machine and installation have, for `chomp doctor`."""
+"""Checks of the machine and the installation, for `chomp doctor`."""
 
 import netrc
 import os

@@ -1,16 +1,14 @@
 """Likelihoods of continuations: each read after the whole of its context, however long it is."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
 from megalodon_jax import MegalodonForCausalLM
 
 from chomp.data import BatchSpec
+from chomp.evaluation.block_losses import read_block
 
 SHORTEST = 16
 """Tokens that the shortest program reads; each further one reads twice as many, up to a block."""
@@ -67,7 +65,7 @@ class ContinuationScorer:
         cache = None
         for at in range(0, blocks * block, block):
             labels = slice(at + 1, at + block + 1)
-            lost, likeliest, cache = _read(
+            lost, likeliest, cache = read_block(
                 self._params,
                 cache,
                 jnp.asarray(ids[:, at : at + block]),
@@ -86,16 +84,3 @@ def _length(pair: Pair) -> int:
 def _program_length(inputs: int, longest: int) -> int:
     """Return the length of the shortest program that reads so many tokens."""
     return min(longest, max(SHORTEST, 1 << (inputs - 1).bit_length()))
-
-
-@eqx.filter_jit
-def _read(
-    params: MegalodonForCausalLM,
-    cache: Any,
-    ids: Int[Array, "rows block"],
-    labels: Int[Array, "rows block"],
-) -> tuple[Float[Array, "rows block"], Bool[Array, "rows block"], Any]:
-    logits, cache = params(ids, cache=cache, return_cache=True)
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    lost = -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
-    return lost, jnp.argmax(log_p, axis=-1) == labels, cache

@@ -1,18 +1,16 @@
 """Scores by position: documents read as streams, the model's state carried along."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 from megalodon_jax import MegalodonForCausalLM
 
 from chomp.data import BatchSpec, Tokenizer
 from chomp.data.evaluation import cut_overlapping, scored_bytes
 from chomp.data.packing import Segment, TokenizedDocument
+from chomp.evaluation.block_losses import read_block
 from chomp.trainer.score import Score
 
 FIRST_RANGE = 256
@@ -85,7 +83,7 @@ class StreamScorer:
         for at in range(0, blocks * self._block, self._block):
             block = slice(at, at + self._block)
             labels = slice(at + 1, at + self._block + 1)
-            lost, cache = _read(
+            lost, _, cache = read_block(
                 self._params, cache, jnp.asarray(ids[:, block]), jnp.asarray(ids[:, labels])
             )
             there = counts[:, labels]
@@ -107,15 +105,3 @@ def _ranges(context: int) -> Iterator[tuple[int, int]]:
     while first < context:
         yield first, min(end, context) - 1
         first, end = end, 2 * end
-
-
-@eqx.filter_jit
-def _read(
-    params: MegalodonForCausalLM,
-    cache: Any,
-    ids: Int[Array, "rows block"],
-    labels: Int[Array, "rows block"],
-) -> tuple[Float[Array, "rows block"], Any]:
-    logits, cache = params(ids, cache=cache, return_cache=True)
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0], cache
