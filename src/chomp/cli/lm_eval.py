@@ -43,7 +43,7 @@ def lm_eval(run: tuple[Path, str], tasks: Sequence[str], as_json: bool, **option
 
     RunFolder(run[0]).require_run()
     start_environment()
-    from chomp.commands.lm_eval import LmEvalRequest, run_tasks
+    from chomp.commands.lm_eval_tasks import LmEvalRequest, run_tasks
 
     found = run_tasks(LmEvalRequest(*run, tasks, **options), PrintConsole(stderr=True))
     if as_json:
