@@ -25,7 +25,15 @@ from chomp.trainer.loop import TrainLoop
 from chomp.trainer.program import compile_step
 from chomp.trainer.step_timer import StepTimer
 from chomp.trainer.stop_and_save import StopAndSaveRequests
-from chomp.types import Batch, BatchStats, LoadedBatch, Progress, StepMetrics, TrainState
+from chomp.types import (
+    Batch,
+    BatchStats,
+    LoadedBatch,
+    Progress,
+    SourceCount,
+    StepMetrics,
+    TrainState,
+)
 
 LOG_EVERY = 5
 STEPS = 15
@@ -49,7 +57,7 @@ class Endless:
         ids = np.zeros((1, 1, 4), np.int32)
         self._drawn = LoadedBatch(
             put_checked(Batch(ids, ids, ids, ids == 0), vocab=1, sharding=one_device(1)),
-            BatchStats(2, 4, 1, 0, 0, 0, (0,), 0),
+            BatchStats((SourceCount(2),), 4, 1, 0, 0, 0, (0,), 0),
         )
 
     def wait(self, seconds: float) -> bool:

@@ -310,7 +310,7 @@ def _make_up_for(saved: SavedRun, state: TrainState, callbacks: CallbackRunner) 
         state,
         StepMetrics(zero, zero, zero, zero),
         saved.progress,
-        BatchStats(0, 0, 0, 0, 0, 0, (), 0),
+        BatchStats((), 0, 0, 0, 0, 0, (), 0),
     )
     callbacks.make_up(info, unfinished["actions"], unfinished["row"])
     if callbacks.pending.failure:

@@ -31,7 +31,7 @@ class Saving:
         self.callback = SaveCheckpoint(run.checkpointer, components, context, loop, every)
         state = components.program.init()
         metrics = StepMetrics(state.step, state.step, state.step, state.rejected)
-        self.info = StepInfo(state, metrics, Progress(4, 5, 90), BatchStats(*[0] * 6, (), 0))
+        self.info = StepInfo(state, metrics, Progress(4, 5, 90), BatchStats((), *[0] * 5, (), 0))
 
 
 @pytest.fixture
