@@ -75,8 +75,9 @@ class BatchStats(NamedTuple):
     @classmethod
     def from_json(cls, values: Sequence[Any]) -> "BatchStats":
         """Return the stats whose values, as a list, have been through JSON."""
-        by_source, *counts, keys, hash_ = values
-        return cls(tuple(SourceCount(*count) for count in by_source), *counts, tuple(keys), hash_)
+        stats = cls(*values)
+        by_source = tuple(SourceCount(*count) for count in stats.by_source)
+        return stats._replace(by_source=by_source, keys=tuple(stats.keys))
 
 
 class RowStats(NamedTuple):

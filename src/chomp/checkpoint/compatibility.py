@@ -23,6 +23,7 @@ NOT_IDENTITY = (
     "data.timeout_sec",
     "data.on_error",
     "data.grain_prefetch",
+    "data.eval_sets",
 )
 OLD_EVALUATION = 1000
 """The default of `data.max_eval_samples` in earlier versions, whatever the corpus."""
@@ -39,6 +40,9 @@ PATHS = (
     "data.tokens_dir",
     "data.tokenizer.hf_name_or_path",
 )
+EVALUATION_SETS = f"{CONTENT}.evaluation set "
+SOURCES = "data.sources"
+"""A list of mappings, which are compared by their names."""
 
 
 def package_versions() -> dict[str, str]:
@@ -68,7 +72,10 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in mapping.items():
-        if isinstance(value, Mapping):
+        if prefix + name == SOURCES:
+            for source in value:
+                yield from _flat(source, f"{SOURCES}.{source['name']}.")
+        elif isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
@@ -78,6 +85,8 @@ def _normal(key: str, value: Any) -> Any:
     """Make spellings of one path equal, and an empty list what earlier versions didn't have."""
     if value in ([], ()):
         return None
+    if key.startswith(f"{SOURCES}."):
+        key = "data." + key.rpartition(".")[2]
     if key not in PATHS or value is None:
         return value
     return _plain(value) if isinstance(value, str) else [*map(_plain, value)]
@@ -130,12 +139,14 @@ def matters(change: ConfigChange) -> bool:
         return name in IDENTITY_TRAIN or (
             name == "eval_every" and bool(change.old) != bool(change.new)
         )
+    if change.key.startswith(EVALUATION_SETS) and None in (change.old, change.new):
+        return False  # a set more, or one less
     return section in IDENTITY_SECTIONS and change.key not in NOT_IDENTITY
 
 
 def _options(refused: Sequence[ConfigChange]) -> str:
     """Name each change to allow; the parts of a fingerprint, and options, are allowed together."""
-    whole = (CONTENT, *OPTIONS)
+    whole = (CONTENT, SOURCES, *OPTIONS)
     keys = dict.fromkeys(
         next((key for key in whole if change.key.startswith(f"{key}.")), change.key)
         for change in refused
@@ -157,7 +168,9 @@ def check_allowed(keys: Sequence[str]) -> None:
                 f"--allow-change {key}: must be a key alone (--allow-change {name}); "
                 f"set its value with -o {key}"
             )
-        elif key not in (*known_paths(), *OTHER_KEYS) and not key.startswith(ENVIRONMENT + "."):
+        elif key not in (*known_paths(), *OTHER_KEYS) and not key.startswith(
+            (f"{ENVIRONMENT}.", f"{SOURCES}.")
+        ):
             nearest = nearest_path(key, OTHER_KEYS)
             hint = f"did you mean {nearest}?" if nearest else "chomp config reference lists them"
             problems.append(f"--allow-change {key}: there is no such key; {hint}")

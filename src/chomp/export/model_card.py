@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.config import Config
+from chomp.config.data import DataConfig
+from chomp.data.all_sources import named_configs
 from chomp.types import Progress
 
 ROWS = 12
@@ -84,9 +86,13 @@ def _front(facts: Facts) -> str:
     lines = ["tags:", "- megalodon", "- chomp"]
     if facts.format == "hf":
         lines += ["library_name: transformers", "pipeline_tag: text-generation"]
-    data = facts.config.data
-    if data.backend == "hf" and not Path(data.hf_dataset).exists():
-        lines += ["datasets:", f"- {json.dumps(data.hf_dataset)}"]
+    public = [
+        data.hf_dataset
+        for data in named_configs(facts.config.data).values()
+        if data.backend == "hf" and not Path(data.hf_dataset).exists()
+    ]
+    if public:
+        lines += ["datasets:", *(f"- {json.dumps(name)}" for name in public)]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -122,16 +128,34 @@ def _spread(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for i, row in enumerate(rows) if i in chosen or row in evaluated[-1:]]
 
 
-def _data(config: Config) -> list[tuple[str, Any]]:
-    data = config.data
+def _source(data: DataConfig) -> Any:
     sources: dict[str, Any] = {
         "hf": f"{data.hf_dataset} ({data.hf_name or 'default'}, {data.hf_split})",
         "files": ", ".join(Path(str(getattr(f, "path", f))).name for f in data.files),
         "builtin": data.builtin,
         "tokens": data.tokens_dir and Path(data.tokens_dir).name,
     }
+    return sources.get(data.backend) or data.backend
+
+
+def _data(config: Config) -> list[tuple[str, Any]]:
+    data = config.data
+    rows = [("source", _source(data))]
+    if data.sources:
+        named = zip(data.by_source().items(), data.sources, strict=True)
+        rows = [
+            (f"source {name}", f"{_source(alone)}, weight {source.weight:g}")
+            for (name, alone), source in named
+        ]
+    rows += [
+        (
+            f"weights from step {stage.from_step:,}",
+            ", ".join(f"{name} {weight:g}" for name, weight in stage.weights.items()),
+        )
+        for stage in data.stages
+    ]
     return [
-        ("source", sources.get(data.backend) or data.backend),
+        *rows,
         ("tokenizer", data.tokenizer.hf_name_or_path or f"{data.tokenizer.kind}s of UTF-8"),
         ("vocabulary", f"{config.model.vocab_size:,}"),
         ("packing", data.packing_mode),

@@ -1,5 +1,7 @@
 """Callbacks: work that the training loop does after some of its steps."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -61,6 +63,14 @@ class LogWindow(NamedTuple):
     steps: int = 0
     tokens: int = 0
     """Their tokens that are not padding."""
+    targets: Sequence[int] = ()
+    """Their targets from each of `data.sources`, as far as these have given any."""
+
+    def after(self, stats: BatchStats) -> "LogWindow":
+        """Return the window with one more step."""
+        drawn = [source.targets for source in stats.by_source]
+        both = itertools.zip_longest(self.targets, drawn, fillvalue=0)
+        return LogWindow(self.steps + 1, self.tokens + stats.tokens, [*map(sum, both)])
 
 
 @dataclass

@@ -5,6 +5,7 @@ import time
 
 import jax
 
+from chomp.config.data import DataConfig
 from chomp.distributed import device_bytes, shard_shape
 from chomp.optim import Group, group_table
 from chomp.run.goodput import goodput_line
@@ -40,19 +41,35 @@ def start_lines(components: Components, device: str) -> list[str]:
         *mesh,
         f"model      {config.model.backend}, {program.parameters:,} parameters, "
         f"vocabulary {config.model.vocab_size:,}",
-        f"data       {data.backend}, {data.packing_mode} packing, {data.tokenizer.kind} tokenizer",
+        f"data       {_documents(data)}, {data.packing_mode} packing, "
+        f"{data.tokenizer.kind} tokenizer",
         *_evaluation(components),
         f"batch      {shape} (accum x batch x time) = {tokens:,} tokens a step",
         f"optimizer  {config.optim.name}; parameters by update: {groups}",
     ]
 
 
+def _documents(data: DataConfig) -> str:
+    if not data.sources:
+        return data.backend
+    whole = sum(source.weight for source in data.sources)
+    shares = ", ".join(
+        f"{name} {100 * source.weight / whole:.3g}%"
+        for name, source in zip(data.by_source(), data.sources, strict=True)
+    )
+    stages = f" until step {data.stages[0].from_step - 1:,}" if data.stages else ""
+    return f"{len(data.sources)} sources ({shares}{stages})"
+
+
 def _evaluation(components: Components) -> list[str]:
-    if not components.data.evaluated:
-        return []
-    found = components.data.evaluation
-    documents = f"{found.documents:,} document{'s' if found.documents != 1 else ''}"
-    return [f"evaluation {documents}, {found.targets:,} tokens: {components.data.evaluated}"]
+    data = components.data
+    return [
+        f"evaluation {f'{name}: ' if name else ''}{found.documents:,} "
+        f"document{'s' if found.documents != 1 else ''}, {found.targets:,} tokens: "
+        f"{data.evaluated[name]}"
+        for name, found in {**data.evaluation.sources, **data.evaluation.others}.items()
+        if data.evaluated[name]
+    ]
 
 
 def parameter_table(components: Components) -> tuple[list[str], list[list[str]]]:

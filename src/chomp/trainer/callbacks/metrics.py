@@ -47,6 +47,7 @@ class LogMetrics:
         self._config, self._schedules = components.config, components.program.schedules
         self._tracker, self._timer, self._losses = tracker, timer, losses
         self._pending, self._last, self._first_row = pending, progress, first_row
+        self._sources = list(components.config.data.by_source())
         self._mfu = _mfu_meter(components)
         for rate in self._schedules.values():
             rate(0)  # compiles its few operations, which would count as time of the second row
@@ -58,8 +59,7 @@ class LogMetrics:
         """
         step, train, pending = info.progress.step, self._config.train, self._pending
         self._tracker.progress(step)
-        steps, tokens = pending.window
-        pending.window = LogWindow(steps + 1, tokens + info.stats.tokens)
+        pending.window = pending.window.after(info.stats)
         if pending.callbacks or pending.row or step == train.steps or step % train.log_every == 0:
             self._make_row(info)
 
@@ -110,6 +110,12 @@ class LogMetrics:
             "batch_hash": f"{info.stats.hash:016x}",
             "epoch": info.stats.epoch,
         }
+        targets = [*window.targets, *[0] * len(self._sources)]
+        for number, name in enumerate(self._sources):
+            row[f"targets/{name}"] = targets[number]
+        for name, drawn in zip(self._sources, info.stats.by_source, strict=False):
+            if drawn.targets:
+                row[f"epoch/{name}"] = drawn.epoch
         with self._timer.paused(Phase.TRAINING):  # the first time it measures the device
             row |= self._mfu(lap.seconds / steps)
         row["packing_mode"] = self._config.data.packing_mode
