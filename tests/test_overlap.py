@@ -158,7 +158,7 @@ def test_evaluation_is_compiled_once(setup: Components, monkeypatch: pytest.Monk
     summed = Megalodon.loss
     monkeypatch.setattr(Megalodon, "loss", lambda *args: traced.append(1) or summed(*args))
     params = setup.program.init().params
-    batches = list(setup.data.evaluation.batches())
+    batches = list(setup.data.evaluation.sources[""].batches())
     assert len(batches) > 1
     for batch in [*batches, *batches]:
         setup.program.summed_loss(params, batch)

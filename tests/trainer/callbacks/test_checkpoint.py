@@ -46,7 +46,7 @@ def test_a_checkpoint_holds_what_a_resume_needs(saving: Any):
     saved = run.checkpointer.restore_run(4)
     assert saved.progress == Progress(4, 5, 90)
     assert saved.meta["unfinished"] == {"actions": ["evaluate"], "row": {"loss": 2.0}}
-    assert saved.meta["window"] == [2, 12]
+    assert saved.meta["window"] == [2, 12, {}]
     assert saved.meta["losses"] == [3.5]
     assert saved.meta["config"] == run.components.given.model_dump(mode="json")
     assert saved.meta["identity"]["data"] == {

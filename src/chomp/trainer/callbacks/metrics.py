@@ -47,7 +47,6 @@ class LogMetrics:
         self._config, self._schedules = components.config, components.program.schedules
         self._tracker, self._timer, self._losses = tracker, timer, losses
         self._pending, self._last, self._first_row = pending, progress, first_row
-        self._sources = list(components.config.data.by_source())
         self._mfu = _mfu_meter(components)
         for rate in self._schedules.values():
             rate(0)  # compiles its few operations, which would count as time of the second row
@@ -59,7 +58,8 @@ class LogMetrics:
         """
         step, train, pending = info.progress.step, self._config.train, self._pending
         self._tracker.progress(step)
-        pending.window = pending.window.after(info.stats)
+        sources = [str(source.name) for source in self._config.data.sources]
+        pending.window = pending.window.after(info.stats, sources)
         if pending.callbacks or pending.row or step == train.steps or step % train.log_every == 0:
             self._make_row(info)
 
@@ -110,10 +110,8 @@ class LogMetrics:
             "batch_hash": f"{info.stats.hash:016x}",
             "epoch": info.stats.epoch,
         }
-        targets = [*window.targets, *[0] * len(self._sources)]
-        for number, name in enumerate(self._sources):
-            row[f"targets/{name}"] = targets[number]
-        for name, drawn in zip(self._sources, info.stats.by_source, strict=False):
+        row |= {f"targets/{name}": targets for name, targets in window.targets.items()}
+        for name, drawn in zip(self._config.data.by_source(), info.stats.by_source, strict=False):
             if drawn.targets:
                 row[f"epoch/{name}"] = drawn.epoch
         with self._timer.paused(Phase.TRAINING):  # the first time it measures the device
