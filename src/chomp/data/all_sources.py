@@ -1,6 +1,7 @@
 """All sources of a config: opened, and seen as one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from chomp.config.data import DataConfig
@@ -54,21 +55,33 @@ def open_sources(
     only_evaluated = evaluation_files(config)
     opened: dict[str, Source] = {}
     for name, alone in named_configs(config).items():
-        if alone.backend == "tokens":
-            source = open_prepared(alone, tokenizer, evaluate=evaluate)
-        else:
-            texts = find_texts(
-                alone,
-                reading_of(alone, reading),
-                only_evaluated=only_evaluated,
-                evaluate=evaluate,
-            )
-            source = open_texts(alone, tokenizer, texts, evaluate=evaluate)
+        with source_named(name):
+            if alone.backend == "tokens":
+                source = open_prepared(alone, tokenizer, evaluate=evaluate)
+            else:
+                texts = find_texts(
+                    alone,
+                    reading_of(alone, reading),
+                    only_evaluated=only_evaluated,
+                    evaluate=evaluate,
+                )
+                source = open_texts(alone, tokenizer, texts, evaluate=evaluate)
         opened[name] = source._replace(
             fingerprint={"backend": alone.backend, **source.fingerprint},
             evaluated=source.evaluated if evaluate else "",
         )
     return opened
+
+
+@contextmanager
+def source_named(name: str) -> Iterator[None]:
+    """Give an error the name of the source, if there are several."""
+    try:
+        yield
+    except DataError as error:
+        if not name:
+            raise
+        raise type(error)(f"data.sources, {name}: {error}") from error
 
 
 def reading_of(alone: DataConfig, reading: ReadPolicy) -> ReadPolicy:

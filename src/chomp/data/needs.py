@@ -7,7 +7,7 @@ from pathlib import Path
 
 from chomp.config.data import DataConfig, TokenizerConfig
 from chomp.config.sources import FileSource
-from chomp.data.all_sources import named_configs
+from chomp.data.all_sources import named_configs, source_named
 from chomp.data.sources.formats import ARROW_SUFFIXES
 from chomp.data.sources.patterns import find_paths
 from chomp.data.sources.saved_dataset import is_saved_dataset
@@ -55,7 +55,7 @@ def missing_inputs(
         check_packages(config)
     broken = [key for key in invalid if key.startswith(("data.sources", "data.eval_sets"))]
     for name, alone in ({} if broken else named_configs(config)).items():
-        problems += _missing(alone, invalid, f"data.sources, {name}: " if name else "data.")
+        problems += _missing(alone, invalid, name)
     for texts in () if broken else config.eval_sets:
         with _noting(problems):
             if texts.files:
@@ -67,18 +67,18 @@ def missing_inputs(
     return list(dict.fromkeys(problems))
 
 
-def _missing(config: DataConfig, invalid: Collection[str], key: str) -> list[str]:
-    """Look for the files of a single source, whose keys begin with `key` in messages."""
+def _missing(config: DataConfig, invalid: Collection[str], name: str) -> list[str]:
+    """Look for the files of a single source."""
     problems: list[str] = []
     backend = config.backend if "data.backend" not in invalid else None
     if backend == "files" and config.files and "data.files" not in invalid:
-        with _noting(problems):
-            find_paths(f"{key}files", config.files, config.text_key)
+        with _noting(problems), source_named(name):
+            find_paths("data.files", config.files, config.text_key)
     if backend == "files" and config.eval_files:
-        with _noting(problems):
-            find_paths(f"{key}eval_files", config.eval_files, config.text_key)
+        with _noting(problems), source_named(name):
+            find_paths("data.eval_files", config.eval_files, config.text_key)
     if backend == "tokens" and config.tokens_dir:
-        with _noting(problems):
+        with _noting(problems), source_named(name):
             open_token_corpus(Path(config.tokens_dir))
     return problems
 
