@@ -81,7 +81,7 @@ def model_card(facts: Facts, license_id: str | None = None) -> str:
 
     Args:
         facts: what it tells of the run.
-        license_id: the model's license, as the Hub names it; None: the card says that there is none.
+        license_id: the model's license, as the Hub names it; None: the card says so.
     """
     config = facts.config
     sections = [

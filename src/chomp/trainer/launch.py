@@ -25,7 +25,7 @@ from chomp.tracking import PlainConsole, log_to_file, require_wandb
 from chomp.trainer.components import Components, build_components, derived_values
 from chomp.trainer.context import RunContext
 from chomp.trainer.first_step import take_first_step
-from chomp.trainer.initial_weights import located, open_weights
+from chomp.trainer.initial_weights import choose_step, located, open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
 from chomp.trainer.refusal import all_at_once
 from chomp.trainer.request import Request
@@ -101,7 +101,8 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
         with all_at_once(config, own_tokenizer=False):
             device = _start_jax(config)
             components = _build_components(config, device, console, resources)
-        open_weights(components)
+        chosen = coordinator.on_leader("weights", choose_step, components.config, None, console)
+        open_weights(components, chosen)
         console.table("Parameters", *parameter_table(components))
         step = take_first_step(components, next(components.data.train).batch)
         for line in dry_run_lines(components, step, memory_readings()):
@@ -152,18 +153,28 @@ def _build(
     config = request.config
     snapshot = request.folder.tokenizer if request.resume else None
     lanes = lanes_of(saved.data_state) if saved else None
-    recorder = context.monitor.recorder
+    coordinator, recorder = context.coordinator, context.monitor.recorder
+    chosen = 0
+    if saved is None:
+        chosen = coordinator.on_leader(
+            "weights",
+            context.signals.unless_stopped,
+            choose_step,
+            config,
+            recorder.record.parent,
+            context.console,
+        )
 
     def build() -> Components:
         with all_at_once(config, own_tokenizer=request.resume is not None):
             device = _start_jax(config)
             recorder.on_device(device)
             built = _build_components(config, device, context.console, resources, snapshot, lanes)
-        if saved is None and (weights := open_weights(built, recorder.record.parent)):
+        if saved is None and (weights := open_weights(built, chosen)):
             recorder.began_from(weights.parent)
         return built
 
-    with context.coordinator.interruptible("parts"):
+    with coordinator.interruptible("parts"):
         return context.signals.unless_stopped(build)
 
 
