@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -136,6 +137,41 @@ def test_what_is_changed_is_changed_from_there_on(chomp: Any, source: Path, tmp_
     assert (refused.code, "--allow-change optim.lr" in refused.err) == (2, True)
 
 
+def test_the_rate_rises_once_more_where_a_branch_begins(chomp: Any, source: Path, tmp_path: Path):
+    longer = ("-o", "train.steps=9", "-o", "optim.decay_steps=null")
+    plain, new = tmp_path / "plain", tmp_path / "new"
+    assert chomp("branch", f"{source}:4", plain, *longer).code == 0
+    made = chomp("branch", f"{source}:4", new, *longer, "-o", "optim.rewarm_steps=3")
+    assert "changed    optim.rewarm_from: was None, now 4" in made.out
+    for run in (plain, new):
+        done = chomp("train", "--run-dir", run, "--resume", "latest")
+        assert done.code == 0, done.err
+        rates = [row["lr"] for row in rows(run)]
+        (line,) = (line for line in done.out.splitlines() if line.startswith("rate "))
+        top = f"{max(rates[4:]):.2e} at step {rates.index(max(rates[4:])) + 1}, "
+        was = 3e-3 * (1 + math.cos(math.pi / 37)) / 2
+        assert line == (
+            f"rate       {rates[4]:.2e} at step 5 rather than {was:.2e}, "
+            f"{top if run == new else ''}{rates[-1]:.2e} at the last step, 9"
+        )
+    whole, risen = ([row["lr"] for row in rows(run)] for run in (plain, new))
+    assert risen[4:6] == pytest.approx([whole[4] / 3, whole[5] * 2 / 3])
+    assert risen[:4] + risen[6:] == whole[:4] + whole[6:]
+    # It is in the configuration from there on, so that a resume in the middle of it is exact.
+    shutil.rmtree(new / "checkpoints" / "9")
+    shutil.rmtree(new / "checkpoints" / "8")
+    straight = rows(new)
+    done = chomp("train", "--run-dir", new, "--resume", "latest")
+    assert (done.code, "after step 6" in done.out, "rate " in done.out) == (0, True, False)
+    assert rows(new) == straight
+
+
+def test_a_new_run_has_nothing_to_rise_from(chomp: Any, source: Path, tmp_path: Path):
+    for more in (("--run-dir", tmp_path / "new"), ("--dry-run",)):
+        done = chomp("train", source.parent / "config.yaml", *more, "-o", "optim.rewarm_steps=3")
+        assert (done.code, "a new one has optim.warmup_steps" in done.err) == (2, True), done.err
+
+
 def test_a_branch_goes_on_with_other_data(
     chomp: Any, source: Path, tmp_path: Path, texts: list[str]
 ):
@@ -147,6 +183,8 @@ def test_a_branch_goes_on_with_other_data(
     resume = ("train", "--run-dir", tmp_path / "new", "--resume", "latest")
     done = chomp(*resume, "--allow-change", "data.content")
     assert done.code == 0, done.err + done.out
+    rate = rows(source)
+    assert f"rate       {rate[4]['lr']:.2e} at step 5, {rate[5]['lr']:.2e} at the last" in done.out
     assert rows(tmp_path / "new")[-1]["step"] == STEPS
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chomp.checkpoint.compatibility import changes
+from chomp.checkpoint.compatibility import changes, rewarm_from
 from chomp.checkpoint.directory import CheckpointDirectory, damage_lines
 from chomp.config import Config, config_from_mapping
 from chomp.errors import ConfigError, DiskError, ResumeError
@@ -111,6 +111,7 @@ def branch_run(request: BranchRequest, console: Console) -> Branch:
     if not config.checkpoint.enabled:
         raise ConfigError(["checkpoint.enabled: must be true: a branch begins from a checkpoint"])
     _check_places(config)
+    config = rewarm_from(config, old.model_dump(mode="json"), step)
     before, now = old.model_dump(mode="json"), config.model_dump(mode="json")
     found = [change for change in changes(before, now) if change.key != "logging.run_dir"]
     parent = Parent(

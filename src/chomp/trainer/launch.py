@@ -8,8 +8,10 @@ from pathlib import Path
 from chomp.checkpoint.checkpointer import SavedRun
 from chomp.checkpoint.compatibility import (
     changes,
+    check_begins,
     keep_old_defaults,
     package_versions,
+    rewarm_from,
 )
 from chomp.checkpoint.directory import CheckpointChoice
 from chomp.config import Config, config_warnings
@@ -29,7 +31,7 @@ from chomp.trainer.initial_weights import choose_step, located, open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
 from chomp.trainer.refusal import all_at_once
 from chomp.trainer.request import Request
-from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint
+from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint, rate_line
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
 from chomp.trainer.trainer import Trainer
 
@@ -68,6 +70,8 @@ def train(request: Request) -> int:
             return signals.exit_code
         if saved:
             check_contents(components, saved, context)
+            if line := rate_line(components, saved):
+                context.console.message(line)
             lanes = lanes_of(saved.data_state)
             if config.data.lanes not in (None, lanes):
                 context.console.warn(
@@ -93,6 +97,7 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
     Raises:
         ChompError: what would stop the run.
     """
+    check_begins(config)
     with ExitStack() as resources:
         coordinator = connect_processes(config, process, Signals(), resources)
         coordinator.agree(shared_settings(config))
@@ -135,7 +140,10 @@ def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Co
             allowed = [*context.allow_change, *branched.allow_change]
             context = dataclasses.replace(context, allow_change=allowed)
         config = keep_old_defaults(config, saved.meta["config"])
+        config = rewarm_from(config, saved.meta["config"], choice.step)
         check_settings(config, saved, context)
+    else:
+        check_begins(config)
     values = config.model_dump(mode="json")
     commit = source_commit()
     versions = package_versions() | ({"commit of chomp": commit} if commit else {})

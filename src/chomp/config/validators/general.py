@@ -69,6 +69,18 @@ def warmup_ends(config: Sections) -> Iterator[Problem]:
         )
 
 
+@rule("train.steps", "optim.rewarm_steps", "optim.rewarm_from")
+def rewarm_begins(config: Sections) -> Iterator[Problem]:
+    """`optim.rewarm_from` has `optim.rewarm_steps`, and is less than `train.steps`."""
+    first, steps = config.optim.rewarm_from, config.train.steps
+    if first is not None and config.optim.rewarm_steps is None:
+        yield Problem("optim.rewarm_from", "needs optim.rewarm_steps, the length of the rise")
+    if first is not None and first >= steps:
+        yield Problem(
+            "optim.rewarm_from", f"must be less than train.steps, which is {steps} (got {first})"
+        )
+
+
 @rule("parallel.data", "parallel.fsdp")
 def axes_are_sizes(config: Sections) -> Iterator[Problem]:
     """`parallel.data` and `parallel.fsdp` are at least 1, or one of them is -1."""
@@ -248,6 +260,7 @@ RULES = (
     rows_are_whole_chunks,
     prompts_fit,
     warmup_ends,
+    rewarm_begins,
     axes_are_sizes,
     buffer_fills_a_batch,
     files_are_named,
