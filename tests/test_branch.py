@@ -16,8 +16,10 @@ import pytest
 import yaml
 
 from chomp.checkpoint.arrays import PARAMS, read_numpy
+from chomp.commands.branch import BranchRequest, branch_run
 from chomp.run.lineage import descendants
 from chomp.run.record import Parent, RunRecord
+from chomp.system.console import Console
 
 Values = dict[str, Any]
 TIMES = ("step_time_s", "tokens_per_sec", "data_wait_share", "fraction_of_matmul_bound")
@@ -81,6 +83,28 @@ def test_a_branch_goes_on_exactly_and_leaves_its_source_alone(
     whole = [json.loads(line) for line in (source / "ledger.jsonl").open()]
     assert ledger[0] == whole[0] | {"step": step}
     assert ledger[1:] == whole[1 + step :]
+
+
+def test_a_run_that_is_training_is_branched(
+    chomp: Any, source: Path, tmp_path: Path, no_lines: Console
+):
+    """It holds its lock, has its files open, and saves in the background meanwhile."""
+    from chomp import Callback, train
+
+    first, new = tmp_path / "first", tmp_path / "new"
+
+    class BranchNow(Callback):
+        def __call__(self, info: Any) -> None:
+            if info.progress.step == 5:
+                branch_run(BranchRequest(first, "2", new), no_lines)
+
+    assert train(source.parent / "config.yaml", run_dir=first, callbacks=[BranchNow()]) == 0
+    done = chomp("train", "--run-dir", new, "--resume", "latest")
+    assert (done.code, "after step 2" in done.out) == (0, True), done.err
+    for run in (first, new):
+        assert rows(run) == rows(source)
+        assert same(params(run, STEPS), params(source, STEPS))
+        assert chomp("checkpoints", "verify", run).code == 0
 
 
 @pytest.mark.parametrize("places", ["inside", "outside"])
