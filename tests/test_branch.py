@@ -161,6 +161,19 @@ def test_what_is_changed_is_changed_from_there_on(chomp: Any, source: Path, tmp_
     assert (refused.code, "--allow-change optim.lr" in refused.err) == (2, True)
 
 
+def test_a_run_that_gets_worse_says_where_it_was_best(chomp: Any, source: Path, tmp_path: Path):
+    (best,) = (row for row in rows(source) if row["step"] == STEPS)
+    words = ("-o", "train.steps=9", "-o", "optim.lr=5")
+    assert chomp("branch", source, tmp_path / "new", *words).code == 0
+    done = chomp("train", "--run-dir", tmp_path / "new", "--resume", "latest")
+    assert done.code == 0, done.err
+    assert rows(tmp_path / "new")[-1]["eval_loss"] > 2 * best["eval_loss"]
+    assert (
+        f"lowest     {best['eval_loss']:.4f} nats per token, "
+        f"{best['eval_bits_per_byte']:.4f} bits per byte (after step {STEPS})\n"
+    ) in done.out
+
+
 def test_the_rate_rises_once_more_where_a_branch_begins(chomp: Any, source: Path, tmp_path: Path):
     longer = ("-o", "train.steps=9", "-o", "optim.decay_steps=null")
     plain, new = tmp_path / "plain", tmp_path / "new"

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from operator import itemgetter
 
 import jax
 
@@ -82,7 +83,7 @@ def _lowest(components: Components, context: RunContext, latest: Row) -> list[st
     except (OSError, ValueError):  # it is somebody else's, or gone
         return []
     rows = [row for row in rows if row["eval_loss"] is not None]
-    best = min(rows, key=lambda row: row["eval_loss"], default=latest)
+    best = min(rows, key=itemgetter("eval_loss"), default=latest)
     if best["eval_loss"] > 0.99 * latest["eval_loss"]:
         return []
     return [
