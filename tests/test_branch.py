@@ -203,6 +203,21 @@ def test_the_rate_rises_once_more_where_a_branch_begins(chomp: Any, source: Path
     assert rows(new) == straight
 
 
+def test_the_rate_rises_once_more_in_a_run_itself(chomp: Any, source: Path, tmp_path: Path):
+    shutil.copytree(source, tmp_path / "run")
+    resume = ("train", "--run-dir", tmp_path / "run", "--resume", "latest", "-o", "train.steps=9")
+    change = ("-o", "optim.lr=1e-3", "-o", "optim.rewarm_steps=2")
+    refused = chomp(*resume, *change)
+    assert (refused.code, "--allow-change optim.rewarm_steps" in refused.err) == (2, True)
+    done = chomp(*resume, *change, "--allow-change", "optim")
+    assert (done.code, "rate       " in done.out) == (0, True), done.err
+    rates = [row["lr"] for row in rows(tmp_path / "run")]
+    # So early the cosine hardly falls.
+    assert rates[6:9] == pytest.approx([5e-4, 1e-3, 1e-3], rel=0.05)
+    again = chomp(*resume[:-1], "train.steps=10")
+    assert (again.code, "after step 9" in again.out) == (0, True), again.err
+
+
 def test_a_new_run_has_nothing_to_rise_from(chomp: Any, source: Path, tmp_path: Path):
     for more in (("--run-dir", tmp_path / "new"), ("--dry-run",)):
         done = chomp("train", source.parent / "config.yaml", *more, "-o", "optim.rewarm_steps=3")

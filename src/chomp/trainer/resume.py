@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from chomp.checkpoint.checkpointer import SavedRun
@@ -107,8 +108,9 @@ def rate_line(components: Components, saved: SavedRun) -> str:
     if done == steps or (before["train"]["steps"] == steps and not changed):
         return ""
     old = schedules(OptimConfig.model_validate(before["optim"]), before["train"]["steps"])["lr"]
-    rates = np.asarray(schedules(config.optim, steps)["lr"](np.arange(done, steps)))
-    was, first, top = float(old(done)), float(rates[0]), int(rates.argmax())
+    new = schedules(config.optim, steps)["lr"]
+    rates = np.asarray(new(jnp.arange(done, steps)))
+    was, first, top = np.asarray(old(done)).item(), rates[0].item(), int(rates.argmax())
     same = math.isclose(was, first, rel_tol=1e-6)
     parts = [f"{first:.2e} at step {done + 1}{'' if same else f' rather than {was:.2e}'}"]
     if rates[top] > first:
