@@ -216,6 +216,10 @@ def test_the_rate_rises_once_more_in_a_run_itself(chomp: Any, source: Path, tmp_
     assert rates[6:9] == pytest.approx([5e-4, 1e-3, 1e-3], rel=0.05)
     again = chomp(*resume[:-1], "train.steps=10")
     assert (again.code, "after step 9" in again.out) == (0, True), again.err
+    words = ("branch", tmp_path / "run", tmp_path / "new", "-o", "optim.rewarm_steps=2")
+    refused = chomp(*words)
+    assert (refused.code, "give -o optim.rewarm_from=10 as well" in refused.err) == (2, True)
+    assert chomp(*words, "-o", "optim.rewarm_from=10").code == 0
 
 
 def test_a_new_run_has_nothing_to_rise_from(chomp: Any, source: Path, tmp_path: Path):

@@ -69,16 +69,11 @@ def warmup_ends(config: Sections) -> Iterator[Problem]:
         )
 
 
-@rule("train.steps", "optim.rewarm_steps", "optim.rewarm_from")
-def rewarm_begins(config: Sections) -> Iterator[Problem]:
-    """`optim.rewarm_from` has `optim.rewarm_steps`, and is less than `train.steps`."""
-    first, steps = config.optim.rewarm_from, config.train.steps
-    if first is not None and config.optim.rewarm_steps is None:
+@rule("optim.rewarm_steps", "optim.rewarm_from")
+def rewarming_has_a_length(config: Sections) -> Iterator[Problem]:
+    """`optim.rewarm_from` goes with `optim.rewarm_steps`."""
+    if config.optim.rewarm_from is not None and config.optim.rewarm_steps is None:
         yield Problem("optim.rewarm_from", "needs optim.rewarm_steps, the length of the rise")
-    if first is not None and first >= steps:
-        yield Problem(
-            "optim.rewarm_from", f"must be less than train.steps, which is {steps} (got {first})"
-        )
 
 
 @rule("parallel.data", "parallel.fsdp")
@@ -260,7 +255,7 @@ RULES = (
     rows_are_whole_chunks,
     prompts_fit,
     warmup_ends,
-    rewarm_begins,
+    rewarming_has_a_length,
     axes_are_sizes,
     buffer_fills_a_batch,
     files_are_named,
