@@ -122,6 +122,35 @@ def keep_old_defaults(config: Config, saved: Mapping[str, Any]) -> Config:
     return config
 
 
+def check_begins(config: Config) -> None:
+    """Check that a run which begins has nothing that is for one that goes on.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if config.optim.rewarm_steps is not None and config.optim.rewarm_from is None:
+        problem = "is for a run that goes on from a checkpoint; a new one has optim.warmup_steps"
+        raise ConfigError([f"optim.rewarm_steps: {problem}"])
+
+
+def rewarm_from(config: Config, saved: Mapping[str, Any], step: int) -> Config:
+    """Return the configuration with the step at which the learning rate rises once more.
+
+    So the rate stays a function of the step and the configuration, wherever the run is resumed.
+
+    Args:
+        config: that of the new start, or of a branch.
+        saved: that of the checkpoint; where the rate rises in it already, that stays.
+        step: of the checkpoint.
+    """
+    optim = config.optim
+    if optim.rewarm_steps is None or optim.rewarm_from is not None:
+        return config
+    before = saved["optim"].get("rewarm_from")
+    begin = {"rewarm_from": step if before is None else before}
+    return config.model_copy(update={"optim": optim.model_copy(update=begin)})
+
+
 def without_evaluation(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's identity without the evaluation documents: nothing is evaluated on them."""
     data = identity["data"]

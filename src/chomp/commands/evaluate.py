@@ -92,10 +92,10 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """Return what a person reads of it."""
-        score = self.score
+        score, plural = self.score, "s" if self.documents != 1 else ""
         lines = [
             f"run         {self.run}, step {self.step}",
-            f"texts       {self.documents:,} documents {self.described}",
+            f"texts       {self.documents:,} document{plural} {self.described}",
             f"loss        {score.loss:.4f} nats per token, {score.targets:,} targets",
             f"perplexity  {score.perplexity:.3f}",
             f"bits/byte   {score.bits_per_byte:.4f}, {score.bytes:,} bytes",

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 from chomp.config import Config
 from chomp.config.data import DataConfig
 from chomp.data.all_sources import named_configs
+from chomp.errors import ExportError
 from chomp.types import Progress
 
 ROWS = 12
 """Lines of the table of losses, at most."""
+NO_LICENSE = "None was given. Ask who made this model before you use it."
 
 
 class Facts(NamedTuple):
@@ -64,17 +66,35 @@ implementation, for one model-parallel rank. In Python `load_upstream_checkpoint
 }
 
 
-def model_card(facts: Facts) -> str:
-    """Return the text of the card."""
+def check_license(identifier: str) -> None:
+    """Check that a card can name a license so.
+
+    Raises:
+        ExportError: it is empty, or more than a line.
+    """
+    if not identifier.strip() or not identifier.isprintable():
+        raise ExportError(
+            f"--license: must be the name of a license, such as apache-2.0 (got {identifier!r})"
+        )
+
+
+def model_card(facts: Facts, license_id: str | None = None) -> str:
+    """Return the text of the card.
+
+    Args:
+        facts: what it tells of the run.
+        license_id: the model's license, as the Hub names it; None: the card says so.
+    """
     config = facts.config
     sections = [
-        _front(facts),
+        _front(facts, license_id),
         f"# {facts.name}\n\nA Megalodon language model ([paper](https://arxiv.org/abs/2404.08801)) "
         f"of {facts.parameters:,} parameters, in {facts.dtype}, trained with chomp.",
         "## Use\n\n" + USE[facts.format].format(name=facts.name),
         "## How well it predicts\n\n" + _results(facts),
         "## Data\n\n" + _lines(_data(config)),
         "## Recipe\n\n" + _lines(_recipe(facts)),
+        "## License\n\n" + (f"{license_id}." if license_id else NO_LICENSE),
         "## Made with\n\n" + _lines(facts.versions.items()),
         "`chomp_config.json` is the run's whole configuration, `metrics.jsonl` has its rows "
         f"up to this step.\n\nThis export: {facts.checked}.",
@@ -82,8 +102,9 @@ def model_card(facts: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _front(facts: Facts) -> str:
-    lines = ["tags:", "- megalodon", "- chomp"]
+def _front(facts: Facts, license_id: str | None) -> str:
+    lines = [f"license: {json.dumps(license_id)}"] if license_id else []
+    lines += ["tags:", "- megalodon", "- chomp"]
     if facts.format == "hf":
         lines += ["library_name: transformers", "pipeline_tag: text-generation"]
     public = [

@@ -8,8 +8,10 @@ from pathlib import Path
 from chomp.checkpoint.checkpointer import SavedRun
 from chomp.checkpoint.compatibility import (
     changes,
+    check_begins,
     keep_old_defaults,
     package_versions,
+    rewarm_from,
 )
 from chomp.checkpoint.directory import CheckpointChoice
 from chomp.config import Config, config_warnings
@@ -25,11 +27,11 @@ from chomp.tracking import PlainConsole, log_to_file, require_wandb
 from chomp.trainer.components import Components, build_components, derived_values
 from chomp.trainer.context import RunContext
 from chomp.trainer.first_step import take_first_step
-from chomp.trainer.initial_weights import located, open_weights
+from chomp.trainer.initial_weights import choose_step, located, open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
 from chomp.trainer.refusal import all_at_once
 from chomp.trainer.request import Request
-from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint
+from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint, rate_line
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
 from chomp.trainer.trainer import Trainer
 
@@ -68,6 +70,8 @@ def train(request: Request) -> int:
             return signals.exit_code
         if saved:
             check_contents(components, saved, context)
+            if line := rate_line(components, saved):
+                context.console.message(line)
             lanes = lanes_of(saved.data_state)
             if config.data.lanes not in (None, lanes):
                 context.console.warn(
@@ -93,6 +97,7 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
     Raises:
         ChompError: what would stop the run.
     """
+    check_begins(config)
     with ExitStack() as resources:
         coordinator = connect_processes(config, process, Signals(), resources)
         coordinator.agree(shared_settings(config))
@@ -101,7 +106,8 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
         with all_at_once(config, own_tokenizer=False):
             device = _start_jax(config)
             components = _build_components(config, device, console, resources)
-        open_weights(components)
+        chosen = coordinator.on_leader("weights", choose_step, components.config, None, console)
+        open_weights(components, chosen)
         console.table("Parameters", *parameter_table(components))
         step = take_first_step(components, next(components.data.train).batch)
         for line in dry_run_lines(components, step, memory_readings()):
@@ -134,7 +140,10 @@ def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Co
             allowed = [*context.allow_change, *branched.allow_change]
             context = dataclasses.replace(context, allow_change=allowed)
         config = keep_old_defaults(config, saved.meta["config"])
+        config = rewarm_from(config, saved.meta["config"], choice.step)
         check_settings(config, saved, context)
+    else:
+        check_begins(config)
     values = config.model_dump(mode="json")
     commit = source_commit()
     versions = package_versions() | ({"commit of chomp": commit} if commit else {})
@@ -152,18 +161,28 @@ def _build(
     config = request.config
     snapshot = request.folder.tokenizer if request.resume else None
     lanes = lanes_of(saved.data_state) if saved else None
-    recorder = context.monitor.recorder
+    coordinator, recorder = context.coordinator, context.monitor.recorder
+    chosen = 0
+    if saved is None:
+        chosen = coordinator.on_leader(
+            "weights",
+            context.signals.unless_stopped,
+            choose_step,
+            config,
+            recorder.record.parent,
+            context.console,
+        )
 
     def build() -> Components:
         with all_at_once(config, own_tokenizer=request.resume is not None):
             device = _start_jax(config)
             recorder.on_device(device)
             built = _build_components(config, device, context.console, resources, snapshot, lanes)
-        if saved is None and (weights := open_weights(built, recorder.record.parent)):
+        if saved is None and (weights := open_weights(built, chosen)):
             recorder.began_from(weights.parent)
         return built
 
-    with context.coordinator.interruptible("parts"):
+    with coordinator.interruptible("parts"):
         return context.signals.unless_stopped(build)
 
 

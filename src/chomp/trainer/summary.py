@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from operator import itemgetter
 
 import jax
 
@@ -9,6 +10,7 @@ from chomp.config.data import DataConfig
 from chomp.distributed import device_bytes, shard_shape
 from chomp.optim import Group, group_table
 from chomp.run.goodput import goodput_line
+from chomp.system.json_text import parse_json
 from chomp.system.plugins import plugin_options
 from chomp.system.terminal import program_name
 from chomp.tracking.tracker import Row
@@ -87,6 +89,26 @@ def parameter_table(components: Components) -> tuple[list[str], list[list[str]]]
     return columns, rows
 
 
+def _lowest(components: Components, context: RunContext, latest: Row) -> list[str]:
+    """Return a line about the best evaluation of the run, if the newest one is clearly worse."""
+    path = context.folder.inside(components.config.logging.metrics_file)
+    if not path.is_file():  # a pipe would be waited for
+        return []
+    try:
+        with path.open("rb") as file:
+            rows = [parse_json(line) for line in file if b'"eval_loss": ' in line]
+    except (OSError, ValueError):  # it is somebody else's, or gone
+        return []
+    rows = [row for row in rows if row["eval_loss"] is not None]
+    best = min(rows, key=itemgetter("eval_loss"), default=latest)
+    if best["eval_loss"] > 0.99 * latest["eval_loss"]:
+        return []
+    return [
+        f"lowest     {best['eval_loss']:.4f} nats per token, {best['eval_bits_per_byte']:.4f} bits "
+        f"per byte (after step {best['step']})"
+    ]
+
+
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
@@ -141,6 +163,7 @@ def summary_lines(
             f"{latest['eval_bits_per_byte']:.4f} bits per byte"
             f"{f' (after step {at})' if at != progress.step else ''}"
         )
+        lines += _lowest(components, context, latest)
     trained = progress.tokens_seen - first.tokens_seen
     lines.append(f"tokens     {progress.tokens_seen:,} seen, {trained:,} of them now")
     lines.append(f"run folder {context.folder.path}")

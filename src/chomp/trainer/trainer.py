@@ -165,7 +165,8 @@ class Trainer:
     def _init(self) -> TrainState:
         """Make the state before the first step, with fresh or with another run's parameters."""
         state = self.components.program.init()
-        weights = open_weights(self.components, self.context.monitor.recorder.record.parent)
+        parent = self.context.monitor.recorder.record.parent
+        weights = open_weights(self.components, parent.step if parent else 0)
         if weights is None:
             return state
         self.context.console.message(f"weights    of {weights}")

@@ -75,6 +75,13 @@ def warmup_ends(config: Sections) -> Iterator[Problem]:
         )
 
 
+@rule("optim.rewarm_steps", "optim.rewarm_from")
+def rewarming_has_a_length(config: Sections) -> Iterator[Problem]:
+    """`optim.rewarm_from` goes with `optim.rewarm_steps`."""
+    if config.optim.rewarm_from is not None and config.optim.rewarm_steps is None:
+        yield Problem("optim.rewarm_from", "needs optim.rewarm_steps, the length of the rise")
+
+
 @rule("parallel.data", "parallel.fsdp")
 def axes_are_sizes(config: Sections) -> Iterator[Problem]:
     """`parallel.data` and `parallel.fsdp` are at least 1, or one of them is -1."""
@@ -259,6 +266,7 @@ RULES = (
     rows_are_whole_chunks,
     prompts_fit,
     warmup_ends,
+    rewarming_has_a_length,
     axes_are_sizes,
     buffer_fills_a_batch,
     files_are_named,
