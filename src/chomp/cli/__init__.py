@@ -19,12 +19,13 @@ from chomp.cli.plan import plan
 from chomp.cli.prove_resume import prove_resume
 from chomp.cli.prove_scale import prove_scale
 from chomp.cli.status import status
+from chomp.cli.tokenizer import tokenizer
 from chomp.cli.trace import trace
 from chomp.cli.train import train
 
 COMMANDS = (
     *(init, train, generate, evaluate, lm_eval, export, branch),
-    *(status, checkpoints, trace, data, config),
+    *(status, checkpoints, trace, data, tokenizer, config),
     *(doctor, plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:
