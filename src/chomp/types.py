@@ -137,3 +137,6 @@ class StepMetrics(NamedTuple):
     targets: Int[Array, ""]
     rejected: Int[Array, ""]
     """Rejected updates so far in the run."""
+    layer_norms: Float[Array, "kind layer"] | None = None
+    """Of gradients before clipping, updates, and parameters before the update, with
+    `logging.watch`."""

@@ -69,6 +69,9 @@ class LoggingConfig(Section):
     """Progress bar, colours and panels. `false`: plain lines."""
     log_file: Name | None = "train.log"
     """File in the run folder for log lines, other libraries' included. `null`: none."""
+    watch: bool = False
+    """Rows of metrics with the norms of each layer's gradient, update and parameters
+    (`grad_norm/layers.0.attn`, `update_norm/...`, `param_norm/...`)."""
     trackers: Annotated[tuple[TrackerName, ...], Field(strict=False)] = ()
     """Names of trackers that your own module registers (`--plugin`): they get the rows of the
     metrics file and the samples as well."""

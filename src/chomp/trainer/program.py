@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,15 @@ from chomp.trainer.step import TrainStep, init_state, make_train_step
 from chomp.types import Batch, TrainState
 
 
+class StepKind(NamedTuple):
+    """What the training step does, beside a step."""
+
+    deterministic: bool
+    """Dropout is off."""
+    watch: bool
+    """It computes the norms of each layer."""
+
+
 @dataclass(frozen=True)
 class TrainProgram:
     """Model and optimizer with what was decided about them.
@@ -32,7 +41,7 @@ class TrainProgram:
         sharding: which device holds what.
         data_parallel: has all devices work on a batch.
         shapes: shapes, dtypes and places of the training state; nothing is allocated.
-        deterministic: dropout is off.
+        kind: what the step does besides.
         seed: of the initial parameters.
     """
 
@@ -43,7 +52,7 @@ class TrainProgram:
     sharding: MeshSharding
     data_parallel: DataParallel
     shapes: TrainState
-    deterministic: bool
+    kind: StepKind
     seed: int
 
     @property
@@ -131,7 +140,7 @@ def build_program(
         sharding.place_shapes(
             jax.eval_shape(functools.partial(init_state, model, optimizer, train.seed))
         ),
-        is_deterministic(config),
+        StepKind(is_deterministic(config), config.logging.watch),
         train.seed,
     )
 
@@ -198,7 +207,8 @@ def _train_step(program: TrainProgram) -> TrainStep:
     return make_train_step(
         program.model,
         program.optimizer,
-        deterministic=program.deterministic,
+        deterministic=program.kind.deterministic,
+        watch=program.kind.watch,
         spread=program.data_parallel.gradients,
     )
 
