@@ -62,7 +62,7 @@ MODELS: Registry[Any] = Registry("model.backend", ("megalodon", "dummy"))
 SOURCES: Registry[Any] = Registry(
     "data.backend", ("hf", "files", "local_text", "builtin", "tokens")
 )
-TRACKERS: Registry[Any] = Registry("logging.trackers")
+TRACKERS: Registry[Any] = Registry("logging.trackers", ("jsonl", "tensorboard", "mlflow", "wandb"))
 REGISTRIES = {registry.key: registry for registry in (MODELS, SOURCES, TRACKERS)}
 
 ModelName = Annotated[str, BeforeValidator(MODELS.check), WithJsonSchema(MODELS.schema())]

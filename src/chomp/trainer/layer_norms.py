@@ -1,7 +1,6 @@
 """Norms of gradients, updates and parameters, layer by layer."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -49,7 +48,7 @@ def norm_values(params: Any, metrics: StepMetrics) -> dict[str, float]:
     }
 
 
-def _norms(tree: Any) -> Iterable[Array]:
+def _norms(tree: Any) -> list[Array]:
     layers: dict[str, list[Array]] = defaultdict(list)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         layers[_layer(path)].append(leaf.astype(jnp.float32))
@@ -57,7 +56,7 @@ def _norms(tree: Any) -> Iterable[Array]:
 
 
 def _layer(path: tuple[Any, ...]) -> str:
-    """Return the layer of a parameter: for `model.layers.3.attn.wz.weight` it is `layers.3.attn`."""
+    """Return a parameter's layer: `layers.3.attn` for `model.layers.3.attn.wz.weight`."""
     *layers, name = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
     if layers[:1] == ["model"]:  # the whole of megalodon-jax's network but the output head
         layers = layers[1:]
