@@ -138,5 +138,5 @@ class StepMetrics(NamedTuple):
     rejected: Int[Array, ""]
     """Rejected updates so far in the run."""
     layer_norms: Float[Array, "kind layer"] | None = None
-    """Of gradients before clipping, updates, and parameters before the update, with
-    `logging.watch`."""
+    """Of gradients before clipping, of what the update has changed, and of the parameters before
+    it, with `logging.watch`."""

@@ -19,7 +19,7 @@ def test_a_mesh_of_one_device_costs_nothing(make_config: Callable[..., Any]):
     train_program, train = build_program(config), config.train
     on_mesh = compile_step(train_program, train)
     step = make_train_step(
-        train_program.model, train_program.optimizer, deterministic=train_program.kind.deterministic
+        train_program.model, train_program.optimizer, deterministic=train_program.deterministic
     )
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), train_program.shapes)
     batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)

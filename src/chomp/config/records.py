@@ -83,8 +83,9 @@ class LoggingConfig(Section):
     log_file: Name | None = "train.log"
     """File in the run folder for log lines, other libraries' included. `null`: none."""
     watch: bool = False
-    """Rows of metrics with the norms of each layer's gradient, update and parameters
-    (`grad_norm/layers.0.attn`, `update_norm/...`, `param_norm/...`)."""
+    """Every `train.log_every` steps the row of metrics has the norms of each layer's gradient,
+    update and parameters (`grad_norm/layers.0.attn`, `update_norm/...`, `param_norm/...`). Each
+    time takes as long as a step."""
     trackers: Annotated[tuple[TrackerName, ...], Field(strict=False)] = ()
     """Who gets the rows of the metrics file and the samples as well: `tensorboard`, `mlflow`,
     `wandb` (each comes with the extra of its name), or trackers that your own module registers

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import time
+from importlib import import_module
 from typing import Any
 
 from chomp.tracking.registered import TrackedRun
@@ -12,6 +13,9 @@ from chomp.tracking.tracker import NullTracker, Row, numbers
 
 FOLDER = "tensorboard"
 """Of the event files, in the run folder."""
+PROTO, MESSAGES = "tensorboard.compat.proto", ("event", "summary", "tensor", "types")
+WRITER = "tensorboard.summary.writer.record_writer"
+"""Modules of the package that have nothing of TensorFlow, should that be installed as well."""
 NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.")
 
 
@@ -26,11 +30,7 @@ class TensorBoardTracker(NullTracker):
     """
 
     def __init__(self, run: TrackedRun):
-        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
-
-        self._event, self._summary = event_pb2.Event, summary_pb2
-        self._tensor = tensor_pb2.TensorProto
-        self._text_type = types_pb2.DT_STRING
+        self._proto = {name: import_module(f"{PROTO}.{name}_pb2") for name in MESSAGES}
         folder = run.folder / FOLDER
         folder.mkdir(exist_ok=True)
         earlier = [int(found[1]) for path in folder.iterdir() if (found := NAME.match(path.name))]
@@ -41,8 +41,8 @@ class TensorBoardTracker(NullTracker):
         self._waiting = bytearray()
         self._write(0, file_version="brain.Event:2")
         if earlier:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(run.step + 1, session_log=start)
+            log = self._proto["event"].SessionLog
+            self._write(run.step + 1, session_log=log(status=log.START))
         if not earlier:
             for row in run.rows():
                 self.log(row)
@@ -50,12 +50,10 @@ class TensorBoardTracker(NullTracker):
 
     def log(self, row: Row) -> None:
         """Write the row's numbers, each under its key; the text of an error as `error`."""
-        values = [
-            self._summary.Summary.Value(tag=key, simple_value=value)
-            for key, value in numbers(row).items()
-        ]
+        summary = self._proto["summary"].Summary
+        values = [summary.Value(tag=key, simple_value=value) for key, value in numbers(row).items()]
         if values:
-            self._write(row["step"], summary=self._summary.Summary(value=values))
+            self._write(row["step"], summary=summary(value=values))
         if "error" in row:
             self._write_text(row["step"], "error", f"{row['error']}: {row['reason']}")
 
@@ -72,22 +70,19 @@ class TensorBoardTracker(NullTracker):
             self._file.close()
 
     def _write_text(self, step: int, tag: str, text: str) -> None:
-        data = self._summary.SummaryMetadata.PluginData(plugin_name="text")
-        value = self._summary.Summary.Value(
-            tag=tag,
-            metadata=self._summary.SummaryMetadata(plugin_data=data),
-            tensor=self._tensor(
-                dtype=self._text_type, string_val=[text.encode("utf-8", "backslashreplace")]
-            ),
+        summary, metadata = self._proto["summary"].Summary, self._proto["summary"].SummaryMetadata
+        plugin = metadata(plugin_data=metadata.PluginData(plugin_name="text"))
+        tensor = self._proto["tensor"].TensorProto(
+            dtype=self._proto["types"].DT_STRING,
+            string_val=[text.encode("utf-8", "backslashreplace")],
         )
-        self._write(step, summary=self._summary.Summary(value=[value]))
+        value = summary.Value(tag=tag, metadata=plugin, tensor=tensor)
+        self._write(step, summary=summary(value=[value]))
 
     def _write(self, step: int, **what: Any) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
         record = io.BytesIO()
-        event = self._event(wall_time=time.time(), step=step, **what)
-        RecordWriter(record).write(event.SerializeToString())
+        event = self._proto["event"].Event(wall_time=time.time(), step=step, **what)
+        import_module(WRITER).RecordWriter(record).write(event.SerializeToString())
         self._waiting += record.getvalue()
         self._flush()
 

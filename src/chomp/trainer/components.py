@@ -169,7 +169,7 @@ def derived_values(components: Components) -> dict[str, Any]:
             "decay_steps_after_warmup": decay,
         },
         "train": {
-            "deterministic_effective": program.kind.deterministic,
+            "deterministic_effective": program.deterministic,
             "tokens_per_step": train.tokens_per_step,
             "tokens_planned": train.tokens_per_step * train.steps,
         },

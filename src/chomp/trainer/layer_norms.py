@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from chomp.types import StepMetrics
+from chomp.types import Batch, StepMetrics, TrainState
 
 KINDS = ("grad_norm", "update_norm", "param_norm")
 """What the rows of `layer_norms` are, as keys of the metrics have it before the layer's name."""
@@ -24,11 +24,32 @@ def layer_names(params: Any) -> list[str]:
 
 
 def layer_norms(grads: Any, updates: Any, params: Any) -> Float[Array, "kind layer"]:
-    """Return the norms of each layer, in the order of `KINDS` and of `layer_names`.
-
-    All devices' shares of a parameter count.
-    """
+    """Return the norms of each layer, in the order of `KINDS` and of `layer_names`."""
     return jnp.stack([jnp.stack(_norms(tree)) for tree in (grads, updates, params)])
+
+
+class WatchedStep:
+    """The training step, before which a program of its own computes the norms at some of the steps.
+
+    It takes a step's time again, and as the step is the same program with and without it, nothing
+    is rounded otherwise.
+
+    Args:
+        step: the compiled training step.
+        norms: returns the norms of the step that a state and a batch lead to.
+        every: steps between norms.
+        done: finished steps.
+    """
+
+    def __init__(self, step: Any, norms: Any, *, every: int, done: int):
+        self._step, self._norms, self._every, self._done = step, norms, every, done
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        """Take a step, which the state is donated to."""
+        self._done += 1
+        norms = None if self._done % self._every else self._norms(state, batch)
+        state, metrics = self._step(state, batch)
+        return state, metrics._replace(layer_norms=norms)
 
 
 def norm_values(params: Any, metrics: StepMetrics) -> dict[str, float]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,6 @@ from chomp.trainer.step import TrainStep, init_state, make_train_step
 from chomp.types import Batch, TrainState
 
 
-class StepKind(NamedTuple):
-    """What the training step does, beside a step."""
-
-    deterministic: bool
-    """Dropout is off."""
-    watch: bool
-    """It computes the norms of each layer."""
-
-
 @dataclass(frozen=True)
 class TrainProgram:
     """Model and optimizer with what was decided about them.
@@ -41,7 +32,7 @@ class TrainProgram:
         sharding: which device holds what.
         data_parallel: has all devices work on a batch.
         shapes: shapes, dtypes and places of the training state; nothing is allocated.
-        kind: what the step does besides.
+        deterministic: dropout is off.
         seed: of the initial parameters.
     """
 
@@ -52,7 +43,7 @@ class TrainProgram:
     sharding: MeshSharding
     data_parallel: DataParallel
     shapes: TrainState
-    kind: StepKind
+    deterministic: bool
     seed: int
 
     @property
@@ -140,7 +131,7 @@ def build_program(
         sharding.place_shapes(
             jax.eval_shape(functools.partial(init_state, model, optimizer, train.seed))
         ),
-        StepKind(is_deterministic(config), config.logging.watch),
+        is_deterministic(config),
         train.seed,
     )
 
@@ -153,15 +144,18 @@ class CompiledStep:
         step: state and batch to state and metrics; the state's buffers are donated.
         seconds: time to compile, or to load from the compile cache.
         temp_bytes: scratch memory of the program; None where that isn't known.
+        norms: a program of its own, for the norms of each layer in the step to come; donates
+            nothing.
     """
 
     step: TrainStep
     seconds: float
     temp_bytes: int | None
+    norms: Callable[[TrainState, Batch], jax.Array] | None = None
 
 
 def compile_step(
-    program: TrainProgram, train: TrainConfig, *, with_init: bool = False
+    program: TrainProgram, train: TrainConfig, *, with_init: bool = False, watch: bool = False
 ) -> CompiledStep:
     """Compile the training step once, for the shapes of every batch.
 
@@ -170,17 +164,24 @@ def compile_step(
         train: the section, with the shape of a batch.
         with_init: compile what `TrainProgram.init` runs as well, while XLA compiles the step,
             which leaves Python to others.
+        watch: compile what computes the norms of each layer as well.
     """
     if not train.jit:
-        return CompiledStep(_train_step(program), 0.0, None)
+        return CompiledStep(_train_step(program), 0.0, None, _norms(program) if watch else None)
     start = time.perf_counter()
     lowered = lower_step(program, train)
+    norms = (
+        jax.jit(_norms(program)).lower(program.shapes, _placed_batch(program, train))
+        if watch
+        else None
+    )
 
     def finish() -> CompiledStep:
         compiled = lowered.compile()
         memory = compiled.memory_analysis()
         scratch = memory.temp_size_in_bytes if memory else None
-        return CompiledStep(compiled, time.perf_counter() - start, scratch)
+        watched = norms.compile() if norms else None
+        return CompiledStep(compiled, time.perf_counter() - start, scratch, watched)
 
     with ThreadPoolExecutor(1) as threads:
         compiling = threads.submit(finish)
@@ -196,19 +197,32 @@ def lower_step(program: TrainProgram, train: TrainConfig) -> jax.stages.Lowered:
 
 def trace_step(program: TrainProgram, train: TrainConfig) -> jax.stages.Traced:
     """Trace the training step for the shapes and places of a run's state and batches."""
-    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
     # The next step takes the state from where this one leaves it.
     results = (program.sharding.shardings(program.shapes), None)
     step = jax.jit(_train_step(program), donate_argnums=0, out_shardings=results)
-    return step.trace(program.shapes, program.sharding.place_batch_shapes(batch))
+    return step.trace(program.shapes, _placed_batch(program, train))
 
 
-def _train_step(program: TrainProgram) -> TrainStep:
+def _placed_batch(program: TrainProgram, train: TrainConfig) -> Batch:
+    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
+    return program.sharding.place_batch_shapes(batch)
+
+
+def _norms(program: TrainProgram) -> Callable[[TrainState, Batch], jax.Array]:
+    step = _train_step(program, watch=True)
+
+    def norms(state: TrainState, batch: Batch) -> jax.Array:
+        return step(state, batch)[1].layer_norms
+
+    return norms
+
+
+def _train_step(program: TrainProgram, *, watch: bool = False) -> TrainStep:
     return make_train_step(
         program.model,
         program.optimizer,
-        deterministic=program.kind.deterministic,
-        watch=program.kind.watch,
+        deterministic=program.deterministic,
+        watch=watch,
         spread=program.data_parallel.gradients,
     )
 

@@ -50,7 +50,8 @@ def make_train_step(
         model: makes the loss.
         optimizer: makes the update.
         deterministic: switches dropout off.
-        watch: has the metrics hold the norms of each layer.
+        watch: has the metrics hold the norms of each layer. XLA fuses other operations then, so
+            that the new state is rounded otherwise.
         spread: has the sums made by several devices, each of which takes its rows.
     """
     sums = functools.partial(_accumulate, model)

@@ -28,6 +28,7 @@ from chomp.trainer.components import Components
 from chomp.trainer.context import RunContext
 from chomp.trainer.control import RunControl, run_control
 from chomp.trainer.initial_weights import open_weights
+from chomp.trainer.layer_norms import WatchedStep
 from chomp.trainer.loop import LoopResult, StopReason, TrainLoop
 from chomp.trainer.loop_context import LoopContext
 from chomp.trainer.loss_monitor import Incident, LossMonitor, LossPolicy, Rewind
@@ -131,10 +132,11 @@ class Trainer:
                 return LoopResult(progress, StopReason.STOPPED)
             timer.lap()
             skipped = frozenset(context.monitor.recorder.skipped_batches)
-            steps = config.train.steps
-            return TrainLoop(compiled.step, control, callbacks, timer, steps, skipped).run(
-                state, progress
-            )
+            steps, step = config.train.steps, compiled.step
+            if compiled.norms:
+                every = config.train.log_every
+                step = WatchedStep(step, compiled.norms, every=every, done=progress.step)
+            return TrainLoop(step, control, callbacks, timer, steps, skipped).run(state, progress)
 
     def _compile(self, tracker: Tracker) -> CompiledStep:
         """Return the compiled step; a stop of any process interrupts the compilation."""
@@ -153,7 +155,10 @@ class Trainer:
 
     def _compile_step(self) -> CompiledStep:
         with_init = self.saved is None
-        return compile_step(self.components.program, self.config.train, with_init=with_init)
+        watch = self.config.logging.watch
+        return compile_step(
+            self.components.program, self.config.train, with_init=with_init, watch=watch
+        )
 
     def _restore_or_init(self, saved: SavedRun | None, control: RunControl) -> TrainState:
         program, checkpointer = self.components.program, self.context.checkpointer
