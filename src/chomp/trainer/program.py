@@ -212,7 +212,9 @@ def _norms(program: TrainProgram) -> Callable[[TrainState, Batch], jax.Array]:
     step = _train_step(program, watch=True)
 
     def norms(state: TrainState, batch: Batch) -> jax.Array:
-        return step(state, batch)[1].layer_norms
+        found = step(state, batch)[1].layer_norms
+        assert found is not None  # it watches
+        return found
 
     return norms
 
