@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 CONFIGS = {"quickstart.yaml", "quickstart-tokenizer.json", "my-text.yaml", "megalodon-100m.yaml"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-OPTIONAL = {"datasets", "transformers", "pyarrow", "wandb", "fsspec", "torch", "lm_eval", "tqdm"}
+OPTIONAL = {"datasets", "transformers", "pyarrow", "fsspec", "torch", "lm_eval", "tqdm"}
+OPTIONAL |= {"wandb", "mlflow"}
 """Imported only where they are used."""
 IF_THERE = {"pandas"}
 """Used where somebody has it; no extra brings it."""
@@ -89,7 +90,8 @@ def test_the_versions_agree():
 
 
 def declared(requirements: list[str]) -> set[str]:
-    found = (re.match(r"[\w-]+", each) for each in requirements)
+    # mlflow-skinny is the package mlflow without what a server needs.
+    found = (re.match(r"[\w-]+?(?=-skinny)|[\w-]+", each) for each in requirements)
     return {match[0].lower().replace("-", "_") for match in found if match}
 
 
@@ -117,7 +119,9 @@ def test_all_that_is_imported_is_declared():
     assert needed - core == set()
     assert not core & OPTIONAL
     bring = [
-        each for name in ("hub", "parquet", "wandb", "export", "lm-eval") for each in extras[name]
+        each
+        for name in ("hub", "parquet", "wandb", "mlflow", "export", "lm-eval")
+        for each in extras[name]
     ]
     assert used & OPTIONAL <= declared(bring)
 

@@ -163,3 +163,6 @@ class StepMetrics(NamedTuple):
     targets: Int[Array, ""]
     rejected: Int[Array, ""]
     """Rejected updates so far in the run."""
+    layer_norms: Float[Array, "kind layer"] | None = None
+    """Of gradients before clipping, of what the update has changed, and of the parameters before
+    it, with `logging.watch`."""

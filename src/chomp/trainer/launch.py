@@ -15,7 +15,7 @@ from chomp.checkpoint.compatibility import (
 )
 from chomp.checkpoint.directory import CheckpointChoice
 from chomp.config import Config, config_warnings
-from chomp.data import check_packages, is_stuck, lanes_of
+from chomp.data import is_stuck, lanes_of
 from chomp.distributed import ProcessInfo
 from chomp.errors import Interrupted
 from chomp.run.acquire import acquire_folder
@@ -23,13 +23,13 @@ from chomp.system.console import LogConsole
 from chomp.system.jax_runtime import memory_readings, start_jax
 from chomp.system.signals import Signals, work_left_behind
 from chomp.system.source_commit import source_commit
-from chomp.tracking import PlainConsole, log_to_file, require_wandb
+from chomp.tracking import PlainConsole, log_to_file
 from chomp.trainer.components import Components, build_components, derived_values
 from chomp.trainer.context import RunContext
 from chomp.trainer.first_step import take_first_step
 from chomp.trainer.initial_weights import choose_step, located, open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
-from chomp.trainer.refusal import all_at_once
+from chomp.trainer.refusal import all_at_once, check_installed
 from chomp.trainer.request import Request
 from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint, rate_line
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
@@ -48,9 +48,7 @@ def train(request: Request) -> int:
         request = dataclasses.replace(request, config=located(request.config))
     with ExitStack() as resources:
         signals = resources.enter_context(Signals())
-        if request.config.logging.wandb.enabled:
-            require_wandb()  # before the folder is taken
-        check_packages(request.config.data)
+        check_installed(request.config)  # before the folder is taken
         try:
             coordinator = connect_processes(request.config, request.process, signals, resources)
             options = {"--resume": request.resume, "--allow-change": list(request.allow_change)}
