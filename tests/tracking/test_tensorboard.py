@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from chomp.tracking import TrackedRun
-from chomp.tracking.tensorboard import TensorBoardTracker
+from chomp.tracking.tensorboard_tracker import TensorBoardTracker
 
 LOGGING = {"trackers": ["jsonl", "tensorboard"]}
 

@@ -6,7 +6,7 @@ from chomp.tracking.jsonl import JsonLines, keep_rows_up_to, log_to_file, rows_u
 from chomp.tracking.registered import TrackedRun, register_tracker
 from chomp.tracking.restored_lines import RestoredLines, restore_lines
 from chomp.tracking.tracker import LatestMetrics, MultiTracker, NullTracker, Tracker
-from chomp.tracking.wandb import require_wandb
+from chomp.tracking.wandb_tracker import require_wandb
 
 __all__ = [
     "JsonLines",

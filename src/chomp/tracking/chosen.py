@@ -9,11 +9,11 @@ from chomp.errors import ConfigError
 from chomp.system.console import Console
 from chomp.system.extras import EXTRAS, require_package
 from chomp.tracking.guarded import BackgroundTracker, GuardedTracker, one_line
-from chomp.tracking.mlflow import MlflowTracker
+from chomp.tracking.mlflow_tracker import MlflowTracker
 from chomp.tracking.registered import TrackedRun
-from chomp.tracking.tensorboard import TensorBoardTracker
+from chomp.tracking.tensorboard_tracker import TensorBoardTracker
 from chomp.tracking.tracker import Tracker
-from chomp.tracking.wandb import WandbTracker, require_wandb
+from chomp.tracking.wandb_tracker import WandbTracker, require_wandb
 
 
 def chosen_trackers(logging: LoggingConfig) -> list[str]:
