@@ -18,13 +18,14 @@ from chomp.cli.lm_eval import lm_eval
 from chomp.cli.plan import plan
 from chomp.cli.prove_resume import prove_resume
 from chomp.cli.prove_scale import prove_scale
+from chomp.cli.report import report
 from chomp.cli.status import status
 from chomp.cli.trace import trace
 from chomp.cli.train import train
 
 COMMANDS = (
     *(init, train, generate, evaluate, lm_eval, export, branch),
-    *(status, checkpoints, trace, data, config),
+    *(status, report, checkpoints, trace, data, config),
     *(doctor, plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:
