@@ -6,6 +6,7 @@ Nothing heavy is imported at module level, so that help answers at once.
 from chomp.cli.bench import bench
 from chomp.cli.branch import branch
 from chomp.cli.checkpoints import checkpoints
+from chomp.cli.compare import compare
 from chomp.cli.config import config
 from chomp.cli.data import data
 from chomp.cli.doctor import doctor
@@ -22,10 +23,11 @@ from chomp.cli.report import report
 from chomp.cli.status import status
 from chomp.cli.trace import trace
 from chomp.cli.train import train
+from chomp.cli.watch import watch
 
 COMMANDS = (
     *(init, train, generate, evaluate, lm_eval, export, branch),
-    *(status, report, checkpoints, trace, data, config),
+    *(status, report, watch, compare, checkpoints, trace, data, config),
     *(doctor, plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:

@@ -19,6 +19,8 @@ class Mark(NamedTuple):
     kind: str
     """`resume`, `rewind`, `branch`, `rejected`, `diverged`, `stall` or `error`."""
     text: str
+    of_start: bool = False
+    """Whether the record of a start has it: the list of starts then tells of it."""
 
 
 def marks_of(
@@ -44,7 +46,7 @@ def _of_starts(status: dict[str, Any]) -> Iterator[Mark]:
     before = None
     for start in status["starts"]:
         if before is not None:
-            yield Mark(start["from_step"], "resume", _resumed(start, before))
+            yield Mark(start["from_step"], "resume", _resumed(start, before), True)
         for event in start["events"]:
             if mark := _of_event(event):
                 yield mark
@@ -63,12 +65,12 @@ def _of_event(event: dict[str, Any]) -> Mark | None:
         case EventKind.REWIND:
             batches = ", ".join(map(str, event.get("batches", ())))
             text = f"back from step {event['from_step']}, without batches {batches}"
-            return Mark(int(event["to_step"]), "rewind", text)
+            return Mark(int(event["to_step"]), "rewind", text, True)
         case EventKind.DIVERGED if _is_step(event):
             text = f"batch {event.get('batch')} diverged: {event.get('what')}"
-            return Mark(event["step"], "diverged", text)
+            return Mark(event["step"], "diverged", text, True)
         case EventKind.STALL if _is_step(event):
-            return Mark(event["step"], "stall", f"no sign of life while {event.get('phase')}")
+            return Mark(event["step"], "stall", f"no sign of life while {event.get('phase')}", True)
     return None
 
 

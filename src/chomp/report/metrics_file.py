@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from pydantic_core import from_json
 
+from chomp.system.json_text import parse_json
+
 Columns = dict[str, np.ndarray]
 """Values by key, one for each row; NaN where a row has none."""
 BLOCK = 1 << 22
@@ -141,7 +143,7 @@ def _parsed(lines: bytes) -> list[Any]:
 
 def _value(line: bytes) -> Any:
     try:
-        return from_json(line)
+        return parse_json(line)
     except ValueError:
         return None
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -18,7 +19,8 @@ PROGRAM = (
     "main.js",
 )
 """In the order in which they need each other."""
-_UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+"""What could end an element of the page, or is no text: halves of surrogate pairs."""
 
 
 def render(data: dict[str, Any]) -> str:
@@ -32,9 +34,8 @@ def render(data: dict[str, Any]) -> str:
         data: `made` (seconds since 1970), `live`, `runs` (see `RunView`), `others`.
     """
     style = _part("uplot/uPlot.min.css") + _part("page.css")
-    script = (
-        _part("uplot/uPlot.iife.min.js") + f"\n(() => {{\n{''.join(map(_part, PROGRAM))}}})();\n"
-    )
+    uplot = f"/*!\n{_part('uplot/LICENSE')}*/\n{_part('uplot/uPlot.iife.min.js')}"
+    script = f"{uplot}\n(() => {{\n{''.join(map(_part, PROGRAM))}}})();\n"
     page = _part("page.html")
     for name, text in {
         "POLICY": policy(style, script, live=data["live"]),
@@ -59,9 +60,7 @@ def policy(style: str, script: str, *, live: bool) -> str:
 def json_in_page(data: Any) -> str:
     """Return JSON that can stand inside a `script` element."""
     text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    for letter, escape in _UNSAFE.items():
-        text = text.replace(letter, escape)
-    return text
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _part(name: str) -> str:

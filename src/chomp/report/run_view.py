@@ -1,6 +1,6 @@
 """What a page shows of one run, as JSON values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,21 @@ class RunView:
     Args:
         path: the run folder.
         name: what the page calls it.
+        texts: keys of rows whose values are text, to be kept.
 
     Raises:
         ResumeError: the folder holds no run, or its metrics can't be read.
     """
 
-    def __init__(self, path: Path, name: str):
+    def __init__(self, path: Path, name: str, texts: Sequence[str] = ()):
         self.path, self.name = path, name
         self._folder = RunFolder(path)
         self._folder.require_run()
         self.config = self._read_config()
         logging = self.config.get("logging")
-        name = logging.get("metrics_file") if isinstance(logging, dict) else None
-        place = self._folder.inside(name if isinstance(name, str) else "metrics.jsonl")
-        self.metrics = MetricsFile(place)
+        file = logging.get("metrics_file") if isinstance(logging, dict) else None
+        place = self._folder.inside(file if isinstance(file, str) else "metrics.jsonl")
+        self.metrics = MetricsFile(place, texts)
         self._samples = SamplesFile(self._folder.samples)
         self._flops = flops_per_step(self.config)
         self.refresh()
@@ -98,6 +99,7 @@ class RunView:
             "problems": problems,
             "last": last_values(columns),
             "best": _best(columns),
+            "sources": _shares(columns, "targets/"),
             "marks": marks_of(status, columns, self.metrics.errors),
             "config": dict(flat(self.config)),
             "ancestors": [parent.as_values() for parent in ancestors(self.path)],
@@ -113,6 +115,17 @@ def _best(columns: Columns) -> dict[str, tuple[int, float]]:
             row = np.nanargmin(column)
             found[key] = (int(columns["step"][row]), float(column[row]))
     return found
+
+
+def _shares(columns: Columns, prefix: str) -> dict[str, float]:
+    """Return the share that each key with a prefix has of their sum over all rows."""
+    sums = {
+        key.removeprefix(prefix): float(np.nansum(column))
+        for key, column in columns.items()
+        if key.startswith(prefix)
+    }
+    total = sum(sums.values())
+    return {name: value / total for name, value in sums.items()} if total > 0 else {}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic_core import from_json
+
+from chomp.system.json_text import parse_json
 
 MOST_SAMPLES = 1000
 MOST_CHARACTERS = 4000
@@ -46,7 +47,7 @@ class SamplesFile:
 def _sample(line: bytes) -> dict[str, Any] | None:
     """Return a sample; None for a line that holds none."""
     try:
-        values = from_json(line)
+        values = parse_json(line)
         step, prompt, text = (values[name] for name in ("step", "prompt", "continuation"))
     except (ValueError, KeyError, TypeError):
         return None

@@ -25,7 +25,7 @@ def write_report(runs: Sequence[Path], output: Path, *, texts: bool) -> list[Run
         DiskError: the file can't be written.
     """
     views = [RunView(path, name) for path, name in zip(runs, names_of(runs), strict=True)]
-    shown = [shown_of(view) | {"documents": documents_of(view, texts=texts)} for view in views]
+    shown = [_shown(view, texts=texts) for view in views]
     page = render({"made": time.time(), "live": False, "runs": shown, "others": []})
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -38,9 +38,13 @@ def write_report(runs: Sequence[Path], output: Path, *, texts: bool) -> list[Run
     return views
 
 
-def shown_of(view: RunView) -> dict[str, Any]:
-    """Return all that a page shows of a run without being asked."""
-    return {"facts": view.facts(), "curves": view.curves(), "samples": view.samples()}
+def _shown(view: RunView, *, texts: bool) -> dict[str, Any]:
+    return {
+        "facts": view.facts(),
+        "curves": view.curves(),
+        "samples": view.samples(),
+        "documents": documents_of(view, texts=texts),
+    }
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:

@@ -1,7 +1,7 @@
 // One chart: lines over the chosen axis, marks of what happened, values under the cursor.
 
 const charts = new Set();
-const MARKS = { resume: "▸", rewind: "↩", branch: "⑂", rejected: "×", diverged: "!", stall: "…", error: "✕" };
+const MARKS = { resume: "▸", rewind: "↩", branch: "◆", rejected: "×", diverged: "!", stall: "…", error: "✕" };
 const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200,
   86400, 172800, 432000, 864000, 1728000, 4320000, 8640000];
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
@@ -31,6 +31,12 @@ function smoothed(values, weight) {
   });
 }
 
+// The next number outwards of which one digit is enough: uPlot's logarithmic axis begins with such.
+function rounded(value, outwards) {
+  const power = Math.floor(Math.log10(value)), digit = outwards(Number((value / 10 ** power).toPrecision(12)));
+  return Number(`${digit}e${power}`);
+}
+
 const alpha = (hex, part) => hex + Math.round(255 * part).toString(16).padStart(2, "0");
 
 class Chart {
@@ -48,6 +54,7 @@ class Chart {
         el("h3", {}, spec.title, spec.unit && el("small", {}, spec.unit)), this.where),
       this.readout, this.plot);
     this.seen = false;
+    this.plot.addEventListener("mousemove", () => { Chart.under = this; }, true);
     charts.add(this);
     Chart.watcher.observe(this.node);
     Chart.sizes.observe(this.plot);
@@ -74,8 +81,8 @@ class Chart {
       if (!at) continue;
       const values = along(line.run), x = at.map((place) => values[place]);
       const stroke = line.stroke(), columns = [x];
-      const smooth = view.smoothing > 0 && mean.length > 10;
-      const points = { show: mean.length <= 40, size: 5, fill: stroke };
+      const smooth = view.smoothing > 0 && mean.length > 10 && !this.spec.smooth;
+      const points = { show: mean.length <= 60 && !line.dash?.length, size: 5, fill: stroke };
       const add = (column, option) => {
         columns.push(column);
         options.push({ spanGaps: true, ...option });
@@ -110,12 +117,13 @@ class Chart {
       legend: { show: false },
       scales: {
         x: { time: false, range: [least, most] },
-        y: view.log && positive && data.length > 1 ? { distr: 3 } : {},
+        y: view.log && positive && data.length > 1
+          ? { distr: 3, range: (u, low, high) => [rounded(low, Math.floor), rounded(high, Math.ceil)] } : {},
       },
       axes: [
         { ...axis, size: 28, gap: 4, space: 70, values: (u, ticks) => ticks.map(AXES[view.axis].tick),
           ...(view.axis === "time" && { incrs: [0.1, 0.2, 0.5, ...SECONDS] }) },
-        { ...axis, size: 58, gap: 6, space: 36,
+        { ...axis, size: 50, gap: 6, space: 36,
           values: (u, ticks) => ticks.map((v) => (v == null ? "" : this.tick(v))) },
       ],
       series: options,
@@ -211,7 +219,7 @@ class Chart {
   }
 
   readMarks(u) {
-    const near = u.cursor.left < 0 ? [] : this.marks()
+    const near = u.cursor.left < 0 || Chart.under !== this ? [] : this.marks()
       .filter((mark) => Math.abs(u.valToPos(mark.x, "x") - u.cursor.left) < 7).slice(0, 4);
     this.note.hidden = !near.length;
     this.note.replaceChildren(...near.map((mark) => el("span", {},
@@ -239,7 +247,8 @@ Chart.sizes = new ResizeObserver((entries) => {
   for (const entry of entries) {
     const chart = [...charts].find(({ plot }) => plot === entry.target);
     const { width, height } = entry.contentRect;
-    if (chart?.u && chart.u.width !== Math.round(width)) chart.u.setSize({ width: Math.round(width), height });
+    const size = { width: Math.round(width), height: Math.round(height) };
+    if (chart?.u && (chart.u.width !== size.width || chart.u.height !== size.height)) chart.u.setSize(size);
   }
 });
 

@@ -1,17 +1,20 @@
 // Which charts there are: those of known keys in their order, then of all others.
+// `by` names the lines of a family `KEY/NAME`; what is `smooth` by itself is never smoothed.
 
 const KNOWN = [
   ["loss", "Loss", [
     { key: "loss", title: "Training loss", unit: "nats per token", wide: true },
-    { key: "eval_loss", title: "Evaluation loss", unit: "nats per token" },
-    { key: "eval_bits_per_byte", title: "Evaluation", unit: "bits per byte" },
-    { key: "eval_perplexity", title: "Evaluation perplexity" },
+    { key: "eval_loss", smooth: true, title: "Evaluation loss", unit: "nats per token", by: "set" },
+    { key: "eval_bits_per_byte", smooth: true, title: "Bits per byte", unit: "of the evaluation", by: "set" },
+    { key: "eval_perplexity", smooth: true, title: "Evaluation perplexity", by: "set" },
+    { key: "eval_targets", title: "Targets of the evaluation" },
   ]],
   ["optimization", "Optimization", [
-    { key: "lr", title: "Learning rate", with: ["lr_muon"] },
-    { key: "grad_norm", title: "Gradient norm", unit: "before clipping" },
-    { key: "update_norm", title: "Update norm" },
-    { key: "param_norm", title: "Parameter norm" },
+    { key: "lr", smooth: true, title: "Learning rate" },
+    { key: "lr_muon", smooth: true, title: "Learning rate of Muon" },
+    { key: "grad_norm", title: "Gradient norm", unit: "before clipping", by: "layer" },
+    { key: "update_norm", title: "Update norm", by: "layer" },
+    { key: "param_norm", title: "Parameter norm", by: "layer" },
     { key: "updates_rejected", title: "Updates not applied" },
   ]],
   ["speed", "Speed", [
@@ -24,7 +27,7 @@ const KNOWN = [
     { key: "first_step_compile_time_s", title: "Compile time", unit: "seconds, at each start" },
   ]],
   ["data", "Data", [
-    { key: "targets", title: "Targets by source", unit: "tokens of a step" },
+    { key: "targets", title: "Targets", unit: "of a step", by: "source" },
     { key: "packing_utilization", title: "Packing", unit: "share of positions in use", share: true },
     { key: "docs_seen", title: "Documents begun" },
     { key: "epoch", title: "Epoch", unit: "passes over the corpus, from 0" },
@@ -74,49 +77,64 @@ function chartsOf(spec, keys) {
 const byLine = (run, keys) => keys.map((key, place) => (
   { run, key, label: lineName(key), stroke: hue(place, keys.length), dash: [] }));
 
-// The one value that all runs have of a key in all rows; undefined where they differ.
-function constant(key) {
-  const values = new Set();
-  for (const run of runs) {
-    const { mean, min, max } = run.curves.series[key] || { mean: [] };
-    for (const column of [mean, min || [], max || []]) for (const v of column) {
-      values.add(v);
-      if (values.size > 1) return undefined;
-    }
+// The values of a key in a run, or as soon as there are more the first two.
+function valuesOf(run, key) {
+  const { mean, min, max } = run.curves.series[key] || { mean: [] }, values = new Set();
+  for (const column of [mean, min || [], max || []]) {
+    for (const value of column) if (values.add(value).size > 1) return [...values];
   }
-  return [...values][0];
+  return [...values];
+}
+
+// Whether a key has a curve to show: not where each run has one value of it.
+const moves = (key) => key === "loss" || runs.some((run) => valuesOf(run, key).length > 1);
+
+function unmoved(key) {
+  const values = new Map(runs.map((run) => [run.name, valuesOf(run, key)]).filter(([, found]) => found.length));
+  const same = new Set([...values.values()].flat());
+  if (same.size === 1) return [key, " ", el("b", {}, number([...same][0]))];
+  return [key, [...values].map(([name, [value]]) => [" ", name, " ", el("b", {}, number(value))])];
+}
+
+// The charts of a key, and of its family `KEY/NAME`.
+function chartsOfSpec(spec, keys) {
+  const plain = keys.filter((key) => !key.includes("/")), named = keys.filter((key) => key.includes("/"));
+  return [
+    ...(plain.length ? chartsOf(spec, plain) : []),
+    ...(named.length ? chartsOf({ ...spec, title: `${spec.title} by ${spec.by || "name"}`, wide: false }, named) : []),
+  ].map((chart) => chart.node);
 }
 
 function chartSections() {
   const left = new Set(keysOf()), found = [];
-  for (const [id, title, specs] of KNOWN) {
+  const take = (id, title, specs) => {
     const nodes = [], still = [];
     for (const spec of specs) {
       const wanted = [spec.key, ...(spec.with || [])];
       const keys = [...left].filter((key) => wanted.includes(key) || family(key) === spec.key);
       keys.forEach((key) => left.delete(key));
-      if (!keys.length) continue;
-      const moving = keys.filter((key) => key === "loss" || constant(key) === undefined);
-      still.push(...keys.filter((key) => !moving.includes(key)));
-      if (moving.length) nodes.push(...chartsOf(spec, moving).map((chart) => chart.node));
+      still.push(...keys.filter((key) => !moves(key)));
+      nodes.push(...chartsOfSpec(spec, keys.filter(moves)));
     }
     found.push(chartSection(id, title, nodes, still));
-  }
-  const others = new Map();
-  for (const key of left) others.set(family(key), [...(others.get(family(key)) || []), key]);
-  const nodes = [], still = [];
-  for (const [key, keys] of others) {
-    const moving = keys.filter((each) => constant(each) === undefined);
-    still.push(...keys.filter((each) => !moving.includes(each)));
-    if (moving.length) nodes.push(...chartsOf({ key, title: key }, moving).map((chart) => chart.node));
-  }
-  found.push(chartSection("more", "More", nodes, still));
+  };
+  for (const [id, title, specs] of KNOWN) take(id, title, specs);
+  take("more", "More", [...new Set([...left].map(family))].map((key) => ({ key, title: key })));
   return found.filter(Boolean);
 }
 
 function chartSection(id, title, nodes, still) {
   if (!nodes.length && !still.length) return null;
-  return section(id, title, el("div", { class: "charts" }, nodes),
-    still.length > 0 && el("p", { class: "constants" }, "The same in all rows: ",
-      still.map((key, place) => [place ? ", " : "", key, " ", el("b", {}, number(constant(key)))])));
+  return section(id, title, el("div", { class: "charts" }, nodes), id === "data" && sources(),
+    still.length > 0 && el("p", { class: "constants" }, "One value only: ",
+      still.map((key, place) => [place ? ", " : "", unmoved(key)])));
+}
+
+// Each source's share of the targets of the logged steps.
+function sources() {
+  const having = runs.filter((run) => Object.keys(run.facts.sources).length);
+  if (!having.length) return null;
+  const names = [...new Set(having.flatMap((run) => Object.keys(run.facts.sources)))];
+  return table(["Share of the targets, in the logged steps", ...having.map((run) => run.name)], names.map((name) =>
+    el("tr", {}, el("th", { scope: "row" }, name), having.map((run) => el("td", {}, share(run.facts.sources[name]))))), { class: "narrow" });
 }

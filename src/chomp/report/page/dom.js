@@ -19,8 +19,8 @@ const section = (id, title, ...children) =>
     el("h2", { id: `${id}-title` }, title), ...children);
 
 const table = (head, rows, properties) =>
-  el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "table" },
-    el("table", properties || {},
+  el("div", { class: `scroll ${properties?.class || ""}`, tabindex: "0", role: "region", "aria-label": "table" },
+    el("table", properties?.id ? { id: properties.id } : {},
       el("thead", {}, el("tr", {}, head.map((cell) => el("th", { scope: "col" }, cell)))),
       el("tbody", {}, rows)));
 
@@ -46,6 +46,7 @@ const share = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)}%`
 
 function duration(seconds) {
   if (seconds == null) return "–";
+  if (seconds === 0) return "0 s";
   const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
   for (let at = 0; at < 3; at++) {
     const [size, name] = parts[at];

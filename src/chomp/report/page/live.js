@@ -20,17 +20,18 @@ async function refresh() {
     generation: run.curves.generation,
     rows: (appended.get(run.name) || 0) > MOST_APPENDED ? -1 : run.curves.rows,
     samples: run.samples.all,
-    facts: run.version,
+    version: run.version,
   }));
   const news = await ask(`changes?have=${encodeURIComponent(JSON.stringify(have))}`);
   const sign = document.getElementById("live");
   sign.classList.toggle("lost", Boolean(news?.problem));
   sign.textContent = news?.problem ? "no answer" : "live";
   if (!news?.runs) return;
-  let structure = false;
-  for (const { name, curves, samples: texts, facts, version } of news.runs) {
+  let structure = false, newTexts = false;
+  for (const { name, curves, samples: texts, facts, version, problem } of news.runs) {
     const run = runs.find((each) => each.name === name);
     if (!run) continue;
+    if (problem) run.facts.problems = [problem];
     if (curves) {
       const before = Object.keys(run.curves.series).length;
       if (curves.first > 0) {
@@ -42,15 +43,17 @@ async function refresh() {
       }
       structure ||= Object.keys(run.curves.series).length !== before;
     }
-    if (texts) run.samples = texts;
-    if (facts) Object.assign(run, { facts, version });
-    structure ||= Boolean(texts);
+    if (texts?.new) run.samples = { all: texts.all, samples: run.samples.samples.concat(texts.new) };
+    else if (texts) run.samples = texts;
+    if (facts) Object.assign(run, { facts: { ...run.facts, ...facts }, version });
+    newTexts ||= Boolean(texts);
   }
-  if (structure) build();
+  if (structure || (newTexts && !document.getElementById("samples"))) build();
   else {
     replace(overview());
     replace(goodput());
     replace(history());
+    if (newTexts) replace(samples());
     drawAll();
   }
 }

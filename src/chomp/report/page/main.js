@@ -52,7 +52,7 @@ function build() {
     el("a", { class: "skip", href: "#overview" }, "To the runs"),
     el("aside", {},
       el("header", {}, el("h1", {}, "chomp"),
-        el("p", {}, DATA.live ? el("span", { id: "live" }, "live") : `of ${date(DATA.made)}`)),
+        el("p", {}, DATA.live ? el("span", { id: "live" }, "live") : date(DATA.made))),
       legend(), controls(), el("nav", { "aria-label": "Sections" }, links)),
     el("main", {}, sections));
   for (const id of open) document.getElementById(id)?.querySelector("details")?.setAttribute("open", "");

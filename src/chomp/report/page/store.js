@@ -1,11 +1,11 @@
 // The runs that the page shows, and how the reader wants to see them.
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+const DATA = JSON.parse(document.getElementById("run-data").textContent);
 const AXES = {
   step: { title: "Step", text: (v) => `step ${whole(v)}`, tick: number },
   tokens: { title: "Tokens", text: (v) => `${number(v)} tokens`, tick: number },
   time: { title: "Time", text: (v) => `${duration(v)} of steps`, tick: duration },
-  flops: { title: "FLOPs", text: (v) => `${v.toExponential(3)} FLOPs`, tick: (v) => v.toExponential(1) },
+  flops: { title: "FLOPs", text: (v) => `${v.toExponential(3)} FLOPs`, tick: (v) => (v ? v.toExponential(1).replace("e+", "e") : "0") },
 };
 
 const view = { axis: "step", smoothing: 0, log: false, zoom: null, hidden: new Set() };

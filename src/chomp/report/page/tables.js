@@ -5,7 +5,6 @@ const runName = (run) => el("span", { class: "name" }, swatch(run.place), run.na
 
 function overview() {
   const columns = [
-    ["State", (run) => run.facts.state],
     ["Step", (run) => [whole(run.facts.step), run.facts.steps && el("small", {}, ` of ${whole(run.facts.steps)}`)], "step"],
     ["Tokens", (run) => number(last(run, "tokens_seen")), "tokens_seen"],
     ["Loss", (run) => number(last(run, "loss")), "loss"],
@@ -14,10 +13,11 @@ function overview() {
     ["Bits/byte", (run) => number(last(run, "eval_bits_per_byte")), "eval_bits_per_byte"],
     ["Targets/s", (run) => number(last(run, "tokens_per_sec")), "tokens_per_sec"],
     ["Goodput", (run) => share(run.facts.goodput.steps?.share)],
-    ["Left", (run) => (run.facts.running ? duration(run.facts.seconds_left) : "–")],
-  ];
+    runs.some((run) => run.facts.running)
+      && ["Left", (run) => (run.facts.running ? duration(run.facts.seconds_left) : "–")],
+  ].filter(Boolean);
   const rows = runs.map((run) => el("tr", { data: { run: run.name } },
-    el("th", { scope: "row" }, runName(run)),
+    el("th", { scope: "row" }, runName(run), el("small", {}, run.facts.state)),
     columns.map(([title, cell, key]) => {
       const value = key && (key === "step" ? run.facts.step : last(run, key));
       return el("td", { data: { title, ...(value != null && { key, value }) } }, cell(run));
@@ -82,7 +82,7 @@ function history() {
     return [
       runs.length > 1 && el("h3", {}, runName(run)),
       table(["Start", "When", "From step", "To step", "End", "Lasted", "Machine, changes, events"], rows),
-      marks.length > 0 && el("ul", { class: "marks" }, marks.map((mark) => el("li", {},
+      el("ul", { class: "marks" }, marks.filter((mark) => !mark.of_start).map((mark) => el("li", {},
         el("b", {}, MARKS[mark.kind] || "•"), ` ${mark.kind} at step ${whole(mark.step)}: ${mark.text}`))),
       skipped.length > 0 && el("p", {}, `Batches left out for good: ${skipped.join(", ")}`),
     ];

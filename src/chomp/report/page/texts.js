@@ -7,8 +7,10 @@ function samples() {
   const columns = el("div", { class: "samples" });
   const at = el("output", {});
   const slider = el("input", { type: "range", min: "0", max: String(steps.length - 1), value: String(steps.length - 1),
-    "aria-label": "Step of the samples", oninput: () => show() });
-  const move = (by) => { slider.value = String(Number(slider.value) + by); show(); };
+    "aria-label": "Step of the samples", oninput: () => { samples.step = steps[slider.value]; show(); } });
+  const chosen = steps.indexOf(samples.step);
+  if (chosen >= 0 && chosen < steps.length - 1) slider.value = String(chosen);
+  const move = (by) => { slider.value = String(Number(slider.value) + by); samples.step = steps[slider.value]; show(); };
   function show() {
     const step = steps[slider.value];
     at.textContent = `step ${whole(step)}`;
@@ -20,9 +22,11 @@ function samples() {
         found && el("pre", {}, el("span", { class: "prompt" }, found.prompt), el("span", { class: "text" }, found.continuation)),
         found?.cut && el("p", { class: "hint" }, "The text is longer than is shown here."));
     }));
+    // The prompt can be long; what the model wrote is what matters.
+    for (const text of columns.querySelectorAll(".text")) text.parentNode.scrollTop = text.offsetTop - 110;
   }
-  show();
   samples.show = show;
+  requestAnimationFrame(show);
   const fewer = having.filter((run) => run.samples.all > run.samples.samples.length)
     .map((run) => `${whole(run.samples.samples.length)} of the ${whole(run.samples.all)} samples of ${run.name} are here`);
   return section("samples", "Samples",
