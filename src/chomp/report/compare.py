@@ -143,8 +143,11 @@ def compare(paths: Sequence[Path], scores: Sequence[Scores] = ()) -> Comparison:
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[Difference]:
-    """Return the values that differ, but for those that say where a run is."""
-    one, two = dict(flat(first)), dict(flat(second))
+    """Return the values that differ, but for those that say where a run is, or are derived."""
+    one, two = (
+        {key: value for key, value in flat(config) if not key.startswith("derived.")}
+        for config in (first, second)
+    )
     return [
         Difference(key, one.get(key), two.get(key))
         for key in dict.fromkeys([*one, *two])

@@ -18,6 +18,15 @@ from chomp.run.lineage import ancestors
 from chomp.run.run_folder import RunFolder
 from chomp.system.json_text import parse_json
 
+OF_STATUS = ("running", "step", "steps", "goodput", "skipped_batches", "seconds_left")
+"""What a page takes over of `chomp status --json`."""
+OF_START = (
+    *("number", "time", "device", "host", "from_step", "last_step"),
+    *("ended", "end_time", "error", "changes", "fallbacks"),
+)
+MOST_EVENTS = 50
+"""Of a start, the newest."""
+
 
 class RunView:
     """A run as a page shows it: its curves, and all else.
@@ -90,12 +99,13 @@ class RunView:
         problems = list(status["problems"])
         if self.metrics.broken:
             problems.append(f"{self.metrics.broken} broken line(s) of {self.metrics.path.name}")
-        parts = ("run", "running", "step", "steps", "checkpoint", "starts", "goodput")
+        self.config = self._read_config()
         return {
             "name": self.name,
             "folder": str(self.path),
             "state": state_line(found),
-            **{part: status[part] for part in (*parts, "skipped_batches", "seconds_left")},
+            **{part: status[part] for part in OF_STATUS},
+            "starts": [_start(start) for start in status["starts"]],
             "problems": problems,
             "last": last_values(columns),
             "best": _best(columns),
@@ -105,6 +115,10 @@ class RunView:
             "ancestors": [parent.as_values() for parent in ancestors(self.path)],
             "descendants": status["descendants"],
         }
+
+
+def _start(start: Mapping[str, Any]) -> dict[str, Any]:
+    return {part: start[part] for part in OF_START} | {"events": start["events"][-MOST_EVENTS:]}
 
 
 def _best(columns: Columns) -> dict[str, tuple[int, float]]:

@@ -52,9 +52,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer."""
         host = self.headers.get("Host", "").rpartition(":")[0]
-        if host not in (LOOPBACK, "localhost"):  # a page from elsewhere under a name of its own
-            self._send(HTTPStatus.FORBIDDEN, "text/plain", "only for browsers on this machine")
-            return
+        try:
+            if host in (LOOPBACK, "localhost"):
+                self._answer()
+            else:  # a page from elsewhere, which has let its name lead here
+                self._send(HTTPStatus.FORBIDDEN, "text/plain", "only for browsers on this machine")
+        except ConnectionError:  # the browser has gone on to something else
+            self.close_connection = True
+
+    def _answer(self) -> None:
         place = urlsplit(self.path)
         asked = parse_qs(place.query)
         try:
@@ -77,8 +83,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send_json({"problem": str(error)})
         except (KeyError, ValueError, TypeError):
             self._send(HTTPStatus.BAD_REQUEST, "text/plain", "not a request of the page's")
-        except ConnectionError:  # the browser has gone on to something else
-            self.close_connection = True
 
     def _send_json(self, values: Any) -> None:
         if values is None:

@@ -24,6 +24,7 @@ def write_report(runs: Sequence[Path], output: Path, *, texts: bool) -> list[Run
         ResumeError: a folder holds no run.
         DiskError: the file can't be written.
     """
+    runs = list(dict.fromkeys(runs))
     views = [RunView(path, name) for path, name in zip(runs, names_of(runs), strict=True)]
     shown = [_shown(view, texts=texts) for view in views]
     page = render({"made": time.time(), "live": False, "runs": shown, "others": []})

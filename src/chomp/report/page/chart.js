@@ -4,6 +4,7 @@ const charts = new Set();
 const MARKS = { resume: "▸", rewind: "↩", branch: "◆", rejected: "×", diverged: "!", stall: "…", error: "✕" };
 const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200,
   86400, 172800, 432000, 864000, 1728000, 4320000, 8640000];
+// Beyond four colours some look alike to the colour-blind: every four runs have dashes of their own.
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 

@@ -70,7 +70,7 @@ function chartsOf(spec, keys) {
     run, key,
     label: keys.length > 1 ? `${run.name} ${lineName(key)}` : run.name,
     stroke: () => color(run.place),
-    dash: keys.length > 1 ? DASHES[keys.indexOf(key) % 4] : run.place >= 8 ? DASHES[1] : [],
+    dash: keys.length > 1 ? DASHES[keys.indexOf(key) % 4] : DASHES[Math.floor(run.place / 4) % 4],
   }))))];
 }
 

@@ -19,7 +19,7 @@ const section = (id, title, ...children) =>
     el("h2", { id: `${id}-title` }, title), ...children);
 
 const table = (head, rows, properties) =>
-  el("div", { class: `scroll ${properties?.class || ""}`, tabindex: "0", role: "region", "aria-label": "table" },
+  el("div", { class: `scroll ${properties?.class || ""}`, tabindex: "0", role: "region", "aria-label": head.filter((cell) => typeof cell === "string").join(", ") },
     el("table", properties?.id ? { id: properties.id } : {},
       el("thead", {}, el("tr", {}, head.map((cell) => el("th", { scope: "col" }, cell)))),
       el("tbody", {}, rows)));

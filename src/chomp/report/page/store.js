@@ -23,8 +23,12 @@ const along = (run) => run.curves.axes[view.axis] || [];
 function atStep(run, step) {
   const steps = run.curves.axes.step, values = along(run);
   if (!values.length) return null;
-  let high = steps.findIndex((each) => each >= step);
-  if (high < 0) high = steps.length - 1;
+  let low = 0, high = steps.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (steps[middle] < step) low = middle + 1;
+    else high = middle;
+  }
   if (steps[high] <= step) return values[high];
   const before = high ? [steps[high - 1], values[high - 1]] : [0, 0];
   const part = (step - before[0]) / (steps[high] - before[0]);

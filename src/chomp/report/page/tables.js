@@ -78,7 +78,7 @@ function history() {
         start.device, start.device && ", ", start.host,
         start.changes.map((change) => el("div", {}, `${change.key}: was ${shown(change.old)}, now ${shown(change.new)}`)),
         start.fallbacks.map((each) => el("div", {}, `checkpoint ${each.step} passed over: ${each.reason}`)),
-        start.events.slice(-50).map((event) => el("div", {}, eventText(event))))));
+        start.events.map((event) => el("div", {}, eventText(event))))));
     return [
       runs.length > 1 && el("h3", {}, runName(run)),
       table(["Start", "When", "From step", "To step", "End", "Lasted", "Machine, changes, events"], rows),
@@ -89,7 +89,7 @@ function history() {
   });
   return section("history", "History",
     el("p", { class: "hint" }, "Marks on the curves: ",
-      Object.entries(MARKS).map(([kind, sign]) => [el("b", {}, sign), ` ${kind} `])), parts);
+      Object.entries(MARKS).map(([kind, sign]) => el("span", { class: "sign" }, el("b", {}, sign), kind))), parts);
 }
 
 function eventText({ time, kind, ...rest }) {
@@ -108,7 +108,8 @@ function lastValues() {
     table(["Metric", ...runs.map((run) => run.name)], rows)));
 }
 
-const DIFFERENT = new Set(["logging.run_dir"]);
+// What follows from other values, or says where a run is, is no difference of its own.
+const FOLLOWS = /^derived\.|^logging\.(run_dir|metrics_file|log_file)$|^checkpoint\.root_dir$/;
 
 function configs() {
   const keys = [...new Set(runs.flatMap((run) => Object.keys(run.facts.config)))];
@@ -117,14 +118,14 @@ function configs() {
   const row = (key) => el("tr", { class: differs(key) ? "differs" : null },
     el("th", { scope: "row" }, key), runs.map((run) => el("td", { class: "long" }, text(run, key))));
   const head = ["Key", ...runs.map((run) => run.name)];
-  const different = keys.filter((key) => differs(key) && !DIFFERENT.has(key));
+  const different = keys.filter((key) => differs(key) && !FOLLOWS.test(key));
   const all = keys.map((key) => [key, row(key)]);
   const find = el("input", { type: "search", placeholder: "Find a key", "aria-label": "Find a key", oninput: () => {
     for (const [key, node] of all) node.hidden = !key.includes(find.value.trim());
   } });
   return section("config", "Configuration",
     runs.length > 1 && (different.length
-      ? [el("p", {}, `${different.length} values differ:`), table(head, different.map(row), { id: "differences" })]
+      ? [el("p", {}, `${different.length} ${different.length === 1 ? "value differs" : "values differ"}:`), table(head, different.map(row), { id: "differences" })]
       : el("p", {}, "No value differs.")),
     el("details", {}, el("summary", {}, `All ${keys.length} values`), find,
       table(head, all.map(([, node]) => node), { class: "mono" })));
