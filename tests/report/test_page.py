@@ -39,6 +39,16 @@ def draw_all(chromium: Browser) -> int:
     return chromium.js("document.querySelectorAll('.chart canvas').length")
 
 
+def point(chromium: Browser, part: float) -> None:
+    """Move the mouse over the first chart, to a part of its width."""
+    left, top, width = chromium.js(
+        "(({left, top, width}) => [left, top, width])"
+        "(document.querySelector('.u-over').getBoundingClientRect())"
+    )
+    x = left + part * width
+    chromium.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=top + 60)
+
+
 def test_two_runs(
     chromium: Browser, write: Write, evaluated_run: Path, earlier_run: Path, read_rows: Any
 ):
@@ -77,11 +87,7 @@ def test_what_can_be_chosen(chromium: Browser, write: Write, evaluated_run: Path
     chromium.js("document.querySelector('.legend input').click()")
     chromium.wait(f"{shown} === 1")
     # The cursor of one chart is read in all.
-    place = chromium.js(
-        "(({left, top}) => [left + 150, top + 60])"
-        "(document.querySelector('.u-over').getBoundingClientRect())"
-    )
-    chromium.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+    point(chromium, 0.4)
     chromium.wait("document.querySelectorAll('.where')[1].textContent.startsWith('step')")
     assert chromium.problems == []
 
@@ -212,5 +218,7 @@ def test_a_million_rows_and_a_thousand_samples_open_within_three_seconds(
     draw_all(chromium)
     assert last_values(chromium)["copy loss"] == values["loss"]
     assert "1,000,000 rows" in chromium.js("document.querySelector('#overview').innerText")
+    point(chromium, 0.5)
+    chromium.wait("/^3.0.* to 3/.test(document.querySelector('[data-key=loss] b').innerText)")
     text = page.read_text("utf-8")
     assert "99.0" in text[text.index('"loss":{"at"') : text.index('"grad_norm":{"at"')]

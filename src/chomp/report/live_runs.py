@@ -86,7 +86,7 @@ class LiveRuns:
         self.path = path
         self._lock, self._open = threading.Lock(), dict[str, LiveRun]()
         if not self.folders():
-            if path.is_dir() and not RunFolder(path).inside("checkpoints").exists():
+            if path.is_dir():
                 raise ResumeError(
                     f"{path} holds no run, nor folders of runs; give a run, or the folder that "
                     "runs are in"

@@ -84,19 +84,21 @@ class Chart {
       const stroke = line.stroke(), columns = [x];
       const smooth = view.smoothing > 0 && mean.length > 10 && !this.spec.smooth;
       const points = { show: mean.length <= 60 && !line.dash?.length, size: 5, fill: stroke };
+      let band = null;
       const add = (column, option) => {
         columns.push(column);
         options.push({ spanGaps: true, ...option });
       };
       if (max) {
         const first = options.length;
+        band = [first + 1, first];
         add(max, { stroke: "transparent", points: { show: false } });
         add(min, { stroke: "transparent", points: { show: false } });
         bands.push({ series: [first, first + 1], fill: alpha(stroke, 0.18) });
       } else if (smooth) {
         add(mean, { stroke: alpha(stroke, 0.25), width: 1, points: { show: false } });
       }
-      this.shownLines.push({ ...line, column: options.length });
+      this.shownLines.push({ ...line, column: options.length, band });
       add(smooth ? smoothed(mean, view.smoothing) : mean,
         { stroke, width: 1.75, dash: line.dash, points });
       tables.push(columns);
@@ -179,7 +181,9 @@ class Chart {
       const index = at == null ? null : u.cursor.idxs?.[line.column];
       let value = index == null ? null : u.data[line.column][index];
       if (at == null) value = line.run.facts.last[line.key]?.[1];
-      this.items[place].value.textContent = this.value(value);
+      const [low, high] = line.band && index != null ? line.band.map((column) => u.data[column][index]) : [];
+      this.items[place].value.textContent = this.value(value)
+        + (low < high ? ` (${this.value(low)} to ${this.value(high)})` : "");
     });
     this.readMarks(u);
   }

@@ -60,12 +60,11 @@ function hue(place, count) {
 function chartsOf(spec, keys) {
   const having = (run) => keys.filter((key) => run.curves.series[key]);
   const those = runs.filter((run) => having(run).length);
-  const single = runs.length === 1;
-  if (!single && those.length > 1 && keys.length > 4) {
-    return those.map((run) => new Chart({ ...spec, title: `${spec.title}, ${run.name}` },
-      byLine(run, having(run))));
+  // Without runs to tell apart, colours tell the lines apart.
+  if ((those.length === 1 && keys.length > 1) || keys.length > 4) {
+    return those.map((run) => new Chart(
+      { ...spec, title: runs.length > 1 ? `${spec.title}, ${run.name}` : spec.title }, byLine(run, having(run))));
   }
-  if (keys.length > 1 && those.length === 1) return [new Chart(spec, byLine(those[0], having(those[0])))];
   return [new Chart(spec, those.flatMap((run) => having(run).map((key) => ({
     run, key,
     label: keys.length > 1 ? `${run.name} ${lineName(key)}` : run.name,
