@@ -3,6 +3,7 @@
 Links to what isn't part of the site (configs, examples, the license) become their text.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ OUTSIDE = {
     "README.md": "index.md",
     "ARCHITECTURE.md": "ARCHITECTURE.md",
     "CHANGELOG.md": "CHANGELOG.md",
+    "examples/from-python.ipynb": "examples/from-python.md",
 }
 LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
@@ -23,8 +25,19 @@ LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages outside docs/."""
     for name, page in OUTSIDE.items():
-        files.append(File.generated(config, page, content=(ROOT / name).read_text("utf-8")))
+        text = (ROOT / name).read_text("utf-8")
+        content = notebook_page(text) if name.endswith(".ipynb") else text
+        files.append(File.generated(config, page, content=content))
     return files
+
+
+def notebook_page(text: str) -> str:
+    """Return a notebook as Markdown, its code without outputs."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+    return "\n\n".join(parts) + "\n"
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -15,8 +16,10 @@ import pytest
 import yaml
 
 from chomp.checkpoint.arrays import PARAMS, read_numpy
+from chomp.commands.branch import BranchRequest, branch_run
 from chomp.run.lineage import descendants
 from chomp.run.record import Parent, RunRecord
+from chomp.system.console import Console
 
 Values = dict[str, Any]
 TIMES = ("step_time_s", "tokens_per_sec", "data_wait_share", "fraction_of_matmul_bound")
@@ -82,6 +85,28 @@ def test_a_branch_goes_on_exactly_and_leaves_its_source_alone(
     assert ledger[1:] == whole[1 + step :]
 
 
+def test_a_run_that_is_training_is_branched(
+    chomp: Any, source: Path, tmp_path: Path, no_lines: Console
+):
+    """It holds its lock, has its files open, and saves in the background meanwhile."""
+    from chomp import Callback, train
+
+    first, new = tmp_path / "first", tmp_path / "new"
+
+    class BranchNow(Callback):
+        def __call__(self, info: Any) -> None:
+            if info.progress.step == 5:
+                branch_run(BranchRequest(first, "2", new), no_lines)
+
+    assert train(source.parent / "config.yaml", run_dir=first, callbacks=[BranchNow()]) == 0
+    done = chomp("train", "--run-dir", new, "--resume", "latest")
+    assert (done.code, "after step 2" in done.out) == (0, True), done.err
+    for run in (first, new):
+        assert rows(run) == rows(source)
+        assert same(params(run, STEPS), params(source, STEPS))
+        assert chomp("checkpoints", "verify", run).code == 0
+
+
 @pytest.mark.parametrize("places", ["inside", "outside"])
 def test_what_its_parent_writes_elsewhere_is_its_own(
     chomp: Any, source: Path, tmp_path: Path, places: str
@@ -136,6 +161,73 @@ def test_what_is_changed_is_changed_from_there_on(chomp: Any, source: Path, tmp_
     assert (refused.code, "--allow-change optim.lr" in refused.err) == (2, True)
 
 
+def test_a_run_that_gets_worse_says_where_it_was_best(chomp: Any, source: Path, tmp_path: Path):
+    (best,) = (row for row in rows(source) if row["step"] == STEPS)
+    words = ("-o", "train.steps=9", "-o", "optim.lr=5")
+    assert chomp("branch", source, tmp_path / "new", *words).code == 0
+    done = chomp("train", "--run-dir", tmp_path / "new", "--resume", "latest")
+    assert done.code == 0, done.err
+    assert rows(tmp_path / "new")[-1]["eval_loss"] > 2 * best["eval_loss"]
+    assert (
+        f"lowest     {best['eval_loss']:.4f} nats per token, "
+        f"{best['eval_bits_per_byte']:.4f} bits per byte (after step {STEPS})\n"
+    ) in done.out
+
+
+def test_the_rate_rises_once_more_where_a_branch_begins(chomp: Any, source: Path, tmp_path: Path):
+    longer = ("-o", "train.steps=9", "-o", "optim.decay_steps=null")
+    plain, new = tmp_path / "plain", tmp_path / "new"
+    assert chomp("branch", f"{source}:4", plain, *longer).code == 0
+    made = chomp("branch", f"{source}:4", new, *longer, "-o", "optim.rewarm_steps=3")
+    assert "changed    optim.rewarm_from: was None, now 4" in made.out
+    for run in (plain, new):
+        done = chomp("train", "--run-dir", run, "--resume", "latest")
+        assert done.code == 0, done.err
+        rates = [row["lr"] for row in rows(run)]
+        (line,) = (line for line in done.out.splitlines() if line.startswith("rate "))
+        top = f"{max(rates[4:]):.2e} at step {rates.index(max(rates[4:])) + 1}, "
+        was = 3e-3 * (1 + math.cos(math.pi / 37)) / 2
+        assert line == (
+            f"rate       {rates[4]:.2e} at step 5 rather than {was:.2e}, "
+            f"{top if run == new else ''}{rates[-1]:.2e} at the last step, 9"
+        )
+    whole, risen = ([row["lr"] for row in rows(run)] for run in (plain, new))
+    assert risen[4:6] == pytest.approx([whole[4] / 3, whole[5] * 2 / 3])
+    assert risen[:4] + risen[6:] == whole[:4] + whole[6:]
+    # It is in the configuration from there on, so that a resume in the middle of it is exact.
+    shutil.rmtree(new / "checkpoints" / "9")
+    shutil.rmtree(new / "checkpoints" / "8")
+    straight = rows(new)
+    done = chomp("train", "--run-dir", new, "--resume", "latest")
+    assert (done.code, "after step 6" in done.out, "rate " in done.out) == (0, True, False)
+    assert rows(new) == straight
+
+
+def test_the_rate_rises_once_more_in_a_run_itself(chomp: Any, source: Path, tmp_path: Path):
+    shutil.copytree(source, tmp_path / "run")
+    resume = ("train", "--run-dir", tmp_path / "run", "--resume", "latest", "-o", "train.steps=9")
+    change = ("-o", "optim.lr=1e-3", "-o", "optim.rewarm_steps=2")
+    refused = chomp(*resume, *change)
+    assert (refused.code, "--allow-change optim.rewarm_steps" in refused.err) == (2, True)
+    done = chomp(*resume, *change, "--allow-change", "optim")
+    assert (done.code, "rate       " in done.out) == (0, True), done.err
+    rates = [row["lr"] for row in rows(tmp_path / "run")]
+    # So early the cosine hardly falls.
+    assert rates[6:9] == pytest.approx([5e-4, 1e-3, 1e-3], rel=0.05)
+    again = chomp(*resume[:-1], "train.steps=10")
+    assert (again.code, "after step 9" in again.out) == (0, True), again.err
+    words = ("branch", tmp_path / "run", tmp_path / "new", "-o", "optim.rewarm_steps=2")
+    refused = chomp(*words)
+    assert (refused.code, "give -o optim.rewarm_from=10 as well" in refused.err) == (2, True)
+    assert chomp(*words, "-o", "optim.rewarm_from=10").code == 0
+
+
+def test_a_new_run_has_nothing_to_rise_from(chomp: Any, source: Path, tmp_path: Path):
+    for more in (("--run-dir", tmp_path / "new"), ("--dry-run",)):
+        done = chomp("train", source.parent / "config.yaml", *more, "-o", "optim.rewarm_steps=3")
+        assert (done.code, "a new one has optim.warmup_steps" in done.err) == (2, True), done.err
+
+
 def test_a_branch_goes_on_with_other_data(
     chomp: Any, source: Path, tmp_path: Path, texts: list[str]
 ):
@@ -147,6 +239,8 @@ def test_a_branch_goes_on_with_other_data(
     resume = ("train", "--run-dir", tmp_path / "new", "--resume", "latest")
     done = chomp(*resume, "--allow-change", "data.content")
     assert done.code == 0, done.err + done.out
+    rate = rows(source)
+    assert f"rate       {rate[4]['lr']:.2e} at step 5, {rate[5]['lr']:.2e} at the last" in done.out
     assert rows(tmp_path / "new")[-1]["step"] == STEPS
 
 

@@ -15,6 +15,7 @@ import yaml
 import chomp
 from chomp.cli import main
 from chomp.config import Config, load_config
+from chomp.config.error_messages import ENTRIES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,7 +48,8 @@ def keys_of(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from keys_of(value, f"{prefix}{name}.")
 
 
-KEYS = frozenset(keys_of(Config().model_dump()))
+IN_LISTS = {f"{key}.{name}" for key, entry in ENTRIES.items() for name in entry.model_fields}
+KEYS = frozenset(keys_of(Config().model_dump())) | IN_LISTS
 SECTIONS = frozenset(key for key in KEYS if "." not in key)
 
 

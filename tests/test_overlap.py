@@ -25,7 +25,15 @@ from chomp.trainer.loop import TrainLoop
 from chomp.trainer.program import compile_step
 from chomp.trainer.step_timer import StepTimer
 from chomp.trainer.stop_and_save import StopAndSaveRequests
-from chomp.types import Batch, BatchStats, LoadedBatch, Progress, StepMetrics, TrainState
+from chomp.types import (
+    Batch,
+    BatchStats,
+    LoadedBatch,
+    Progress,
+    SourceCount,
+    StepMetrics,
+    TrainState,
+)
 
 LOG_EVERY = 5
 STEPS = 15
@@ -49,7 +57,7 @@ class Endless:
         ids = np.zeros((1, 1, 4), np.int32)
         self._drawn = LoadedBatch(
             put_checked(Batch(ids, ids, ids, ids == 0), vocab=1, sharding=one_device(1)),
-            BatchStats(2, 4, 1, 0, 0, 0, (0,), 0),
+            BatchStats((SourceCount(2),), 4, 1, 0, 0, 0, (0,), 0),
         )
 
     def wait(self, seconds: float) -> bool:
@@ -150,7 +158,7 @@ def test_evaluation_is_compiled_once(setup: Components, monkeypatch: pytest.Monk
     summed = Megalodon.loss
     monkeypatch.setattr(Megalodon, "loss", lambda *args: traced.append(1) or summed(*args))
     params = setup.program.init().params
-    batches = list(setup.data.evaluation.batches())
+    batches = list(setup.data.evaluation.sources[""].batches())
     assert len(batches) > 1
     for batch in [*batches, *batches]:
         setup.program.summed_loss(params, batch)

@@ -4,6 +4,8 @@ import ast
 import importlib.metadata
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import chomp
 
@@ -24,10 +27,13 @@ SOURCE = ROOT / "src"
 PAGE = SOURCE / "chomp/report/page"
 CONFIGS = {"quickstart.yaml", "quickstart-tokenizer.json", "my-text.yaml", "megalodon-100m.yaml"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-OPTIONAL = {"datasets", "transformers", "pyarrow", "wandb", "fsspec", "torch", "lm_eval", "tqdm"}
+OPTIONAL = {"datasets", "transformers", "pyarrow", "fsspec", "torch", "lm_eval", "tqdm"}
+OPTIONAL |= {"wandb", "mlflow"}
 """Imported only where they are used."""
 IF_THERE = {"pandas"}
 """Used where somebody has it; no extra brings it."""
+WALK = ROOT / "docs" / "how-to" / "from-text-to-a-model.md"
+COMMANDS = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LATE = ("chomp/export/huggingface/", "chomp/evaluation/lm_eval_model.py")
 """Modules that are imported only where what they need is there."""
 
@@ -88,7 +94,8 @@ def test_the_versions_agree():
 
 
 def declared(requirements: list[str]) -> set[str]:
-    found = (re.match(r"[\w-]+", each) for each in requirements)
+    # mlflow-skinny is the package mlflow without what a server needs.
+    found = (re.match(r"[\w-]+?(?=-skinny)|[\w-]+", each) for each in requirements)
     return {match[0].lower().replace("-", "_") for match in found if match}
 
 
@@ -116,7 +123,9 @@ def test_all_that_is_imported_is_declared():
     assert needed - core == set()
     assert not core & OPTIONAL
     bring = [
-        each for name in ("hub", "parquet", "wandb", "export", "lm-eval") for each in extras[name]
+        each
+        for name in ("hub", "parquet", "wandb", "mlflow", "export", "lm-eval")
+        for each in extras[name]
     ]
     assert used & OPTIONAL <= declared(bring)
 
@@ -166,6 +175,63 @@ def test_a_first_run_where_nothing_else_is(installed: Path, tmp_path: Path):
     (tmp_path / "book.txt").write_text("A text that is long enough to be trained on. " * 3000)
     program("init", "my-text")
     assert "loss" in program("train", "my-text.yaml", "--dry-run")
+
+
+@pytest.fixture(scope="module")
+def walked(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each command of the page has printed, in a folder of texts; under `cwd` the folder.
+
+    The model is smaller than that of `chomp init`, so that it takes a minute.
+    """
+    here = tmp_path_factory.mktemp("walk")
+    for name, pages in ("texts", "docs/how-to"), ("new-texts", "docs/results"):
+        shutil.copytree(ROOT / pages, here / name)
+    shutil.copy(ROOT / "README.md", here / "other.md")
+    printed = {"cwd": str(here)}
+    for line in "".join(COMMANDS.findall(WALK.read_text("utf-8"))).splitlines():
+        begin = time.monotonic()
+        printed[line] = run(installed / "chomp", *shlex.split(line)[1:], cwd=here)
+        print(f"{time.monotonic() - begin:6.1f} s  {line}")
+        if " init " in line:
+            path = here / "texts" / "my-text.yaml"
+            config = yaml.safe_load(path.read_text("utf-8"))
+            config["variables"]["context"] = 128
+            config["model"] |= {"model_dim": 64, "num_layers": 1, "z_dim": 32, "value_dim": 64}
+            config["model"] |= {"ffn_hidden_dim": 96, "cema_ndim": 4, "chunk_size": 64}
+            path.write_text(yaml.safe_dump(config), "utf-8")
+    return printed
+
+
+@pytest.mark.slow
+def test_a_users_walk_from_texts_to_a_shared_model(walked: dict[str, str]):
+    init, first, score, text, export, second, branch, cooldown = list(walked.values())[1:]
+    assert "texts/my-text.yaml" in init
+    losses = [float(loss) for loss in re.findall(r"^step.* loss ([\d.]+)", first, re.MULTILINE)]
+    assert "finished   after step 600 of 600" in first and losses[-1] < losses[0] / 2
+    bits = float(re.findall(r"^bits/byte +([\d.]+), [\d,]+ bytes", score, re.MULTILINE)[0])
+    assert "step 200" in score and "1 document of other.md" in score and bits < 5
+    assert text.startswith("The ")
+    assert "step 200 of runs/first" in export
+    card = Path(walked["cwd"], "models/first/README.md").read_text("utf-8")
+    assert 'license: "cc-by-4.0"' in card and "| 200 |" in card
+    assert "runs/first after step 200" in second
+    # It knows more than a beginner.
+    assert float(re.findall(r"^step .* loss ([\d.]+)", second, re.MULTILINE)[0]) < losses[0]
+    assert "100 more, to 300" in branch
+    assert "resumed    after step 200" in cooldown and "after step 300 of 300" in cooldown
+    assert re.search(r"^rate .* at step 201 rather than .* at the last step, 300$", cooldown, re.M)
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_pytorch_writes_the_same_text(walked: dict[str, str], tmp_path: Path):
+    """In a Python without chomp's paths, as the page has it."""
+    pytest.importorskip("torch", reason="needs the extra `export`")
+    (code,) = re.findall(r"^```python\n(.*?)^```", WALK.read_text("utf-8"), re.DOTALL | re.M)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    theirs = run(sys.executable, "-c", code, cwd=Path(walked["cwd"]), **offline)
+    (ours,) = (text for line, text in walked.items() if line.startswith("chomp generate"))
+    assert theirs == ours
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ RUN_FILES = (
     "heartbeat",
     "tokenizer",
     "wandb_id",
+    "mlflow_id",
+    "tensorboard",
     ".lock",
 )
 """Names in the run folder that no key changes."""

@@ -1,7 +1,8 @@
 """The values that the parts of chomp hand to each other."""
 
 import enum
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -27,6 +28,15 @@ class Batch(NamedTuple):
     attention_mask: Bool[Array | np.ndarray, "accum batch time"]
 
 
+class SourceCount(NamedTuple):
+    """What a batch drew from one data source."""
+
+    targets: int = 0
+    """Labels that count in the loss (after the shift)."""
+    epoch: int = 0
+    """The latest pass over the source that a document is from, counted from 0."""
+
+
 class BatchStats(NamedTuple):
     """What one batch drew from the corpus, counted on the host.
 
@@ -34,8 +44,9 @@ class BatchStats(NamedTuple):
     reach the metrics with the batch that they belong to and survive a resume.
     """
 
-    targets: int
-    """Labels that count in the loss (after the shift)."""
+    by_source: tuple[SourceCount, ...]
+    """Of each entry of `data.sources`; those at the end that gave nothing may be left out. Without
+    `data.sources` there is one."""
     tokens: int
     """Tokens that are not padding."""
     documents: int
@@ -50,8 +61,23 @@ class BatchStats(NamedTuple):
     """The documents drawn, in row order: shard << 32 | row."""
     hash: int
     """64 bits from the rows' tokens, labels and segment ids: equal batches have equal ones."""
-    epoch: int = 0
-    """The latest pass over the corpus that a document is from, counted from 0."""
+
+    @property
+    def targets(self) -> int:
+        """Labels that count in the loss (after the shift)."""
+        return sum(source.targets for source in self.by_source)
+
+    @property
+    def epoch(self) -> int:
+        """The latest pass over a source that a document is from, counted from 0."""
+        return max((source.epoch for source in self.by_source), default=0)
+
+    @classmethod
+    def from_json(cls, values: Sequence[Any]) -> "BatchStats":
+        """Return the stats whose values, as a list, have been through JSON."""
+        stats = cls(*values)
+        by_source = tuple(SourceCount(*count) for count in stats.by_source)
+        return stats._replace(by_source=by_source, keys=tuple(stats.keys))
 
 
 class RowStats(NamedTuple):
@@ -137,3 +163,6 @@ class StepMetrics(NamedTuple):
     targets: Int[Array, ""]
     rejected: Int[Array, ""]
     """Rejected updates so far in the run."""
+    layer_norms: Float[Array, "kind layer"] | None = None
+    """Of gradients before clipping, of what the update has changed, and of the parameters before
+    it, with `logging.watch`."""

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from chomp.config import config_warnings, load_config
-from chomp.data import load_tokenizer, open_corpus
+from chomp.data import load_tokenizer, open_whole_corpus
 from chomp.data.sources.read_policy import read_policy
 
 ENGLISH = "The model learns from the text that it is given, and from nothing else. " * 20
@@ -71,7 +71,7 @@ def test_the_tokenizer_suits_the_text(chomp, folder, text, kind):
     config = load_config(Path(folder, "my-text.yaml"))
     assert config.data.tokenizer.kind == kind
     assert load_tokenizer(config.data.tokenizer).vocab_size <= config.model.vocab_size
-    corpus = open_corpus(config.data, read_policy(config.data, threading.Event()))
+    corpus = open_whole_corpus(config.data, read_policy(config.data, threading.Event()))
     assert [Path(shard.name).name for shard in corpus.shards] == ["one.txt", "two.md"]
     assert config_warnings(config) == []
 
@@ -94,7 +94,7 @@ def test_the_key_of_the_texts_is_found(chomp, key):
     pq.write_table(pa.table({"n": [1], "text": [ENGLISH], "url": ["x" * 9999]}), "b.parquet")
     assert chomp("init", "my-text").code == 0
     config = load_config(Path("my-text.yaml"))
-    corpus = open_corpus(config.data, read_policy(config.data, threading.Event()))
+    corpus = open_whole_corpus(config.data, read_policy(config.data, threading.Event()))
     texts = [row.text for shard in corpus.shards for _, row in shard.rows(0)]
     assert texts == [ENGLISH] * 4
 

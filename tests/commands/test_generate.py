@@ -53,9 +53,13 @@ def test_it_is_the_library_s_text_for_the_key(continued: Any, small_run: Path):
     assert continued("--seed", 5, "--step", 20) == f"def {tokenizer.decode(ids)}\n"
 
 
-def test_steps_differ_and_latest_is_the_last(continued: Any):
+def test_steps_differ_and_latest_is_the_last(continued: Any, chomp: Any, small_run: Path):
     assert continued() == continued("--step", "latest") == continued("--step", 30)
     assert continued() != continued("--step", 10)
+    done = chomp("generate", f"{small_run}:10", *COMMON)
+    assert done.out == continued("--step", 10)
+    done = chomp("generate", f"{small_run}:10", *COMMON, "--step", 20)
+    assert (done.code, "the step is 10 in RUN:STEP and 20 in --step" in done.err) == (2, True)
 
 
 def test_a_prompt_from_standard_input(chomp: Any, continued: Any, small_run: Path):

@@ -19,7 +19,7 @@ from rich.cells import cell_len
 
 from chomp.commands.trace import Document, Trace, read_documents, trace, trace_lines
 from chomp.config import config_from_mapping
-from chomp.data import open_corpus
+from chomp.data import open_whole_corpus
 from chomp.data.sources.local import find_files
 from chomp.data.sources.read_policy import ReadPolicy
 from chomp.errors import DataError, ResumeError
@@ -150,7 +150,7 @@ def test_every_kind_of_corpus(run: Any, texts: list[str], tmp_path: Path, make: 
     setup = reopened(folder)
     for step in range(1, 5):
         keys = next(setup.data.train).stats.keys
-        shards = open_corpus(setup.config.data, READING).shards
+        shards = open_whole_corpus(setup.config.data, READING).shards
         expected = set()
         for key in keys:
             shard, row = divmod(key, 1 << 32)

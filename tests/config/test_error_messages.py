@@ -149,8 +149,8 @@ def test_keys_of_the_earlier_harness_that_have_another_name(
         ),
         (
             "logging: {trackers: [mine]}",
-            "logging.trackers.0: must be the name of a registered tracker (got 'mine'); for one of "
-            "your own give its module: --plugin MODULE",
+            "logging.trackers.0: must be 'jsonl', 'tensorboard', 'mlflow' or 'wandb' (got 'mine'); "
+            "for one of your own give its module: --plugin MODULE",
         ),
         ("model: {backend: 5}", "model.backend: must be 'megalodon' or 'dummy' (got 5)"),
         ("data: {options: {a: .nan}}", "data.options: must be a finite number (got nan)"),

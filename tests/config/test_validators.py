@@ -32,6 +32,10 @@ from chomp.errors import ConfigError
             "optim.warmup_steps: must be less than train.steps, which is 100 (got 100)",
         ),
         (
+            "optim: {rewarm_from: 9}",
+            "optim.rewarm_from: needs optim.rewarm_steps, the length of the rise",
+        ),
+        (
             "data: {packing_mode: bin, packing_buffer_docs: 5}\ntrain: {grad_accum: 3}",
             "data.packing_buffer_docs: must be at least train.grad_accum * train.batch_size with "
             "packing_mode bin, which is 6 (got 5)",

@@ -28,8 +28,8 @@ def test_every_corpus_has_an_evaluation_set(opened, documents, asked, evaluated,
     data = opened(**keys, evaluate=True, repeat=False)
     assert data.evaluation.documents == evaluated
     assert bool(data.notes) == (asked is not None and asked >= documents)
-    assert data.evaluated == "held out of training"
-    held_out = {document.key for document in data.evaluation._encoded}
+    assert data.evaluated[""] == "held out of training"
+    held_out = {document.key for document in data.evaluation.sources[""]._encoded}
     assert trained_on(data) == set(range(documents)) - held_out
 
 
@@ -60,11 +60,11 @@ def test_of_a_single_document_the_last_part_is_evaluated_on(
     }[backend]
     keys |= {"packing_mode": packing_mode, "max_eval_samples": asked, "evaluate": True}
     data = opened(**keys, repeat=False)
-    size = data.evaluation.bytes + 1
+    size = data.evaluation.sources[""].bytes + 1
     last = text.encode()[-size:].decode()
     assert 0.04 < size / len(text) < 0.07
     assert last.startswith("line ")
-    assert f"the last {size:,} characters" in data.evaluated
+    assert f"the last {size:,} characters" in data.evaluated[""]
     assert bool(data.notes) == (asked is not None)
     drawn = list(data.train)
     assert sum(d.stats.tokens for d in drawn) == len(text) - size
@@ -142,7 +142,7 @@ def test_a_split_that_is_not_there_is_replaced_by_held_out_documents(opened, tmp
     assert opened(**keys, repeat=False).notes == []
     pq.write_table(pa.table({"text": paragraphs[60:70]}), folder / "validation.parquet")
     data = opened(**keys, evaluate=True, repeat=False)
-    assert (data.notes, data.evaluated) == ([], "of the split 'validation'")
+    assert (data.notes, data.evaluated[""]) == ([], "of the split 'validation'")
     assert len(trained_on(data)) == 60
 
 

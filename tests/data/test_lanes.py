@@ -51,6 +51,16 @@ def corpus(tmp_path, write_lines, paragraphs) -> Callable[[str], dict]:
                 return {"backend": "files", "files": [str(path)]}
             case "library":
                 return {"backend": "builtin"}
+            case "mixture":
+                kinds = {"files": ("files", 0.5), "parquet": ("files", 0.2)}
+                kinds["tokens"] = ("tokens_dir", 0.3)
+                entries = [
+                    {"name": name, "weight": weight, key: make(name)[key]}
+                    for name, (key, weight) in kinds.items()
+                ]
+                weights = {"files": 0.1, "parquet": 0.9, "tokens": 0}
+                stages = [{"from_step": 8, "weights": weights}]
+                return {"sources": entries, "stages": stages}
             case _:
                 texts = [*paragraphs[:200], "", ""]
                 config = DataConfig(backend="local_text", local_text=texts, max_eval_samples=10)
@@ -109,7 +119,12 @@ def tokens_of(drawn: Sequence[LoadedBatch]) -> list[int]:
 
 @pytest.mark.parametrize(
     ("kind", "lanes"),
-    [*itertools.product(["files", "one file", "parquet", "tokens"], [1, 2, 4]), ("library", 2)],
+    [
+        *itertools.product(["files", "one file", "parquet", "tokens"], [1, 2, 4]),
+        ("mixture", 2),
+        ("mixture", 4),
+        ("library", 2),
+    ],
 )
 @BOTH
 def test_any_number_of_processes_draws_the_same_and_goes_on_with_anothers_state(
@@ -143,10 +158,11 @@ def test_any_number_of_processes_draws_the_same_and_goes_on_with_anothers_state(
             data.set_state(whole_state(before))
         assert_same(take(after, more), [d._replace(rows=()) for d in expected[5:]])
         assert whole_state(after) == json.loads(json.dumps(alone.get_state()))
-    # The evaluation set is the same too.
-    whole = list(alone.evaluation.batches())
+    # The evaluation sets are the same too.
+    name = list(alone.evaluation.sources)[-1]
+    whole = list(alone.evaluation.sources[name].batches())
     for processes in (two, four):
-        parts = [list(data.evaluation.batches()) for data in processes]
+        parts = [list(data.evaluation.sources[name].batches()) for data in processes]
         assert {data.evaluation.targets for data in processes} == {alone.evaluation.targets}
         for number, batch in enumerate(whole):
             for i, array in enumerate(batch):
@@ -174,7 +190,7 @@ def test_one_epoch_holds_every_token_once_whichever_lane_ends_first(
     if kind == "one file":
         texts.update("\ufffd".encode())
     elif kind == "tokens":  # ten are kept apart
-        shards = several[0].evaluation._encoded
+        shards = several[0].evaluation.sources[""]._encoded
         texts.subtract(itertools.chain.from_iterable(d.tokens.tolist() for d in shards))
     assert Counter(tokens_of(drawn)) == +texts
     assert {d.batch.input_ids.shape for d in drawn} == {SHAPE}
@@ -216,9 +232,11 @@ def test_neighbours_in_a_file_go_different_ways_in_their_lanes(opened, corpus):
 def test_held_out_documents_are_in_no_lane(coordinator, opened, corpus, kind):
     """The same as those of one lane."""
     keys = {**corpus(kind), "max_eval_samples": 10, "evaluate": True, "on_error": "skip"}
-    held = opened(SHAPE, **keys).evaluation
+    held = opened(SHAPE, **keys).evaluation.sources[""]
     several = coordinator(4, of_lanes=4, repeat=False, **keys)
-    assert [d.key for d in several[1].evaluation._encoded] == [d.key for d in held._encoded]
+    assert [d.key for d in several[1].evaluation.sources[""]._encoded] == [
+        d.key for d in held._encoded
+    ]
     seen = {key for d in take(several, 500) for key in d.stats.keys}
     if kind != "tokens":
         assert seen.isdisjoint(d.key for d in held._encoded)

@@ -9,7 +9,7 @@ import pytest
 from chomp.data import is_stuck
 from chomp.data.loader import BatchLoader
 from chomp.errors import DataError
-from chomp.types import Batch, BatchStats, LoadedBatch, RowStats
+from chomp.types import Batch, BatchStats, LoadedBatch, RowStats, SourceCount
 
 PATIENCE = 60
 
@@ -38,7 +38,7 @@ class Numbers(grain.DatasetIterator[LoadedBatch]):
             raise StopIteration
         self.place["at"] = number
         ids = np.full((1, 1, 4), number, np.int32)
-        stats = BatchStats(2, 4, 1, 0, 0, 0, (), number)
+        stats = BatchStats((SourceCount(2),), 4, 1, 0, 0, 0, (), number)
         row = RowStats(0, stats)
         return LoadedBatch(Batch(ids, ids, ids, ids > 0), stats, (row,))
 

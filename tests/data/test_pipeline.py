@@ -156,7 +156,7 @@ def test_held_out_documents_are_never_trained_on_nor_sampled(opened, paragraphs,
         shuffle_buffer_size=50,
         evaluate=True,
     )
-    held_out = {document.key for document in data.evaluation._encoded}
+    held_out = {document.key for document in data.evaluation.sources[""]._encoded}
     assert len(held_out) == data.evaluation.documents == 60
     trained = Counter(key for d in take(data, 800) for key in d.stats.keys)
     assert held_out.isdisjoint(trained)

@@ -36,16 +36,17 @@ def free_port() -> int:
 
 @pytest.fixture
 def start(compile_cache: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `python ARGS` with so many devices; what still runs at the end is killed."""
+    """Start `python ARGS` with so many devices, in `cwd`; what still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*args: object, devices: int = 1) -> subprocess.Popen[str]:
+    def run(*args: object, devices: int = 1, cwd: Path | None = None) -> subprocess.Popen[str]:
         count = f"--xla_force_host_platform_device_count={devices}"
         flags = f"{os.environ['XLA_FLAGS']} {count}"
         env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
         command = [sys.executable, *map(str, args)]
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
+        keys = {"env": env, "cwd": cwd, "stdout": pipe, "stderr": pipe}
+        started.append(subprocess.Popen(command, text=True, **keys))
         return started[-1]
 
     yield run

@@ -19,7 +19,7 @@ from chomp.errors import ChompError, DataError
 from chomp.system.signals import Signals
 from chomp.trainer.stop_and_save import StopAndSaveRequests
 from chomp.trainer.synchronized_batches import SynchronizedBatches
-from chomp.types import Batch, BatchStats, LoadedBatch, RowStats
+from chomp.types import Batch, BatchStats, LoadedBatch, RowStats, SourceCount
 
 LOST_AFTER = 2.0
 failure_detector.GRACE = 1.0
@@ -141,12 +141,12 @@ class Part:
 
 def row_of(key: int) -> RowStats:
     """A row with one document of one token."""
-    return RowStats(key, BatchStats(1, 1, 1, 0, 0, 0, (key,), key))
+    return RowStats(key, BatchStats((SourceCount(1),), 1, 1, 0, 0, 0, (key,), key))
 
 
 def drawn(keys: list[int]) -> LoadedBatch:
     nothing = np.zeros((1, 1, 1), np.int32)
-    stats = BatchStats(len(keys), 0, 0, 0, 0, 0, tuple(keys), 0)
+    stats = BatchStats((SourceCount(len(keys)),), 0, 0, 0, 0, 0, tuple(keys), 0)
     return LoadedBatch(Batch(nothing, nothing, nothing, nothing > 0), stats)
 
 

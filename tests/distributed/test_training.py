@@ -1,5 +1,6 @@
 """`chomp train` in two processes with two devices each, against one process with one device."""
 
+import shutil
 import signal
 import subprocess
 import time
@@ -19,7 +20,10 @@ def test_a_run_of_two_processes_stops_and_goes_on_in_one(
     read_rows: Callable,
     tmp_path: Path,
 ) -> None:
-    """A signal to the second stops both; the checkpoint is theirs; the batches are those of one."""
+    """A signal to the second stops both; the checkpoint is theirs; the batches are those of one.
+
+    Both begin with the weights of the same step, though the second sees a newer one.
+    """
     config = config_file(
         train={"steps": 100_000, "batch_size": 4, "eval_every": 5},
         data={"lanes": 2, "repeat": True},
@@ -27,11 +31,17 @@ def test_a_run_of_two_processes_stops_and_goes_on_in_one(
         checkpoint={"save_every": 4},
         logging={"console_use_rich": False},
     )
+    source = tmp_path / "0" / "source"
+    few = ("-o", "train.steps=8", "-o", "parallel.fsdp=1")
+    assert chomp("train", config, "--run-dir", source, *few).code == 0
+    shutil.copytree(source, tmp_path / "1" / "source")
+    shutil.rmtree(source / "checkpoints" / "8")
     run = tmp_path / "run"
-    options = ("--run-dir", run, "--coordinator", f"127.0.0.1:{free_port}", "--processes", 2)
+    options = ("--coordinator", f"127.0.0.1:{free_port}", "--processes", 2, "--run-dir", run)
+    options += ("--init-from", "/proc/self/cwd/source")  # to each what is in its own folder
     processes = [
-        start("-m", "chomp", "train", config, *options, "--process-id", number, devices=2)
-        for number in range(2)
+        start("-m", "chomp", "train", config, *options, "--process-id", number, devices=2, cwd=cwd)
+        for number, cwd in enumerate((tmp_path / "0", tmp_path / "1"))
     ]
     deadline = time.time() + 100
     while not (run / "checkpoints" / "8").exists():
@@ -41,6 +51,7 @@ def test_a_run_of_two_processes_stops_and_goes_on_in_one(
     first, second = gather(processes)
     assert (first.code, second.code) == (128 + 15, 128 + 15), (first, second)
     assert "stopped    after step" in first.out
+    assert f"weights    of {source} after step 4" in first.out
     assert "step" not in second.out  # the first alone has the console
 
     assert chomp("checkpoints", "verify", run).code == 0
@@ -50,7 +61,7 @@ def test_a_run_of_two_processes_stops_and_goes_on_in_one(
     assert done.code == 0, done.err
 
     alone = tmp_path / "alone"
-    done = chomp("train", config, "--run-dir", alone, *more)
+    done = chomp("train", config, "--run-dir", alone, "--init-from", f"{source}:4", *more)
     assert done.code == 0, done.err
     ours, theirs = ({row["step"]: row for row in read_rows(folder)} for folder in (run, alone))
     assert ours.keys() == theirs.keys()

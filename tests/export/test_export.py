@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import yaml
 from hub_server import HubServer
 from megalodon_jax import load_checkpoint
 from safetensors.numpy import load_file
@@ -64,11 +65,16 @@ def test_a_hugging_face_folder(exported: Any, small_run: Path):
     assert (config["model_dim"], config["dtype"], config["eos_token_id"]) == (32, "float32", 2)
     assert load_file(folder / "model.safetensors")["embed.weight"].shape == (384, 32)
     assert json.loads((folder / "chomp_config.json").read_text())["train"]["steps"] == 30
+    card = (folder / "README.md").read_text()
+    assert "license" not in yaml.safe_load(card.split("---")[1])
+    assert "## License\n\nNone was given." in card
 
 
 def test_the_card_says_what_is_in_the_run(exported: Any, small_run: Path, read_rows: Any):
-    folder, _ = exported(run=f"{small_run}:20")
+    folder, _ = exported("--license", "cc-by-4.0", run=f"{small_run}:20")
     card = (folder / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["license"] == "cc-by-4.0"
+    assert "## License\n\ncc-by-4.0.\n" in card
     row = next(row for row in read_rows(small_run) if row["step"] == 20)
     assert f"| 20 | {row['loss']:.4f} |" in card
     assert "| steps | 20 of 30 |" in card and "| 30 |" not in card
@@ -199,11 +205,19 @@ def test_the_dummy_can_not_be_exported(chomp: Any, config_file: Any, tmp_path: P
     assert (done.code, "the dummy model can't be exported" in done.err) == (2, True)
 
 
-def test_a_wrong_repository_is_refused_before_anything_is_written(
-    chomp: Any, small_run: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--push", "first", "must be USER/NAME"),
+        ("--license", "", "must be the name of a license, such as apache-2.0 (got '')"),
+        ("--license", "mit\ntags: []", "must be the name of a license"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_is_written(
+    chomp: Any, small_run: Path, tmp_path: Path, option: str, value: str, said: str
 ):
-    done = chomp("export", small_run, tmp_path / "out", "--push", "first")
-    assert (done.code, "must be USER/NAME" in done.err) == (2, True)
+    done = chomp("export", small_run, tmp_path / "out", option, value)
+    assert (done.code, said in done.err) == (2, True), done.err
     assert not (tmp_path / "out").exists()
 
 
@@ -222,6 +236,7 @@ def test_push(small_run: Path, tmp_path: Path, refused: bool):
         assert done.stderr.count("error: ") == 1 and "hf upload me/first" in done.stderr
         return
     assert done.returncode == 0, done.stderr
+    assert "jax_plugins" not in done.stderr  # of the extra `plan`, which finds no GPU
     assert "pushed     " in done.stdout
     assert hub.created == [("first", "me", True)]
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}

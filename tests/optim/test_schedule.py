@@ -1,5 +1,6 @@
 import math
 
+import jax.numpy as jnp
 import pytest
 
 from chomp.config import OptimConfig
@@ -42,6 +43,19 @@ def test_the_decay_lasts_until_the_last_step_unless_it_is_given():
     assert OptimConfig(warmup_steps=10).decay_length(100) == 90
     assert OptimConfig(warmup_steps=10, decay_steps=40).decay_length(100) == 40
     assert OptimConfig(warmup_steps=5).decay_length(5) == 1
+
+
+def test_a_second_rise_changes_no_other_rate():
+    config = OptimConfig(lr=2e-3, warmup_steps=4)
+    once = schedules(config, 60)["lr"]
+    again = config.model_copy(update={"rewarm_from": 20, "rewarm_steps": 8})
+    rate = schedules(again, 60)["lr"]
+    for count in range(70):
+        share = (count - 19) / 8 if 20 <= count < 28 else 1
+        assert float(rate(count)) == pytest.approx(float(once(count)) * share, rel=1e-6)
+        assert share < 1 or float(rate(count)) == float(once(count))
+    at_once = rate(jnp.arange(9, 30))
+    assert at_once.tolist() == pytest.approx([float(rate(count)) for count in range(9, 30)])
 
 
 def test_muon_has_its_own_rate():

@@ -27,8 +27,21 @@ def tiny(config_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_
     return config_file("dummy", train=train, data={"max_eval_samples": 40})
 
 
-def test_a_proof(tiny: Path, chomp: Any, tmp_path: Path):
-    work = tmp_path / "work"
+@pytest.fixture
+def mixed(tiny: Path, corpus: Path) -> Path:
+    """The same with two sources, whose weights change in the middle."""
+    values = yaml.safe_load(tiny.read_text("utf-8"))
+    del values["data"]["files"], values["data"]["backend"]
+    values["data"] |= {
+        "sources": [{"files": [str(corpus)]}, {"builtin": "python-stdlib", "weight": 0.5}],
+        "stages": [{"from_step": 5, "weights": {"texts": 0.1, "python-stdlib": 1.0}}],
+    }
+    tiny.write_text(yaml.safe_dump(values), "utf-8")
+    return tiny
+
+
+def test_a_proof(mixed: Path, chomp: Any, tmp_path: Path):
+    work, tiny = tmp_path / "work", mixed
     done = chomp("prove-resume", tiny, "--steps", STEPS, "--kills", 2, "--work-dir", work)
     assert done.code == 0, done.out
     first, straight, *lines = done.out.splitlines()

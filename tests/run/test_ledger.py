@@ -12,13 +12,15 @@ from chomp.run.ledger import Ledger
 from chomp.run.ledger_search import find_entry
 from chomp.system.console import Console
 from chomp.tracking import keep_rows_up_to
-from chomp.types import BatchStats
+from chomp.types import BatchStats, SourceCount
 
 DATA = {"backend": "builtin", "files": 3, "digest": "ab"}
 
 
 def stats(*keys: tuple[int, int], value: int = 0xAB) -> BatchStats:
-    return BatchStats(5, 8, 1, 0, 0, 0, tuple(shard << 32 | row for shard, row in keys), value)
+    return BatchStats(
+        (SourceCount(5),), 8, 1, 0, 0, 0, tuple(shard << 32 | row for shard, row in keys), value
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from chomp.run.ledger import Ledger
 from chomp.system.append_file import AppendFile
 from chomp.system.console import Console
 from chomp.tracking import JsonLines, log_to_file, open_console
-from chomp.types import BatchStats
+from chomp.types import BatchStats, SourceCount
 
 
 @pytest.fixture
@@ -146,7 +146,9 @@ def test_metrics_samples_and_ledger_outlast_a_full_disk(
         files.log(row)
         files.log({"step": row["step"], "eval_loss": 1.0})
         files.sample(row)
-        ledger.record(row["step"], row["step"], BatchStats(3, 6, 1, 0, 0, 0, (7,) * 20, 0xAB))
+        ledger.record(
+            row["step"], row["step"], BatchStats((SourceCount(3),), 6, 1, 0, 0, 0, (7,) * 20, 0xAB)
+        )
     assert len(told) == 3
     assert all("No space left on device" in line for line in told)
     assert sum(path.stat().st_size for path in paths) < 5 * 4096

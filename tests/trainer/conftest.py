@@ -18,7 +18,7 @@ from chomp.tracking import PlainConsole
 from chomp.trainer.callback import StepInfo
 from chomp.trainer.components import Components, build_components
 from chomp.trainer.context import RunContext
-from chomp.types import BatchStats, Progress, StepMetrics, TrainState
+from chomp.types import BatchStats, Progress, SourceCount, StepMetrics, TrainState
 
 
 class Run:
@@ -74,7 +74,7 @@ def step_info() -> Callable[..., StepInfo]:
         value = jnp.asarray(2.0)
         metrics = StepMetrics(value, value, jnp.asarray(3), jnp.asarray(rejected))
         state = TrainState((), (), jnp.asarray(step), jnp.asarray(rejected), jnp.zeros(2))
-        stats = BatchStats(3, tokens, 1, 0, 0, 0, (), 0xAB)
+        stats = BatchStats((SourceCount(3),), tokens, 1, 0, 0, 0, (), 0xAB)
         return StepInfo(state, metrics, Progress(step, step, tokens_seen), stats)
 
     return make

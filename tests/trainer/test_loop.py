@@ -15,7 +15,15 @@ from chomp.trainer.control import LocalControl
 from chomp.trainer.loop import StopReason, TrainLoop
 from chomp.trainer.step_timer import StepTimer
 from chomp.trainer.stop_and_save import StopAndSaveRequests
-from chomp.types import Batch, BatchStats, LoadedBatch, Progress, StepMetrics, TrainState
+from chomp.types import (
+    Batch,
+    BatchStats,
+    LoadedBatch,
+    Progress,
+    SourceCount,
+    StepMetrics,
+    TrainState,
+)
 
 SIGTERM = 15
 
@@ -34,7 +42,7 @@ class Batches:
             raise self._error or StopIteration
         self.drawn += 1
         ids = np.full((1, 1, 4), self.drawn, np.int32)
-        stats = BatchStats(2, 4, 1, 0, 3, 0, (self.drawn,), self.drawn)
+        stats = BatchStats((SourceCount(2),), 4, 1, 0, 3, 0, (self.drawn,), self.drawn)
         return LoadedBatch(Batch(ids, ids, ids, ids > 0), stats)
 
 
@@ -227,7 +235,7 @@ def test_what_a_resume_makes_up_for(loop, call, calls):
     state = TrainState(jnp.zeros(()), (), jnp.asarray(3), jnp.asarray(0), jnp.zeros(2))
     zero = jnp.zeros(())
     info = StepInfo(
-        state, StepMetrics(*[zero] * 4), Progress(3), BatchStats(0, 0, 0, 0, 0, 0, (), 0)
+        state, StepMetrics(*[zero] * 4), Progress(3), BatchStats((), 0, 0, 0, 0, 0, (), 0)
     )
     runner.make_up(info, ["evaluate", "sample"], {"loss": 2.0})
     assert loop.pending.row == {"loss": 2.0, "eval_loss": 1.5}

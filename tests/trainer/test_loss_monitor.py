@@ -6,7 +6,7 @@ import pytest
 
 from chomp.errors import DivergedError
 from chomp.trainer.loss_monitor import Incident, LossMonitor, LossPolicy, Rewind
-from chomp.types import BatchStats, Progress, StepMetrics
+from chomp.types import BatchStats, Progress, SourceCount, StepMetrics
 
 NAN = float("nan")
 WINDOW = 40
@@ -35,7 +35,7 @@ class Watched:
             self.rejected += loss != loss
             values = (jnp.asarray(loss), jnp.asarray(1.0), jnp.asarray(3), self.rejected)
             progress = Progress(self.step, self.step + 5)
-            stats = BatchStats(3, 3, 1, 0, 0, 0, (), 0xABC + self.step)
+            stats = BatchStats((SourceCount(3),), 3, 1, 0, 0, 0, (), 0xABC + self.step)
             self.watch.collect(progress, stats, StepMetrics(*values))
         if self.check_always:
             self.watch.check()

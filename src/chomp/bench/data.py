@@ -6,6 +6,7 @@ from contextlib import closing
 from chomp.bench.spread import Spread
 from chomp.config import Config
 from chomp.data import Data, Tokenizer, open_data
+from chomp.data.all_sources import named_configs
 from chomp.data.tokenize import BLOCK_DOCUMENTS
 from chomp.errors import DataError
 from chomp.system.console import SILENT, Console
@@ -43,7 +44,9 @@ class Pipeline:
                     "set data.repeat: true"
                 )
             self.rates.append(tokens / spent)
-            if not self._texts and self.config.data.backend != "tokens":
+            if not self._texts and any(
+                source.backend != "tokens" for source in named_configs(self.config.data).values()
+            ):
                 self._texts = [data.samples.next_document() for _ in range(DOCUMENTS)]
 
     def encode(self) -> None:

@@ -59,7 +59,7 @@ def bench_startup(
 def _start(config: Path, overrides: Sequence[str], folder: Path, cache: Path) -> dict[str, float]:
     """Train to the first step; return the seconds of the whole and of its parts."""
     marks = folder.with_suffix(".json")
-    own = (f"runtime.compile_cache={cache}", "logging.wandb.enabled=false")
+    own = (f"runtime.compile_cache={cache}", "logging.wandb.enabled=false", "logging.trackers=[]")
     options = [part for override in (*overrides, *own) for part in ("-o", override)]
     command = [sys.executable, "-m", "chomp.bench.first_step", str(marks)]
     command += ["train", str(config), "--run-dir", str(folder), *options, *plugin_options()]

@@ -23,6 +23,7 @@ NOT_IDENTITY = (
     "data.timeout_sec",
     "data.on_error",
     "data.grain_prefetch",
+    "data.eval_sets",
 )
 OLD_EVALUATION = 1000
 """The default of `data.max_eval_samples` in earlier versions, whatever the corpus."""
@@ -39,6 +40,9 @@ PATHS = (
     "data.tokens_dir",
     "data.tokenizer.hf_name_or_path",
 )
+EVALUATION_SETS = f"{CONTENT}.evaluation set "
+SOURCES = "data.sources"
+"""A list of mappings, which are compared by their names."""
 
 
 def package_versions() -> dict[str, str]:
@@ -68,7 +72,10 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in mapping.items():
-        if isinstance(value, Mapping):
+        if prefix + name == SOURCES:
+            for source in value:
+                yield from _flat(source, f"{SOURCES}.{source['name']}.")
+        elif isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
@@ -78,6 +85,8 @@ def _normal(key: str, value: Any) -> Any:
     """Make spellings of one path equal, and an empty list what earlier versions didn't have."""
     if value in ([], ()):
         return None
+    if key.startswith(f"{SOURCES}."):
+        key = "data." + key.rpartition(".")[2]
     if key not in PATHS or value is None:
         return value
     return _plain(value) if isinstance(value, str) else [*map(_plain, value)]
@@ -113,6 +122,35 @@ def keep_old_defaults(config: Config, saved: Mapping[str, Any]) -> Config:
     return config
 
 
+def check_begins(config: Config) -> None:
+    """Check that a run which begins has nothing that is for one that goes on.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if config.optim.rewarm_steps is not None and config.optim.rewarm_from is None:
+        problem = "is for a run that goes on from a checkpoint; a new one has optim.warmup_steps"
+        raise ConfigError([f"optim.rewarm_steps: {problem}"])
+
+
+def rewarm_from(config: Config, saved: Mapping[str, Any], step: int) -> Config:
+    """Return the configuration with the step at which the learning rate rises once more.
+
+    So the rate stays a function of the step and the configuration, wherever the run is resumed.
+
+    Args:
+        config: that of the new start, or of a branch.
+        saved: that of the checkpoint; where the rate rises in it already, that stays.
+        step: of the checkpoint.
+    """
+    optim = config.optim
+    if optim.rewarm_steps is None or optim.rewarm_from is not None:
+        return config
+    before = saved["optim"].get("rewarm_from")
+    begin = {"rewarm_from": step if before is None else before}
+    return config.model_copy(update={"optim": optim.model_copy(update=begin)})
+
+
 def without_evaluation(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's identity without the evaluation documents: nothing is evaluated on them."""
     data = identity["data"]
@@ -130,12 +168,14 @@ def matters(change: ConfigChange) -> bool:
         return name in IDENTITY_TRAIN or (
             name == "eval_every" and bool(change.old) != bool(change.new)
         )
+    if change.key.startswith(EVALUATION_SETS) and None in (change.old, change.new):
+        return False  # a set more, or one less
     return section in IDENTITY_SECTIONS and change.key not in NOT_IDENTITY
 
 
 def _options(refused: Sequence[ConfigChange]) -> str:
     """Name each change to allow; the parts of a fingerprint, and options, are allowed together."""
-    whole = (CONTENT, *OPTIONS)
+    whole = (CONTENT, SOURCES, *OPTIONS)
     keys = dict.fromkeys(
         next((key for key in whole if change.key.startswith(f"{key}.")), change.key)
         for change in refused
@@ -157,7 +197,9 @@ def check_allowed(keys: Sequence[str]) -> None:
                 f"--allow-change {key}: must be a key alone (--allow-change {name}); "
                 f"set its value with -o {key}"
             )
-        elif key not in (*known_paths(), *OTHER_KEYS) and not key.startswith(ENVIRONMENT + "."):
+        elif key not in (*known_paths(), *OTHER_KEYS) and not key.startswith(
+            (f"{ENVIRONMENT}.", f"{SOURCES}.")
+        ):
             nearest = nearest_path(key, OTHER_KEYS)
             hint = f"did you mean {nearest}?" if nearest else "chomp config reference lists them"
             problems.append(f"--allow-change {key}: there is no such key; {hint}")

@@ -1,6 +1,7 @@
 """`chomp export`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,20 +28,20 @@ from chomp.system.console import PrintConsole
     help="Number format of matrices; norms and averages stay in float32.",
 )
 @click.option(
+    "--license",
+    "license_id",
+    metavar="ID",
+    help="License of the model for its card, as the Hub names it: apache-2.0, cc-by-4.0, other.",
+)
+@click.option(
     "--push",
+    "repository",
     metavar="USER/NAME",
     help="Upload the folder to the Hugging Face Hub as well; a new repository is private.",
 )
 @trust_option
 @plugin_option
-def export(
-    run: tuple[Path, str],
-    out: Path,
-    format_: str,
-    dtype: str,
-    push: str | None,
-    trust_remote_code: bool,
-) -> None:
+def export(run: tuple[Path, str], out: Path, format_: str, **options: Any) -> None:
     """Write the model of a run to the new folder OUT, for other programs.
 
     With the extra `export` installed, PyTorch computes what was written, and it is compared with
@@ -48,7 +49,7 @@ def export(
 
     \b
     chomp export runs/first models/first
-    chomp export runs/first:500 models/first --dtype bfloat16 --push me/first
+    chomp export runs/first:500 models/first --dtype bfloat16 --license mit --push me/first
     """
     from chomp.run.run_folder import RunFolder
 
@@ -56,6 +57,6 @@ def export(
     start_environment()
     from chomp.export.export import ExportRequest, export_run
 
-    request = ExportRequest(*run, out, format_, dtype, push, trust_remote_code)
+    request = ExportRequest(*run, out, format_, **options)
     for line in export_run(request, PrintConsole(stderr=True)):
         click.echo(line)

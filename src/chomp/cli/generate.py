@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import FolderPath, plugin_option, start_environment, trust_option
+from chomp.cli.options import RunAndStep, plugin_option, start_environment, trust_option
 from chomp.system.console import PrintConsole
 from chomp.system.terminal import styled
 
@@ -27,8 +27,8 @@ def _read_prompt() -> str:
 
 
 @click.command()
-@click.argument("run_dir", type=FolderPath())
-@click.option("--step", default="latest", metavar="latest|STEP", help="Checkpoint to use.")
+@click.argument("run", type=RunAndStep(), metavar="RUN[:STEP]")
+@click.option("--step", metavar="latest|STEP", help="Another way to write RUN:STEP.")
 @click.option("--prompt", help="Text to continue. [default: standard input]")
 @click.option(
     "--max-tokens",
@@ -68,15 +68,18 @@ def _read_prompt() -> str:
 )
 @trust_option
 @plugin_option
-def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> None:
+def generate(run: tuple[Path, str], step: str | None, prompt: str | None, **options: Any) -> None:
     """Continue a prompt with the model of a run, token by token.
 
     \b
     chomp generate runs/first --prompt 'def main(' --temperature 0.8
-    echo 'import os' | chomp generate runs/first --step 500 --samples 3
+    echo 'import os' | chomp generate runs/first:500 --samples 3
     """
     from chomp.run.run_folder import RunFolder
 
+    run_dir, named = run
+    if step is not None and named not in ("latest", step):
+        raise click.UsageError(f"the step is {named} in RUN:STEP and {step} in --step; give one")
     RunFolder(run_dir).require_run()  # before anyone types a prompt
     text = _read_prompt() if prompt is None else prompt
     start_environment()
@@ -88,6 +91,6 @@ def generate(run_dir: Path, step: str, prompt: str | None, **options: Any) -> No
 
     names = ("max_tokens", "temperature", "top_k", "top_p")
     sampling = Sampling(**{name: options.pop(name) for name in names})
-    request = GenerateRequest(run_dir, step, text, sampling, **options)
+    request = GenerateRequest(run_dir, step or named, text, sampling, **options)
     for piece in generate_text(request, PrintConsole(stderr=True)):
         click.echo(piece, file=out, nl=False)

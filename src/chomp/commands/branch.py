@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chomp.checkpoint.compatibility import changes
+from chomp.checkpoint.compatibility import changes, rewarm_from
 from chomp.checkpoint.directory import CheckpointDirectory, damage_lines
 from chomp.config import Config, config_from_mapping
 from chomp.errors import ConfigError, DiskError, ResumeError
@@ -111,6 +111,8 @@ def branch_run(request: BranchRequest, console: Console) -> Branch:
     if not config.checkpoint.enabled:
         raise ConfigError(["checkpoint.enabled: must be true: a branch begins from a checkpoint"])
     _check_places(config)
+    _check_second_rise(old, config, request.overrides, step)
+    config = rewarm_from(config, old.model_dump(mode="json"), step)
     before, now = old.model_dump(mode="json"), config.model_dump(mode="json")
     found = [change for change in changes(before, now) if change.key != "logging.run_dir"]
     parent = Parent(
@@ -154,6 +156,22 @@ def _check_places(config: Config) -> None:
                 f"{key}: must be a path inside of the branch (got {value!r}); to have it "
                 f"elsewhere, move it once the branch is made, and give -o {key} at the first start"
                 for key, value in outside
+            ]
+        )
+
+
+def _check_second_rise(old: Config, config: Config, overrides: Sequence[str], step: int) -> None:
+    """Check that a rise of the learning rate which is asked for isn't that of the parent."""
+    begin, asked = config.optim.rewarm_from, "optim.rewarm_steps="
+    if (
+        begin == old.optim.rewarm_from
+        and begin is not None
+        and any(override.startswith(asked) for override in overrides)
+    ):
+        raise ConfigError(
+            [
+                f"optim.rewarm_from: the learning rate rises from step {begin} on in this run; "
+                f"for a rise here give -o optim.rewarm_from={step} as well"
             ]
         )
 

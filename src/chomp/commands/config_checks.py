@@ -42,7 +42,8 @@ def _try(config: Config, resources: ExitStack) -> Iterator[Check]:
     resources.callback(components.data.close)
     batch = next(components.data.train).batch
     shape = " x ".join(map(str, batch.input_ids.shape))
-    yield ok("data", f"{config.data.backend}, first batch {shape} (accum x batch x time)")
+    sources = ", ".join(config.data.by_source()) or config.data.backend
+    yield ok("data", f"{sources}, first batch {shape} (accum x batch x time)")
     step = take_first_step(components, batch)
     yield ok(
         "step",

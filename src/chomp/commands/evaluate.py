@@ -1,8 +1,8 @@
 """Scores of a saved run on texts."""
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Evaluation:
         score: of all.
         each: place and score of each, where that was asked for.
         positions: scores of ranges of positions, where documents were read as streams.
+        by_name: scores of the run's sources and evaluation sets, where it has several.
     """
 
     run: Path
@@ -65,6 +66,7 @@ class Evaluation:
     score: Score
     each: Sequence[tuple[str, Score]] = ()
     positions: Sequence[PositionScore] = ()
+    by_name: Mapping[str, Score] = field(default_factory=dict)
 
     def as_values(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -75,6 +77,8 @@ class Evaluation:
             "texts": self.described,
             **self.score.as_values(),
         }
+        if self.by_name:
+            values["by_name"] = {name: each.as_values() for name, each in self.by_name.items()}
         if self.each:
             values["per_document"] = [
                 {"document": place, **score.as_values()} for place, score in self.each
@@ -88,14 +92,20 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """Return what a person reads of it."""
-        score = self.score
+        score, plural = self.score, "s" if self.documents != 1 else ""
         lines = [
             f"run         {self.run}, step {self.step}",
-            f"texts       {self.documents:,} documents {self.described}",
+            f"texts       {self.documents:,} document{plural} {self.described}",
             f"loss        {score.loss:.4f} nats per token, {score.targets:,} targets",
             f"perplexity  {score.perplexity:.3f}",
             f"bits/byte   {score.bits_per_byte:.4f}, {score.bytes:,} bytes",
         ]
+        if self.by_name:
+            lines += ["", "bits/byte     loss      targets  source or evaluation set"]
+            lines += [
+                f"{each.bits_per_byte:9.4f} {each.loss:8.4f} {each.targets:12,}  {name}"
+                for name, each in self.by_name.items()
+            ]
         if self.positions:
             lines += ["", "positions            bits/byte     loss      targets"]
             lines += [
@@ -131,12 +141,30 @@ def evaluate(request: EvaluateRequest, console: Console) -> Evaluation:
     if request.context is not None:
         return _by_position(request, saved, texts)
     scorer = scorer_of(saved)
-    score = scorer.score(texts.documents)
+    scores = [(each, scorer.score(each.documents)) for each in texts]
     each: list[tuple[str, Score]] = []
     if request.per_document:
-        each = [(texts.place(found), score) for found, score in scorer.score_each(texts.documents)]
-    count = len(texts.documents)
-    return Evaluation(request.run_dir, saved.step, count, texts.described, score, each)
+        each = [
+            (part.place(found), score)
+            for part in texts
+            for found, score in scorer.score_each(part.documents)
+        ]
+    return Evaluation(
+        *(request.run_dir, saved.step, *_counted(texts)),
+        _sum([score for part, score in scores if part.counted]),
+        each,
+        by_name={part.name: score for part, score in scores if part.name},
+    )
+
+
+def _counted(texts: Sequence[EvaluationTexts]) -> tuple[int, str]:
+    """Return how many documents the total is of, and what they are."""
+    counted = [part for part in texts if part.counted]
+    described = [f"of {part.name}, {part.described}" for part in counted if part.name]
+    return (
+        sum(len(part.documents) for part in counted),
+        "; ".join(described) or counted[0].described,
+    )
 
 
 def scorer_of(saved: SavedModel) -> DocumentScorer:
@@ -146,14 +174,18 @@ def scorer_of(saved: SavedModel) -> DocumentScorer:
     return DocumentScorer(alone, saved.tokenizer, program, saved.params, batch_spec(alone))
 
 
-def _texts(request: EvaluateRequest, saved: SavedModel, console: Console) -> EvaluationTexts:
+def _texts(
+    request: EvaluateRequest, saved: SavedModel, console: Console
+) -> Sequence[EvaluationTexts]:
     if request.texts:
-        return other_texts(saved.config.data, saved.tokenizer, request.texts, console)
+        return [other_texts(saved.config.data, saved.tokenizer, request.texts, console)]
     then = saved.checkpoints.restore_run(saved.step).meta["identity"]["data"]["content"]
     return own_texts(saved.config, saved.tokenizer, then, console)
 
 
-def _by_position(request: EvaluateRequest, saved: SavedModel, texts: EvaluationTexts) -> Evaluation:
+def _by_position(
+    request: EvaluateRequest, saved: SavedModel, texts: Sequence[EvaluationTexts]
+) -> Evaluation:
     config = saved.config
     if not model_of(config).can_generate:
         raise ResumeError(
@@ -163,20 +195,22 @@ def _by_position(request: EvaluateRequest, saved: SavedModel, texts: EvaluationT
     scorer = StreamScorer(
         saved.params, saved.tokenizer, batch_spec(config), request.context or config.train.seq_len
     )
-    documents = texts.documents
-    found = scorer.score(documents)
+    parts = [part for part in texts if part.counted]
+    found = scorer.score([document for part in parts for document in part.documents])
+    count, described = _counted(texts)
     if not found:
-        raise DataError(
-            f"the {len(documents)} documents {texts.described} hold no token to predict"
-        )
+        raise DataError(f"the {count} documents {described} hold no token to predict")
     each = []
     if request.per_document:
-        alone = ((document, scorer.score([document])) for document in documents)
-        each = [(texts.place(document), _sum(parts)) for document, parts in alone if parts]
-    return Evaluation(
-        request.run_dir, saved.step, len(documents), texts.described, _sum(found), each, found
-    )
+        each = [
+            (part.place(document), _sum([position.score for position in alone]))
+            for part in parts
+            for document in part.documents
+            if (alone := scorer.score([document]))
+        ]
+    total = _sum([position.score for position in found])
+    return Evaluation(request.run_dir, saved.step, count, described, total, each, found)
 
 
-def _sum(parts: Sequence[PositionScore]) -> Score:
-    return functools.reduce(Score.plus, (part.score for part in parts))
+def _sum(parts: Sequence[Score]) -> Score:
+    return functools.reduce(Score.plus, parts)

@@ -40,8 +40,13 @@ def machine_checks(config: Sections | None) -> Iterator[Check]:
     settings = config or Sections()
     yield _disk(Path(settings.logging.run_dir or "runs"))
     yield _cache(settings.runtime.compile_cache)
-    yield _hub(needed=config is not None and config.data.backend == "hf")
+    yield _hub(needed=config is not None and _names_a_dataset(config))
     yield _wandb(settings.logging)
+
+
+def _names_a_dataset(config: Sections) -> bool:
+    sources = config.data.by_source().values() or [config.data]
+    return any(source.backend == "hf" for source in sources)
 
 
 def _extras() -> str:

@@ -65,6 +65,13 @@ def prepare_corpus(config: Config, out: Path, console: Console, shard_tokens: in
         raise ConfigError(
             ["data.backend: tokens are prepared already; name the texts that they come from"]
         )
+    if config.data.sources:
+        raise ConfigError(
+            [
+                "data.sources: each is prepared by itself: give a config with one of them, then "
+                "name the folder in its place, with tokens_dir"
+            ]
+        )
     _, tokenizer = open_tokenizer(config, None)
     prepare(
         *(config.data, tokenizer, out),

@@ -10,7 +10,7 @@ from rich.cells import cell_len, set_cell_size
 
 from chomp.checkpoint.compatibility import changes
 from chomp.config import config_from_mapping
-from chomp.data import open_corpus
+from chomp.data import open_whole_corpus
 from chomp.data.sources.documents import Shard
 from chomp.data.sources.read_policy import read_policy
 from chomp.data.sources.rows import BrokenFileError
@@ -73,8 +73,8 @@ def trace(run_dir: Path, step: int | None) -> Trace:
     config = config_from_mapping(folder.read_resolved())
     entry = _entry(folder.ledger, step, config.logging.ledger_every)
     reading = read_policy(config.data, threading.Event())._replace(skip_broken=True)
-    corpus = open_corpus(config.data, reading)
-    _check_corpus(entry, {"backend": config.data.backend, **corpus.fingerprint})
+    corpus = open_whole_corpus(config.data, reading)
+    _check_corpus(entry, corpus.fingerprint)
     documents = read_documents(corpus.shards, entry.docs)
     return Trace(entry.step, entry.batch, entry.hash, entry.tokens, entry.targets, documents)
 

@@ -9,6 +9,7 @@ from chomp.config.records import (
     CheckpointConfig,
     DebugConfig,
     LoggingConfig,
+    MlflowConfig,
     RuntimeConfig,
     WandbConfig,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "DebugConfig",
     "InvalidConfigError",
     "LoggingConfig",
+    "MlflowConfig",
     "ModelConfig",
     "MuonConfig",
     "OptimConfig",

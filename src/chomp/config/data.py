@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from chomp.config.base import (
@@ -18,6 +18,7 @@ from chomp.config.base import (
 )
 from chomp.config.options import Options
 from chomp.config.registry import SourceName
+from chomp.config.sources import EvaluationSetConfig, Files, Sources, Stage
 
 
 def _one_text_is_a_list_of_one(value: Any) -> Any:
@@ -31,34 +32,6 @@ def _one_text_is_a_list_of_one(value: Any) -> Any:
 LocalText = Annotated[
     Texts,
     BeforeValidator(_one_text_is_a_list_of_one, json_schema_input_type=str | list[str]),
-]
-
-
-class FileSource(Section):
-    """Files whose texts have a key of their own."""
-
-    path: Name
-    """A path, folder or glob."""
-    text_key: Name | None = None
-    """The column or key that holds a document's text there. `null`: `data.text_key`."""
-
-
-PLAIN, KEYED = "a path", "a mapping"
-"""Names of the two forms of an entry of files."""
-
-
-def _form(entry: Any) -> str:
-    return KEYED if isinstance(entry, dict | FileSource) else PLAIN
-
-
-Files = Annotated[
-    tuple[
-        Annotated[
-            Annotated[Name, Tag(PLAIN)] | Annotated[FileSource, Tag(KEYED)], Discriminator(_form)
-        ],
-        ...,
-    ],
-    Field(strict=False),
 ]
 
 
@@ -97,6 +70,13 @@ class DataConfig(Section):
     that your own module registers (`--plugin`)."""
     options: Options = Field(default={}, validate_default=True)
     """Values for a source of your own, which reads them as it likes."""
+    sources: Sources = ()
+    """Several sources to mix, each with a weight; `backend` and its keys are not used then. See
+    [`data.sources`](#datasources)."""
+    stages: Annotated[tuple[Stage, ...], Field(strict=False)] = ()
+    """Other weights of the sources from given steps on. See [`data.stages`](#datastages)."""
+    eval_sets: Annotated[tuple[EvaluationSetConfig, ...], Field(strict=False)] = ()
+    """More texts to evaluate on, each by itself. See [`data.eval_sets`](#dataeval_sets)."""
     hf_dataset: Name = "Zyphra/Zyda-2"
     """For `backend: hf`: name on the Hugging Face Hub, or a local folder."""
     hf_name: Name | None = "sample-100BT"
@@ -176,3 +156,10 @@ class DataConfig(Section):
     """Batches prepared ahead in the background."""
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
     """How text becomes token ids."""
+
+    def by_source(self) -> dict[str, "DataConfig"]:
+        """Return for each entry of `sources` the section that it would be alone, by its name."""
+        alone = self.model_copy(update={"sources": (), "stages": ()})
+        return {
+            source.name or "": alone.model_copy(update=source.alone()) for source in self.sources
+        }

@@ -1,15 +1,30 @@
 """From pydantic's findings to lines that say where, what, and what to write instead."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import NamedTuple, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from chomp.config.data import KEYED, PLAIN, FileSource
 from chomp.config.keys import OPTIONS, RENAMED, RETIRED, fields, known_paths, nearest_path
 from chomp.config.registry import REGISTRIES
+from chomp.config.sources import (
+    KEYED,
+    PLAIN,
+    EvaluationSetConfig,
+    FileSource,
+    SourceConfig,
+    Stage,
+)
 from chomp.config.validators.general import RULE_BROKEN
+
+ENTRIES = {
+    "data.sources": SourceConfig,
+    "data.stages": Stage,
+    "data.eval_sets": EvaluationSetConfig,
+}
+"""Keys that hold lists of mappings, and what these have."""
 
 
 def shown(value: object) -> str:
@@ -57,6 +72,11 @@ def _finding(detail: ErrorDetails) -> Finding:
         return Finding(f"{path}: {detail['msg']}", path)
     if kind == "extra_forbidden" and KEYED in detail["loc"]:
         return Finding(f"unknown key '{path}'; an entry has: {', '.join(FileSource.model_fields)}")
+    if kind == "extra_forbidden" and (entry := ENTRIES.get(".".join(map(str, detail["loc"][:2])))):
+        fields_ = list(entry.model_fields)
+        near = get_close_matches(str(detail["loc"][-1]), fields_, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"an entry has: {', '.join(fields_)}"
+        return Finding(f"unknown key '{path}'; {hint}", path)
     if kind == "extra_forbidden":
         return _unknown(path)
     if kind == "invalid_key":
@@ -138,6 +158,8 @@ def _requirement(detail: ErrorDetails) -> str:
             return f"must be {limits['expected']}"
         case "missing":
             return "must be given"
+        case "string_pattern_mismatch":
+            return "must be letters, digits, '_', '.' and '-', and begin with a letter or digit"
         case "too_short" | "string_too_short":
             return "must not be empty"
         case _:

@@ -62,6 +62,11 @@ class OptimConfig(Section):
     `train.steps`."""
     min_lr_ratio: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Lowest learning rate, as a share of `lr`."""
+    rewarm_steps: Count | None = None
+    """Updates in which the learning rate rises once more, where a run goes on with something
+    changed. `null`: it doesn't."""
+    rewarm_from: CountOrZero | None = None
+    """Finished steps at which that begins. `null`: at the checkpoint that the run goes on from."""
     muon: MuonConfig = Field(default_factory=MuonConfig)
     """Muon's own settings."""
     adam: AdamConfig = Field(default_factory=AdamConfig)

@@ -32,7 +32,8 @@ class WandbConfig(Section):
     """Weights & Biases: the rows of the metrics file, sent there too."""
 
     enabled: bool = False
-    """Send metrics to Weights & Biases (install `chomp[wandb]`)."""
+    """Send metrics to Weights & Biases (install `chomp[wandb]`), as `wandb` among
+    `logging.trackers` does."""
     project: Name | None = None
     """Its project. `null`: `logging.project`."""
     entity: Name | None = None
@@ -44,6 +45,18 @@ class WandbConfig(Section):
     `WANDB_MODE` says, else `online`."""
     tags: Texts = ()
     """Labels of the run there."""
+
+
+class MlflowConfig(Section):
+    """MLflow, with `mlflow` among `logging.trackers`."""
+
+    tracking_uri: Name | None = None
+    """Its server, or a database: `sqlite:///mlflow.db`. `null`: as `MLFLOW_TRACKING_URI` says, else
+    MLflow's own default."""
+    experiment: Name | None = None
+    """Its experiment. `null`: as `MLFLOW_EXPERIMENT_NAME` says, else `logging.project`."""
+    run_name: Name | None = None
+    """The run's name there. `null`: the run folder's name."""
 
 
 class LoggingConfig(Section):
@@ -69,9 +82,16 @@ class LoggingConfig(Section):
     """Progress bar, colours and panels. `false`: plain lines."""
     log_file: Name | None = "train.log"
     """File in the run folder for log lines, other libraries' included. `null`: none."""
+    watch: bool = False
+    """Every `train.log_every` steps the row of metrics has the norms of each layer's gradient,
+    update and parameters (`grad_norm/layers.0.attn`, `update_norm/...`, `param_norm/...`). Each
+    time takes as long as a step."""
     trackers: Annotated[tuple[TrackerName, ...], Field(strict=False)] = ()
-    """Names of trackers that your own module registers (`--plugin`): they get the rows of the
-    metrics file and the samples as well."""
+    """Who gets the rows of the metrics file and the samples as well: `tensorboard`, `mlflow`,
+    `wandb` (each comes with the extra of its name), or trackers that your own module registers
+    (`--plugin`). `jsonl`, the metrics file itself, is always written."""
+    mlflow: MlflowConfig = Field(default_factory=MlflowConfig)
+    """MLflow."""
     wandb: WandbConfig = Field(default_factory=WandbConfig)
     """Weights & Biases."""
 

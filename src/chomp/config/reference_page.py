@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from chomp.config.base import INT32_MAX, Section
+from chomp.config.error_messages import ENTRIES
 from chomp.config.json_schema import Schema, plain_schema
 from chomp.config.keys import RENAMED, RETIRED, section_class
 from chomp.config.schema import Config
@@ -75,7 +76,11 @@ count from the directory in which you start chomp, not from the config file. Onl
 def config_reference() -> str:
     """Write the reference page (Markdown)."""
     schema = plain_schema()
-    parts = [_INTRODUCTION, *_sections(Config, schema, schema["$defs"], ""), _rules(), _retired()]
+    definitions = schema["$defs"]
+    parts = [_INTRODUCTION, *_sections(Config, schema, definitions, "")]
+    for key, entry in ENTRIES.items():
+        parts += _sections(entry, definitions[entry.__name__], definitions, key)
+    parts += [_rules(), _retired()]
     return "\n".join(parts)
 
 
@@ -100,9 +105,9 @@ def _dedented(lines: list[str]) -> list[str]:
 
 
 def _row(key: str, schema: Schema) -> str:
-    default = json.dumps(schema["default"], ensure_ascii=False)
+    default = json.dumps(schema["default"], ensure_ascii=False) if "default" in schema else ""
     meaning = " ".join(schema["description"].split())
-    cells = (f"`{key}`", _type_text(schema), f"`{default}`", meaning)
+    cells = (f"`{key}`", _type_text(schema), f"`{default}`" if default else "", meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -114,6 +119,8 @@ def _type_text(schema: Schema) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     match schema["type"]:
+        case "array" if "$ref" in schema["items"]:
+            return "list of mappings"
         case "array" if "type" not in schema["items"]:
             return "list of texts, or of mappings"
         case "array":

@@ -48,8 +48,8 @@ class Registry(Generic[T]):
         names = [*self.own, *self._registered]
         if value in names:
             return value
-        *first, last = [repr(name) for name in names] or ["the name of a registered tracker"]
-        expected = f"{', '.join(first)} or {last}" if first else last
+        *first, last = map(repr, names)
+        expected = f"{', '.join(first)} or {last}"
         raise PydanticKnownError("literal_error", {"expected": expected})
 
     def schema(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ MODELS: Registry[Any] = Registry("model.backend", ("megalodon", "dummy"))
 SOURCES: Registry[Any] = Registry(
     "data.backend", ("hf", "files", "local_text", "builtin", "tokens")
 )
-TRACKERS: Registry[Any] = Registry("logging.trackers")
+TRACKERS: Registry[Any] = Registry("logging.trackers", ("jsonl", "tensorboard", "mlflow", "wandb"))
 REGISTRIES = {registry.key: registry for registry in (MODELS, SOURCES, TRACKERS)}
 
 ModelName = Annotated[str, BeforeValidator(MODELS.check), WithJsonSchema(MODELS.schema())]

@@ -1,5 +1,6 @@
 """Warnings about values that are allowed but probably not meant."""
 
+from chomp.config.data import DataConfig
 from chomp.config.registry import MODELS, SOURCES
 from chomp.config.schema import Config
 
@@ -71,25 +72,40 @@ def _data_warnings(config: Config) -> list[str]:
             "data.mask_boundary_loss: false has no effect with data.isolate_documents: true, as "
             "nothing before a document's first token is seen"
         )
-    for name, backend in (
-        ("files", "files"),
-        ("eval_files", "files"),
-        ("document_separator", "files"),
-        ("local_text", "local_text"),
-        ("tokens_dir", "tokens"),
-    ):
-        if getattr(data, name) and data.backend != backend:
-            warnings.append(
-                f"data.{name}: is not used with data.backend: {data.backend}; it needs {backend}"
-            )
-    if data.options and data.backend not in SOURCES:
-        warnings.append(
-            f"data.options: is not used with data.backend: {data.backend}; "
-            "it is for a source of your own"
-        )
+    warnings += _not_of_a_mixture(data) if data.sources else _not_of_the_backend(data)
     if data.tokenizer.hf_name_or_path and data.tokenizer.kind != "hf":
         warnings.append(
             "data.tokenizer.hf_name_or_path: is not used with data.tokenizer.kind: byte; it needs "
             "hf"
+        )
+    return warnings
+
+
+def _not_of_a_mixture(data: DataConfig) -> list[str]:
+    given = [
+        f"data.{name}"
+        for name in ("files", "eval_files", "local_text", "tokens_dir", "options", "hf_eval_split")
+        if getattr(data, name)
+    ]
+    are = "is" if len(given) == 1 else "are"
+    return [f"{', '.join(given)}: {are} not used with data.sources"] * bool(given)
+
+
+def _not_of_the_backend(data: DataConfig) -> list[str]:
+    warnings = [
+        f"data.{name}: is not used with data.backend: {data.backend}; it needs {backend}"
+        for name, backend in (
+            ("files", "files"),
+            ("eval_files", "files"),
+            ("document_separator", "files"),
+            ("local_text", "local_text"),
+            ("tokens_dir", "tokens"),
+        )
+        if getattr(data, name) and data.backend != backend
+    ]
+    if data.options and data.backend not in SOURCES:
+        warnings.append(
+            f"data.options: is not used with data.backend: {data.backend}; "
+            "it is for a source of your own"
         )
     return warnings

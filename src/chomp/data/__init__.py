@@ -1,8 +1,8 @@
 """From text to batches: corpora, tokenizers, packing, evaluation sets."""
 
+from chomp.data.all_sources import open_whole_corpus
 from chomp.data.batching import BatchSpec
-from chomp.data.corpus import open_corpus
-from chomp.data.evaluation import EvaluationSet
+from chomp.data.evaluation import EvaluationSet, EvaluationSets
 from chomp.data.lanes import lanes_at_start, lanes_of, merge_states
 from chomp.data.loader import BatchLoader, is_stuck
 from chomp.data.needs import check_packages, missing_inputs
@@ -24,6 +24,7 @@ __all__ = [
     "Corpus",
     "Data",
     "EvaluationSet",
+    "EvaluationSets",
     "Row",
     "Samples",
     "SpecialIds",
@@ -37,8 +38,8 @@ __all__ = [
     "load_tokenizer",
     "merge_states",
     "missing_inputs",
-    "open_corpus",
     "open_data",
+    "open_whole_corpus",
     "place_after_changes",
     "read_retries",
     "register_source",

@@ -69,6 +69,21 @@ def make_batch(rows: Sequence[PackedRow], layout: BatchSpec) -> Batch:
     return Batch(tokens, labels, segments, mask)
 
 
+def count_row_targets(row: PackedRow, layout: BatchSpec) -> int:
+    """Count the labels of a row that are in the loss, as `make_batch` lays it out."""
+    counted = 0
+    at = 0
+    for piece in row:
+        size = len(piece.tokens)
+        # The first token of a row is predicted from nothing.
+        first = 1 if size and (layout.mask_boundaries or at == 0) else 0
+        counted += size - first
+        if not layout.train_on_eos:
+            counted -= int(np.count_nonzero(piece.tokens[first:] == layout.eos_id))
+        at += size
+    return counted
+
+
 def draw(
     rows: Sequence[PackedRow], layout: BatchSpec, numbers: Sequence[int] | None = None
 ) -> LoadedBatch:

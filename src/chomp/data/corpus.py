@@ -14,7 +14,7 @@ from chomp.data.packing import Block, TokenizedDocument
 from chomp.data.sources.documents import Document, DocumentStream
 from chomp.data.sources.fingerprint import Fingerprint, copies
 from chomp.data.sources.local import Corpus, FileShard, find_files, given_texts, standard_library
-from chomp.data.sources.patterns import Inode, find_paths
+from chomp.data.sources.patterns import Inode
 from chomp.data.sources.read_policy import ReadPolicy
 from chomp.data.streams import TrainSplit
 from chomp.data.token_cache.corpus import (
@@ -33,6 +33,7 @@ SAMPLE_WINDOW = 1000
 """Shuffle window of the stream of samples: small, as it is read from rarely."""
 SAMPLE_SEED = 0x5A17
 SEEDS = 2**31
+HELD_OUT = "held out of training"
 
 
 class Source(NamedTuple):
@@ -47,6 +48,8 @@ class Source(NamedTuple):
     """The training documents as texts, in another order, for samples."""
     evaluation: Callable[[], Sequence[TokenizedDocument]]
     """Reads the evaluation documents, encoded."""
+    evaluation_corpus: Corpus
+    """The shards that the keys of evaluation documents are of."""
     evaluated: str = ""
     """Description of the evaluation documents, for the user."""
     notes: Sequence[str] = ()
@@ -82,10 +85,25 @@ class TextSplits(NamedTuple):
         }
 
 
-def find_texts(config: DataConfig, reading: ReadPolicy, *, evaluate: bool = True) -> TextSplits:
-    """Find a config's texts. Raises DataError if they can't be opened."""
+def find_texts(
+    config: DataConfig,
+    reading: ReadPolicy,
+    *,
+    only_evaluated: frozenset[Inode],
+    evaluate: bool = True,
+) -> TextSplits:
+    """Find the texts of a config with one source.
+
+    Args:
+        config: the section `data`.
+        reading: how files are read.
+        only_evaluated: files that are never trained on.
+        evaluate: whether there is evaluation.
+
+    Raises DataError if they can't be opened.
+    """
     own, evaluated, notes = open_evaluation_corpus(config, reading, evaluate=evaluate)
-    corpus = open_corpus(config, reading, own)
+    corpus = open_corpus(config, reading, own, only_evaluated)
     notes = [*notes, *corpus.notes, *(own.notes if own else ())]
     if own is not None and evaluate and (found := copies(_files(own), _files(corpus))):
         more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
@@ -126,10 +144,9 @@ def _files(corpus: Corpus) -> list[str]:
 
 
 def open_texts(
-    config: DataConfig, tokenizer: Tokenizer, reading: ReadPolicy, *, evaluate: bool
+    config: DataConfig, tokenizer: Tokenizer, texts: TextSplits, *, evaluate: bool
 ) -> Source:
-    """Open a config's texts, to be encoded as they are read."""
-    texts = find_texts(config, reading, evaluate=evaluate)
+    """Return a config's texts as a source; they are encoded as they are read."""
     held_out = texts.held_out(evaluate=evaluate)
     split, seed = texts.split, config.seed % SEEDS
     most = config.tokenizer.max_doc_tokens
@@ -154,7 +171,8 @@ def open_texts(
         blocks,
         samples,
         lambda: encode(texts.evaluation.documents(), tokenizer, most),
-        texts.evaluated or "held out of training",
+        texts.own or texts.corpus,
+        texts.evaluated or HELD_OUT,
         texts.notes,
     )
 
@@ -182,14 +200,16 @@ def open_prepared(config: DataConfig, tokenizer: Tokenizer, *, evaluate: bool) -
             lane=lane,
         )
 
+    shards = as_corpus(corpus)
     return Source(
-        as_corpus(corpus),
+        shards,
         corpus.fingerprint,
         blocks,
         TokenTexts(
             corpus.train, tokenizer, seed=(seed + SAMPLE_SEED) % SEEDS if config.shuffle else None
         ),
         lambda: [corpus.evaluation.document(number) for number in range(count)],
+        shards,
         "kept apart when the tokens were prepared",
     )
 
@@ -211,13 +231,19 @@ def _evaluation_documents(corpus: TokenCorpus, most: int | None) -> int:
     return min(most or there, len(corpus.evaluation))
 
 
-def open_corpus(config: DataConfig, reading: ReadPolicy, own: Corpus | None = None) -> Corpus:
-    """Open the training documents' corpus.
+def open_corpus(
+    config: DataConfig,
+    reading: ReadPolicy,
+    own: Corpus | None,
+    only_evaluated: frozenset[Inode],
+) -> Corpus:
+    """Open the training documents' corpus of one source.
 
     Args:
         config: the section `data`.
         reading: how files are read.
         own: the evaluation documents' own corpus, which is never trained on.
+        only_evaluated: files that are never trained on.
 
     Raises DataError if it can't be opened.
     """
@@ -228,11 +254,9 @@ def open_corpus(config: DataConfig, reading: ReadPolicy, own: Corpus | None = No
             return given_texts(config.local_text or ())
         case "files":
             # Whether there is evaluation or not: it is the same corpus.
-            taken: frozenset[Inode] = frozenset()
-            if config.eval_files:
-                taken = find_paths("data.eval_files", config.eval_files, config.text_key).inodes
             return find_files(
-                "data.files", config.files, config.text_key, config.document_separator, taken
+                *("data.files", config.files, config.text_key, config.document_separator),
+                only_evaluated,
             )
         case "tokens":
             return as_corpus(open_token_corpus(Path(config.tokens_dir or "")))

@@ -1,7 +1,8 @@
 """The evaluation set: every target of its documents is scored exactly once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -108,6 +109,38 @@ class EvaluationSet:
                 "tokens: there are no bits per byte; give longer documents"
             )
         return total
+
+
+class EvaluationSets(NamedTuple):
+    """All that a run is evaluated on."""
+
+    sources: Mapping[str, EvaluationSet]
+    """Of each entry of `data.sources`; without these there is one, with an empty name."""
+    others: Mapping[str, EvaluationSet]
+    """Those of `data.eval_sets`, which don't count in the total."""
+
+    @property
+    def named(self) -> dict[str, EvaluationSet]:
+        """All sets with a name, by it."""
+        return {name: each for name, each in {**self.sources, **self.others}.items() if name}
+
+    @property
+    def documents(self) -> int:
+        """Documents of the sources."""
+        return sum(each.documents for each in self.sources.values())
+
+    @property
+    def targets(self) -> int:
+        """Tokens of the sources that are scored in one pass."""
+        return sum(each.targets for each in self.sources.values())
+
+    def prepare(self) -> None:
+        """Read and encode the documents. Raises DataError if a set gives nothing to predict."""
+        for name, each in {**self.sources, **self.others}.items():
+            try:
+                each.prepare()
+            except DataError as error:
+                raise DataError(f"{name}: {error}" if name else str(error)) from error
 
 
 def scored_bytes(

@@ -175,7 +175,9 @@ def lanes_at_start(config: DataConfig, batch: int, processes: int) -> int:
     """
     if config.lanes is not None:
         return config.lanes
-    return 1 if config.backend == "tokens" else math.gcd(processes, batch)
+    sources = config.by_source().values() or [config]
+    prepared = all(source.backend == "tokens" for source in sources)
+    return 1 if prepared else math.gcd(processes, batch)
 
 
 def lanes_of(state: Mapping[str, Any]) -> int:

@@ -5,7 +5,9 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chomp.config.data import DataConfig, FileSource
+from chomp.config.data import DataConfig, TokenizerConfig
+from chomp.config.sources import FileSource
+from chomp.data.all_sources import named_configs, source_named
 from chomp.data.sources.formats import ARROW_SUFFIXES
 from chomp.data.sources.patterns import find_paths
 from chomp.data.sources.saved_dataset import is_saved_dataset
@@ -22,7 +24,13 @@ def check_packages(config: DataConfig) -> None:
         ConfigError: some are missing, each with what to install.
     """
     problems: list[str] = []
-    for package, what in _packages(config):
+    for package, what in _tokenizer_packages(config.tokenizer):
+        with _noting(problems):
+            require_package(package, what)
+    needs = [need for alone in named_configs(config).values() for need in _packages(alone)]
+    if any(each.hf_dataset for each in config.eval_sets):
+        needs.append(("datasets", "data.eval_sets"))
+    for package, what in dict(needs).items():
         with _noting(problems):
             require_package(package, what)
     if problems:
@@ -43,23 +51,36 @@ def missing_inputs(
         A line for each thing that is missing, or can't be used.
     """
     problems: list[str] = []
-    backend = config.backend if "data.backend" not in invalid else None
     with _noting(problems):
         check_packages(config)
-    if backend == "files" and config.files and "data.files" not in invalid:
+    broken = [key for key in invalid if key.startswith(("data.sources", "data.eval_sets"))]
+    for name, alone in ({} if broken else named_configs(config)).items():
+        problems += _missing(alone, invalid, name)
+    for texts in () if broken else config.eval_sets:
         with _noting(problems):
-            find_paths("data.files", config.files, config.text_key)
-    if backend == "files" and config.eval_files:
-        with _noting(problems):
-            find_paths("data.eval_files", config.eval_files, config.text_key)
-    if backend == "tokens" and config.tokens_dir:
-        with _noting(problems):
-            open_token_corpus(Path(config.tokens_dir))
+            if texts.files:
+                find_paths(f"data.eval_sets, {texts.name}", texts.files, config.text_key)
     of_tokenizer = any(key.startswith("data.tokenizer") for key in invalid)
     if tokenizer and not of_tokenizer and _is_local(config.tokenizer.hf_name_or_path):
         with _noting(problems):
             load_tokenizer(config.tokenizer)
     return list(dict.fromkeys(problems))
+
+
+def _missing(config: DataConfig, invalid: Collection[str], name: str) -> list[str]:
+    """Look for the files of a single source."""
+    problems: list[str] = []
+    backend = config.backend if "data.backend" not in invalid else None
+    if backend == "files" and config.files and "data.files" not in invalid:
+        with _noting(problems), source_named(name):
+            find_paths("data.files", config.files, config.text_key)
+    if backend == "files" and config.eval_files:
+        with _noting(problems), source_named(name):
+            find_paths("data.eval_files", config.eval_files, config.text_key)
+    if backend == "tokens" and config.tokens_dir:
+        with _noting(problems), source_named(name):
+            open_token_corpus(Path(config.tokens_dir))
+    return problems
 
 
 @contextmanager
@@ -79,7 +100,7 @@ def _is_local(name: str | None) -> bool:
 
 
 def _packages(config: DataConfig) -> list[tuple[str, str]]:
-    """Return packages, and what needs them."""
+    """Return the packages that a single source needs, and what needs them."""
     needs = []
     if config.backend == "hf" and not is_saved_dataset(os.path.expanduser(config.hf_dataset)):
         needs.append(("datasets", "data.backend: hf"))
@@ -87,7 +108,11 @@ def _packages(config: DataConfig) -> list[tuple[str, str]]:
     names = [entry.path if isinstance(entry, FileSource) else entry for entry in entries]
     if arrow := [name for name in names if name.endswith(ARROW_SUFFIXES)]:
         needs.append(("pyarrow", f"data.files: {arrow[0]}"))
-    tokenizer = config.tokenizer
+    return needs
+
+
+def _tokenizer_packages(tokenizer: TokenizerConfig) -> list[tuple[str, str]]:
+    needs = []
     if tokenizer.kind == "hf" and tokenizer.hf_name_or_path:
         folder = Path(os.path.expanduser(tokenizer.hf_name_or_path))
         python = tokenizer.hf_trust_remote_code

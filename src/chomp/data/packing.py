@@ -41,6 +41,8 @@ class TokenizedDocument(NamedTuple):
     """Of the whole text, also where the tokens are cut."""
     bytes: int = 0
     """Length of the text in UTF-8 bytes."""
+    source: int = 0
+    """Number of the entry of `data.sources` that it is from."""
 
 
 class Segment(NamedTuple):

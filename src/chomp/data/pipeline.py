@@ -8,18 +8,29 @@ encoded.
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain.python as grain
 
 from chomp.config.data import DataConfig
+from chomp.data.all_sources import (
+    Joined,
+    OtherEvaluation,
+    check_apart,
+    joined,
+    open_evaluation_sets,
+    open_sources,
+)
 from chomp.data.batching import BatchSpec, draw
-from chomp.data.corpus import Source, open_prepared, open_texts
-from chomp.data.evaluation import EvaluationSet
+from chomp.data.corpus import Source
+from chomp.data.evaluation import EvaluationSet, EvaluationSets
+from chomp.data.lane import Lane
 from chomp.data.lanes import LaneBatches, lanes_at_start, share_of
 from chomp.data.loader import BatchLoader
+from chomp.data.mixture import MixedDocuments, MixedRows, Schedule, SourceBlocks
 from chomp.data.packing import BinRows, Block, PackedRow, SequentialRows, TokenizedDocument
+from chomp.data.sources.documents import Document
 from chomp.data.sources.read_policy import read_policy
 from chomp.data.streams import Samples
 from chomp.data.tokenizers.base import Tokenizer
@@ -28,7 +39,7 @@ from chomp.types import ROW_BITS, LoadedBatch
 
 
 class Data:
-    """All that a run reads: training batches, evaluation set, samples, and the state of these.
+    """All that a run reads: training batches, evaluation sets, samples, and the state of these.
 
     The state belongs to what has been drawn from `train` and `samples`, whatever is prepared
     ahead. It is a small JSON-able value; setting it gives exactly the elements that would have
@@ -40,20 +51,16 @@ class Data:
         self,
         train: BatchLoader,
         samples: Samples,
-        evaluation: EvaluationSet,
-        source: Source,
+        evaluation: EvaluationSets,
+        joined: Joined,
         layout: BatchSpec,
         closing: threading.Event,
     ):
         self.train = train
         self.samples = samples
         self.evaluation = evaluation
-        self.corpus = source.corpus
-        self.fingerprint = source.fingerprint
-        self.evaluated = source.evaluated
-        """What the evaluation documents are, in words; empty: there is no evaluation."""
-        self.notes = source.notes
-        """What the user should know about the corpus."""
+        self.corpus, self.evaluated = joined
+        self.fingerprint, self.notes = self.corpus.fingerprint, self.corpus.notes
         self._layout = layout
         # Threads and iterators must be gone before the interpreter takes itself apart.
         self._finalizer = weakref.finalize(self, _close, train, samples, closing)
@@ -115,32 +122,52 @@ def open_data(
     batch = layout.batch
     share = share_of(lanes or lanes_at_start(config, batch, processes=1), batch, rows)
     closing = threading.Event()
-    if config.backend == "tokens":
-        source = open_prepared(config, tokenizer, evaluate=evaluate)
-    else:
-        source = open_texts(
-            config, tokenizer, read_policy(config, closing, console), evaluate=evaluate
-        )
-    source = source._replace(
-        fingerprint={"backend": config.backend, **source.fingerprint},
-        evaluated=source.evaluated if evaluate else "",
+    reading = read_policy(config, closing, console)
+    sources = open_sources(config, tokenizer, reading, evaluate=evaluate)
+    others = open_evaluation_sets(config, tokenizer, reading) if evaluate else {}
+    check_apart(sources, others)
+
+    def scored(source: Source | OtherEvaluation) -> EvaluationSet:
+        return evaluation_set(config, tokenizer, layout, source.evaluation, share.rows)
+
+    evaluation = EvaluationSets(
+        {name: scored(source) for name, source in sources.items()},
+        {name: scored(other) for name, other in others.items()},
     )
-    evaluation = evaluation_set(config, tokenizer, layout, source.evaluation, share.rows)
     if evaluate:
         evaluation.prepare()  # what is wrong with it must not end a run hours later
-    packed = {
-        lane: packed_rows(source.blocks(lane), config, layout.time, lane.seed(config.seed))
-        for lane in share.own
-    }
+    packed = {lane: _lane_rows(sources, config, layout, lane) for lane in share.own}
     batches = LaneBatches(packed, share, layout)
     return Data(
         BatchLoader(batches.__iter__(), config.grain_prefetch),
-        Samples(source.samples),
+        Samples(_samples(sources)),
         evaluation,
-        source,
+        joined(sources, others),
         layout._replace(batch=len(share.rows)),
         closing,
     )
+
+
+def _samples(sources: Mapping[str, Source]) -> grain.IterDataset[Document]:
+    if list(sources) == [""]:
+        return sources[""].samples
+    return MixedDocuments({name: source.samples for name, source in sources.items()})
+
+
+def _lane_rows(
+    sources: Mapping[str, Source], config: DataConfig, layout: BatchSpec, lane: Lane
+) -> grain.IterDataset[PackedRow]:
+    def packed(blocks: grain.IterDataset[Block]) -> grain.IterDataset[PackedRow]:
+        return packed_rows(blocks, config, layout.time, lane.seed(config.seed))
+
+    if list(sources) == [""]:
+        return packed(sources[""].blocks(lane))
+    rows = {}
+    shards = 0
+    for number, (name, source) in enumerate(sources.items()):
+        rows[name] = packed(SourceBlocks(source.blocks(lane), number, shards))
+        shards += len(source.corpus.shards)
+    return MixedRows(rows, Schedule.of(config), layout, lane)
 
 
 def evaluation_set(

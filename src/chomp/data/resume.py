@@ -69,6 +69,10 @@ def place_after_changes(
         allowed: what the user allows to change.
         bins: whether rows are packed by best fit.
     """
+    if _is_mixture(start):
+        return _place_in_mixture(state, start, changed, allowed, bins=bins)
+    if _is_mixture(state):
+        return start, "one source instead of several: it is read from its beginning"
     content = [key for key in changed if key.startswith(CONTENT) and not key.startswith(EVALUATION)]
     named = CORPUS_KEYS & set(changed)
     if content and (named or "data" in allowed):
@@ -86,6 +90,62 @@ def place_after_changes(
             f"other rows ({_list(found)}): the documents that were being packed come again"
         )
     return state, ""
+
+
+def _is_mixture(state: State) -> bool:
+    return any("sources" in lane for lane in state["train"]["lanes"] if lane)
+
+
+def _place_in_mixture(
+    state: State, start: State, changed: Collection[str], allowed: Collection[str], *, bins: bool
+) -> tuple[State, str]:
+    """Do as `place_after_changes` for each source, with the keys that are its own or all sources'.
+
+    A source that the saved run didn't have is read from its beginning.
+    """
+    if not _is_mixture(state):
+        return start, "several sources instead of one: they are read from their beginnings"
+    lanes = state["train"]["lanes"]
+    known = set(next(lane for lane in lanes if lane)["sources"])
+    names = list(next(lane for lane in start["train"]["lanes"] if lane)["sources"])
+    placed, notes = {}, []
+    for name in names:
+        first = _of_source(start, name)
+        if name not in known:
+            placed[name], note = first, "a new source: it is read from its beginning"
+        else:
+            own = [key for key in (_own_key(key, name) for key in changed) if key]
+            placed[name], note = place_after_changes(
+                _of_source(state, name), first, own, allowed, bins=bins
+            )
+        notes += [f"{name}: {note}"] * bool(note)
+    mixed = [
+        lane
+        and {**lane, "sources": {name: placed[name]["train"]["lanes"][number] for name in names}}
+        for number, lane in enumerate(lanes)
+    ]
+    return {**state, "train": {**state["train"], "lanes": mixed}}, "; ".join(notes)
+
+
+def _of_source(state: State, name: str) -> State:
+    """Return the state that a source would have alone."""
+    return {
+        "train": {"lanes": [lane and lane["sources"][name] for lane in state["train"]["lanes"]]}
+    }
+
+
+def _own_key(key: str, name: str) -> str | None:
+    """Return a changed key as it would be called if a source were alone; None: it is another's."""
+    if key.startswith("data.sources."):
+        own = key.removeprefix(f"data.sources.{name}.")
+        return None if own == key or own == "weight" else f"data.{own}"
+    if key.startswith((f"{CONTENT}source ", f"{CONTENT}evaluation ")):
+        for kind in ("source ", "evaluation "):
+            if key.startswith(f"{CONTENT}{kind}{name} "):
+                rest = key.removeprefix(f"{CONTENT}{kind}{name} ")
+                return CONTENT + (rest if kind == "source " else kind + rest)
+        return None
+    return key
 
 
 def _list(keys: Collection[str]) -> str:

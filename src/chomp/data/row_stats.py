@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 
 from chomp.data.packing import PackedRow
-from chomp.types import IGNORE_LABEL, Batch, BatchStats, RowStats
+from chomp.types import IGNORE_LABEL, Batch, BatchStats, RowStats, SourceCount
 
 
 def count_targets(labels: np.ndarray) -> int:
@@ -41,8 +41,9 @@ def stats_of_rows(
 
 def _row_stats(number: int, hash_: int, targets: int, row: PackedRow) -> RowStats:
     starting = [piece.document for piece in row if piece.starts]
+    here = SourceCount(targets, max(piece.document.epoch for piece in row))
     stats = BatchStats(
-        targets=targets,
+        by_source=(*[SourceCount()] * row[0].document.source, here),
         tokens=sum(len(piece.tokens) for piece in row),
         documents=sum(len(document.tokens) > 0 for document in starting),
         truncated=sum(document.truncated for document in starting),
@@ -50,7 +51,6 @@ def _row_stats(number: int, hash_: int, targets: int, row: PackedRow) -> RowStat
         repaired=sum(document.repaired for document in starting),
         keys=tuple(dict.fromkeys(p.document.key for p in row if len(p.tokens))),
         hash=hash_,
-        epoch=max(piece.document.epoch for piece in row),
     )
     return RowStats(number, stats)
 
@@ -61,11 +61,13 @@ def combine(parts: Iterable[Iterable[Sequence]]) -> BatchStats:
     Args:
         parts: `LoadedBatch.rows` of each process, as they are or through JSON.
     """
-    found = sorted((number, BatchStats(*stats)) for part in parts for number, stats in part)
+    found = sorted(
+        (number, BatchStats.from_json(stats)) for part in parts for number, stats in part
+    )
     hashes = np.array([(number, stats.hash) for number, stats in found], "<u8")
     rows = [stats for _, stats in found]
     return BatchStats(
-        targets=sum(row.targets for row in rows),
+        by_source=_add([row.by_source for row in rows]),
         tokens=sum(row.tokens for row in rows),
         documents=sum(row.documents for row in rows),
         truncated=sum(row.truncated for row in rows),
@@ -73,5 +75,12 @@ def combine(parts: Iterable[Iterable[Sequence]]) -> BatchStats:
         repaired=sum(row.repaired for row in rows),
         keys=tuple(dict.fromkeys(itertools.chain.from_iterable(row.keys for row in rows))),
         hash=xxhash.xxh3_64_intdigest(hashes.tobytes()),
-        epoch=max((row.epoch for row in rows), default=0),
+    )
+
+
+def _add(rows: Sequence[tuple[SourceCount, ...]]) -> tuple[SourceCount, ...]:
+    of_each = itertools.zip_longest(*rows, fillvalue=SourceCount())
+    return tuple(
+        SourceCount(sum(row.targets for row in of_one), max(row.epoch for row in of_one))
+        for of_one in of_each
     )

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from chomp.config import Config
 from chomp.config.data import DataConfig
 from chomp.data import Corpus, Tokenizer
-from chomp.data.corpus import find_texts, open_prepared
+from chomp.data.all_sources import joined, open_evaluation_sets, open_sources
+from chomp.data.corpus import HELD_OUT
 from chomp.data.packing import TokenizedDocument
 from chomp.data.sources.documents import DocumentStream
 from chomp.data.sources.local import find_files
@@ -43,6 +44,10 @@ class EvaluationTexts(NamedTuple):
     """What they are, for the user."""
     corpus: Corpus
     """Where they come from."""
+    name: str = ""
+    """Of the source or evaluation set, where a run has several."""
+    counted: bool = True
+    """Whether the run's total counts them."""
 
     def place(self, document: TokenizedDocument) -> str:
         """Return the name of a document's file, and its row there."""
@@ -54,8 +59,8 @@ class EvaluationTexts(NamedTuple):
 
 def own_texts(
     config: Config, tokenizer: Tokenizer, then: dict[str, Any], console: Console
-) -> EvaluationTexts:
-    """Return the documents that a run is evaluated on.
+) -> list[EvaluationTexts]:
+    """Return the documents that a run is evaluated on: those of each source and evaluation set.
 
     Args:
         config: of the run.
@@ -66,28 +71,34 @@ def own_texts(
     Raises:
         DataError: they can't be read, or there are none.
     """
-    data = config.data
-    if data.backend == "tokens":
-        source = open_prepared(data, tokenizer, evaluate=True)
-        fingerprint, corpus = source.fingerprint, source.corpus
-        documents, described = source.evaluation(), source.evaluated
-    else:
-        texts = find_texts(data, read_policy(data, threading.Event(), console))
-        if texts.own is None and config.train.eval_every == 0:
-            raise DataError(
-                "the run has held no documents out (train.eval_every: 0); name texts that it "
-                "wasn't trained on with --files or --dataset"
-            )
-        fingerprint, corpus = texts.fingerprint, texts.own or texts.corpus
-        most = data.tokenizer.max_doc_tokens
-        documents = encode(texts.evaluation.documents(), tokenizer, most)
-        described = texts.evaluated or "held out of training"
-    if {"backend": data.backend, **fingerprint} != then:
+    reading = read_policy(config.data, threading.Event(), console)
+    sources = open_sources(config.data, tokenizer, reading, evaluate=True)
+    never = config.train.eval_every == 0
+    if never and any(source.evaluated == HELD_OUT for source in sources.values()):
+        raise DataError(
+            "the run has held no documents out (train.eval_every: 0); name texts that it "
+            "wasn't trained on with --files or --dataset"
+        )
+    others = {} if never else open_evaluation_sets(config.data, tokenizer, reading)
+    if joined(sources, others).corpus.fingerprint != then:
         console.warn(
             "the run's texts have changed since the checkpoint was saved: these may be other "
             "documents than it was evaluated on, and some of them trained on"
         )
-    return EvaluationTexts(documents, described, corpus)
+    return [
+        *(
+            EvaluationTexts(
+                *(source.evaluation(), source.evaluated, source.evaluation_corpus, name)
+            )
+            for name, source in sources.items()
+        ),
+        *(
+            EvaluationTexts(
+                *(other.evaluation(), "of data.eval_sets", other.corpus, name), counted=False
+            )
+            for name, other in others.items()
+        ),
+    ]
 
 
 def other_texts(

@@ -23,7 +23,7 @@ from chomp.export.library_files import (
     write_jax,
     write_upstream,
 )
-from chomp.export.model_card import Facts, model_card
+from chomp.export.model_card import Facts, check_license, model_card
 from chomp.export.push import check_name, push
 from chomp.export.tokenizer_files import PROBES, difference, write_tokenizer
 from chomp.export.weights import in_dtypes
@@ -50,6 +50,7 @@ class ExportRequest:
         format: `hf`, `jax` or `upstream`.
         dtype: number format of matrices: `float32` or `bfloat16`.
         repository: to push to, on the Hugging Face Hub; None: nowhere.
+        license_id: of the model, as the Hub names it; None: the card says that none was given.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
     """
 
@@ -59,6 +60,7 @@ class ExportRequest:
     format: str
     dtype: str
     repository: str | None = None
+    license_id: str | None = None
     trust_remote_code: bool = False
 
 
@@ -83,6 +85,8 @@ def export_run(request: ExportRequest, console: Console) -> Iterator[str]:
         raise ExportError(f"--format upstream: needs PyTorch, which writes its file: {INSTALL}")
     if request.repository is not None:
         check_name(request.repository)
+    if request.license_id is not None:
+        check_license(request.license_id)
     with _new_folder(request.out) as draft:
         saved = restore_model(config, folder, request.step, console)
         yield f"model      step {saved.step:,} of {request.run_dir}"
@@ -171,7 +175,7 @@ def _write_card(
         versions=_versions(folder),
         checked=checked,
     )
-    (draft / "README.md").write_text(model_card(facts), encoding="utf-8")
+    (draft / "README.md").write_text(model_card(facts, request.license_id), encoding="utf-8")
 
 
 def _rows_up_to(step: int, path: Path) -> list[dict[str, Any]]:

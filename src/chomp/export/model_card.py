@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.config import Config
+from chomp.config.data import DataConfig
+from chomp.data.all_sources import named_configs
+from chomp.errors import ExportError
 from chomp.types import Progress
 
 ROWS = 12
 """Lines of the table of losses, at most."""
+NO_LICENSE = "None was given. Ask who made this model before you use it."
 
 
 class Facts(NamedTuple):
@@ -62,17 +66,35 @@ implementation, for one model-parallel rank. In Python `load_upstream_checkpoint
 }
 
 
-def model_card(facts: Facts) -> str:
-    """Return the text of the card."""
+def check_license(identifier: str) -> None:
+    """Check that a card can name a license so.
+
+    Raises:
+        ExportError: it is empty, or more than a line.
+    """
+    if not identifier.strip() or not identifier.isprintable():
+        raise ExportError(
+            f"--license: must be the name of a license, such as apache-2.0 (got {identifier!r})"
+        )
+
+
+def model_card(facts: Facts, license_id: str | None = None) -> str:
+    """Return the text of the card.
+
+    Args:
+        facts: what it tells of the run.
+        license_id: the model's license, as the Hub names it; None: the card says so.
+    """
     config = facts.config
     sections = [
-        _front(facts),
+        _front(facts, license_id),
         f"# {facts.name}\n\nA Megalodon language model ([paper](https://arxiv.org/abs/2404.08801)) "
         f"of {facts.parameters:,} parameters, in {facts.dtype}, trained with chomp.",
         "## Use\n\n" + USE[facts.format].format(name=facts.name),
         "## How well it predicts\n\n" + _results(facts),
         "## Data\n\n" + _lines(_data(config)),
         "## Recipe\n\n" + _lines(_recipe(facts)),
+        "## License\n\n" + (f"{license_id}." if license_id else NO_LICENSE),
         "## Made with\n\n" + _lines(facts.versions.items()),
         "`chomp_config.json` is the run's whole configuration, `metrics.jsonl` has its rows "
         f"up to this step.\n\nThis export: {facts.checked}.",
@@ -80,13 +102,18 @@ def model_card(facts: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _front(facts: Facts) -> str:
-    lines = ["tags:", "- megalodon", "- chomp"]
+def _front(facts: Facts, license_id: str | None) -> str:
+    lines = [f"license: {json.dumps(license_id)}"] if license_id else []
+    lines += ["tags:", "- megalodon", "- chomp"]
     if facts.format == "hf":
         lines += ["library_name: transformers", "pipeline_tag: text-generation"]
-    data = facts.config.data
-    if data.backend == "hf" and not Path(data.hf_dataset).exists():
-        lines += ["datasets:", f"- {json.dumps(data.hf_dataset)}"]
+    public = [
+        data.hf_dataset
+        for data in named_configs(facts.config.data).values()
+        if data.backend == "hf" and not Path(data.hf_dataset).exists()
+    ]
+    if public:
+        lines += ["datasets:", *(f"- {json.dumps(name)}" for name in public)]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -122,16 +149,34 @@ def _spread(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for i, row in enumerate(rows) if i in chosen or row in evaluated[-1:]]
 
 
-def _data(config: Config) -> list[tuple[str, Any]]:
-    data = config.data
+def _source(data: DataConfig) -> Any:
     sources: dict[str, Any] = {
         "hf": f"{data.hf_dataset} ({data.hf_name or 'default'}, {data.hf_split})",
         "files": ", ".join(Path(str(getattr(f, "path", f))).name for f in data.files),
         "builtin": data.builtin,
         "tokens": data.tokens_dir and Path(data.tokens_dir).name,
     }
+    return sources.get(data.backend) or data.backend
+
+
+def _data(config: Config) -> list[tuple[str, Any]]:
+    data = config.data
+    rows = [("source", _source(data))]
+    if data.sources:
+        named = zip(data.by_source().items(), data.sources, strict=True)
+        rows = [
+            (f"source {name}", f"{_source(alone)}, weight {source.weight:g}")
+            for (name, alone), source in named
+        ]
+    rows += [
+        (
+            f"weights from step {stage.from_step:,}",
+            ", ".join(f"{name} {weight:g}" for name, weight in stage.weights.items()),
+        )
+        for stage in data.stages
+    ]
     return [
-        ("source", sources.get(data.backend) or data.backend),
+        *rows,
         ("tokenizer", data.tokenizer.hf_name_or_path or f"{data.tokenizer.kind}s of UTF-8"),
         ("vocabulary", f"{config.model.vocab_size:,}"),
         ("packing", data.packing_mode),

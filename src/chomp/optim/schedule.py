@@ -1,5 +1,8 @@
 """Learning rate over the steps of a run."""
 
+from typing import Any
+
+import jax.numpy as jnp
 import optax
 
 from chomp.config import OptimConfig
@@ -18,9 +21,27 @@ def schedules(config: OptimConfig, steps: int) -> dict[str, optax.Schedule]:
         decay_steps=config.decay_length(steps),
         min_ratio=config.min_lr_ratio,
     )
+    if config.rewarm_steps is not None and config.rewarm_from is not None:
+        rate = rewarmed(rate, begin=config.rewarm_from, steps=config.rewarm_steps)
     if config.name != "muon":
         return {"lr": rate}
     return {"lr": rate, "lr_muon": lambda count: rate(count) * config.muon.lr_scale}
+
+
+def rewarmed(rate: optax.Schedule, *, begin: int, steps: int) -> optax.Schedule:
+    """Rise linearly to a schedule once more; before and after that the rates are its own.
+
+    Args:
+        rate: the schedule.
+        begin: updates before the rise; the first of it has a share of `1 / steps` of the rate.
+        steps: updates until the whole rate is reached.
+    """
+
+    def scaled(count: Any) -> Any:
+        share = jnp.where(count < begin, 1.0, jnp.minimum((count - begin + 1) / steps, 1.0))
+        return rate(count) * share
+
+    return scaled
 
 
 def warmup_cosine(

@@ -4,7 +4,14 @@ import importlib.util
 
 from chomp.errors import ConfigError
 
-EXTRAS = {"datasets": "hub", "transformers": "hub", "pyarrow": "parquet", "wandb": "wandb"}
+EXTRAS = {
+    "datasets": "hub",
+    "transformers": "hub",
+    "pyarrow": "parquet",
+    "wandb": "wandb",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
+}
 """The extra that brings a package."""
 
 

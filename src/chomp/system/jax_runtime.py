@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 GIB = 1 << 30
 GPU_COMPILER = "jax-cuda13-pjrt"
+GPU_PLUGIN = "jax_plugins.xla_cuda13"
+"""The module of `GPU_COMPILER`, which JAX imports wherever it is installed, and its logger."""
 CAN_RUN = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
 """Packages that let JAX use an accelerator."""
 DETERMINISTIC, TRITON = "xla_gpu_deterministic_ops", "xla_gpu_enable_triton_gemm"
@@ -75,6 +77,8 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
     if is_installed(GPU_COMPILER) and not any(map(is_installed, CAN_RUN)):
         # JAX would take the compiler of the extra `plan` for a GPU's, and report an error.
         environ.setdefault("JAX_PLATFORMS", "cpu")
+        # Nor is it news that the half of it that would run programs isn't there.
+        logging.getLogger(GPU_PLUGIN).setLevel(logging.ERROR)
     _notes.clear()
     names = gpu_names(environ)
     if not names:

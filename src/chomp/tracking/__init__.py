@@ -1,11 +1,12 @@
-"""Trackers of metrics, samples and messages: metrics.jsonl, the console, Weights & Biases."""
+"""Trackers of metrics, samples and messages: metrics.jsonl, the console, and other services."""
 
+from chomp.tracking.chosen import missing_trackers, open_trackers
 from chomp.tracking.console import NoConsole, PlainConsole, RichConsole, open_console
 from chomp.tracking.jsonl import JsonLines, keep_rows_up_to, log_to_file, rows_up_to
-from chomp.tracking.registered import TrackedRun, open_trackers, register_tracker
+from chomp.tracking.registered import TrackedRun, register_tracker
 from chomp.tracking.restored_lines import RestoredLines, restore_lines
 from chomp.tracking.tracker import LatestMetrics, MultiTracker, NullTracker, Tracker
-from chomp.tracking.wandb import WandbTracker, require_wandb
+from chomp.tracking.wandb import require_wandb
 
 __all__ = [
     "JsonLines",
@@ -18,9 +19,9 @@ __all__ = [
     "RichConsole",
     "TrackedRun",
     "Tracker",
-    "WandbTracker",
     "keep_rows_up_to",
     "log_to_file",
+    "missing_trackers",
     "open_console",
     "open_trackers",
     "register_tracker",

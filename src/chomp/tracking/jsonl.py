@@ -78,17 +78,20 @@ def _line(row: Row) -> str:
     return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def keep_rows_up_to(step: int, path: Path) -> None:
+def keep_rows_up_to(step: int, path: Path) -> bool:
     """Take the rows after `step` out of `path`, with any line that a crash cut short.
 
     A run resumed at `step` writes them again, so that each step stands there once. What is taken
     out is kept in a file beside it, `NAME.replaced.jsonl`.
 
+    Returns:
+        Whether there were any.
+
     Raises:
         ResumeError: there is no room to do so.
     """
     if not path.is_file():  # whoever opens it to append says what is wrong with it
-        return
+        return False
     replacement = path.with_name(path.name + ".tmp")
     replaced, whole = [], True
     try:
@@ -114,6 +117,7 @@ def keep_rows_up_to(step: int, path: Path) -> None:
             f"{path}: rows after step {step} can't be removed ({error.strerror}); "
             f"{remedy(error)} and resume again"
         ) from error
+    return bool(replaced)
 
 
 def rows_up_to(step: int, path: Path) -> Iterator[bytes]:

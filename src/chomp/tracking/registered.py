@@ -1,11 +1,13 @@
 """Trackers of the user's own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chomp.config.registry import TRACKERS
-from chomp.tracking.tracker import Tracker
+from chomp.system.json_text import parse_json
+from chomp.tracking.jsonl import rows_up_to
+from chomp.tracking.tracker import Row, Tracker
 
 
 class TrackedRun(NamedTuple):
@@ -17,6 +19,16 @@ class TrackedRun(NamedTuple):
     """All values of the configuration."""
     step: int
     """The run goes on after this step: rows of later ones, if there are any, are void."""
+    metrics: Path
+    """The file of metrics, which holds the rows up to there."""
+    going_back: bool = False
+    """It has gone back from a divergence, and isn't just starting."""
+    outdated: bool = False
+    """Rows of later steps were reported, and the new ones will have other values."""
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows up to the step, for a tracker that doesn't have them."""
+        yield from map(parse_json, rows_up_to(self.step, self.metrics))
 
 
 def register_tracker(name: str, make: Callable[[TrackedRun], Tracker]) -> None:
@@ -31,8 +43,3 @@ def register_tracker(name: str, make: Callable[[TrackedRun], Tracker]) -> None:
         ConfigError: the name can't be registered.
     """
     TRACKERS.register(name, make)
-
-
-def open_trackers(names: Sequence[str], run: TrackedRun) -> list[Tracker]:
-    """Make the registered trackers of these names."""
-    return [TRACKERS[name](run) for name in names]

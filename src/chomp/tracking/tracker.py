@@ -7,6 +7,15 @@ from typing import Any, Protocol
 Row = dict[str, Any]
 
 
+def numbers(row: Row) -> dict[str, float]:
+    """Return a row's numbers by their keys, without the step."""
+    return {
+        key: float(value)
+        for key, value in row.items()
+        if key != "step" and isinstance(value, int | float)
+    }
+
+
 class Tracker(Protocol):
     """Something that takes reports."""
 

@@ -5,19 +5,25 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from chomp.config import WandbConfig
 from chomp.errors import ConfigError
 from chomp.system.atomic_file import replace_text
+from chomp.tracking.registered import TrackedRun
 from chomp.tracking.tracker import NullTracker, Row
 
+ID_FILE, ORIGINAL = "wandb_id", "config_original.yaml"
+"""Files in the run folder."""
+INSTALL = "run pip install 'chomp[wandb]'"
 START_SECONDS = 30.0
 """Longest that the service may take to answer at the start; W&B's own limit is three times that."""
 
 
-def require_wandb() -> ModuleType:
+def require_wandb(key: str | None = None) -> ModuleType:
     """Return the package.
+
+    Args:
+        key: the list that names it; None: `logging.wandb.enabled` asks for it.
 
     Raises:
         ConfigError: it is missing.
@@ -25,10 +31,10 @@ def require_wandb() -> ModuleType:
     try:
         import wandb
     except ImportError as error:
-        raise _not_installed() from error
+        raise _not_installed(key) from error
     if wandb.__file__ is None:  # a folder of this name, for example that of W&B's own files
         del sys.modules["wandb"]
-        raise _not_installed()
+        raise _not_installed(key)
     return wandb
 
 
@@ -54,11 +60,13 @@ def _kept_id(path: Path) -> str | None:
     return text
 
 
-def _not_installed() -> ConfigError:
+def _not_installed(key: str | None) -> ConfigError:
+    if key:
+        return ConfigError([f"{key}: wandb needs the package wandb: {INSTALL}"])
     return ConfigError(
         [
             "logging.wandb.enabled: the package wandb is not installed; "
-            "run pip install 'chomp[wandb]', or set it to false"
+            f"{INSTALL}, or set it to false"
         ]
     )
 
@@ -70,40 +78,36 @@ class WandbTracker(NullTracker):
     ...).
     """
 
-    def __init__(
-        self,
-        config: WandbConfig,
-        *,
-        project: str,
-        name: str,
-        id_file: Path,
-        resolved: dict[str, Any],
-        original: Path,
-    ):
-        """Start the run, or go on with it.
+    def __init__(self, config: WandbConfig, project: str, run: TrackedRun):
+        """Start the run, or go on with it: its id is in the run folder.
+
+        W&B takes no second row of a step. Where other values come in the place of what was sent, a
+        new run begins there with the rows that hold.
 
         Args:
             config: the `logging.wandb` section.
             project: used where the section names none.
-            name: the run folder's; used where neither the section nor `WANDB_NAME` names one.
-            id_file: keeps the run's id, so that a resume goes on with the same run.
-            resolved: the configuration to show.
-            original: the user's file, uploaded as an artifact.
+            run: chomp's; its folder's name is used where neither the section nor `WANDB_NAME`
+                names one.
 
         Raises:
             ConfigError: the package is missing, or the service refuses (no login, no network).
         """
         wandb = require_wandb()
-        run_id = _kept_id(id_file)
+        id_file = run.folder / ID_FILE
+        kept = _kept_id(id_file)
+        run_id = None if run.outdated else kept
+        again = bool(kept) and run_id is None
         self._failed = False
         try:
             self._run = wandb.init(
                 project=config.project or os.environ.get("WANDB_PROJECT") or project,
                 entity=config.entity,
-                name=config.run_name or os.environ.get("WANDB_NAME") or name,
+                name=config.run_name or os.environ.get("WANDB_NAME") or run.folder.name,
                 mode=config.mode,
                 tags=list(config.tags) or None,
-                config=resolved,
+                config=run.config,
+                notes=f"Goes on from the run {kept} after step {run.step}." if again else None,
                 id=run_id,
                 resume="allow" if run_id else None,
                 settings=wandb.Settings(console="off", silent=True, init_timeout=START_SECONDS),
@@ -119,8 +123,11 @@ class WandbTracker(NullTracker):
         replace_text(id_file, self._run.id + "\n")
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"config-{self._run.id}")  # an id may be freer
         artifact = wandb.Artifact(name[:128], type="config")
-        artifact.add_file(str(original), name="config_original.yaml")
+        artifact.add_file(str(run.folder / ORIGINAL), name=ORIGINAL)
         self._run.log_artifact(artifact)
+        if run_id is None:
+            for row in run.rows():
+                self.log(row)
 
     def log(self, row: Row) -> None:
         """Log the row at its step; that of an error makes the run a failed one."""

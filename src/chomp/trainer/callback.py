@@ -1,5 +1,6 @@
 """Callbacks: work that the training loop does after some of its steps."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -61,6 +62,15 @@ class LogWindow(NamedTuple):
     steps: int = 0
     tokens: int = 0
     """Their tokens that are not padding."""
+    targets: Mapping[str, int] = {}
+    """Their targets from each of `data.sources`, by its name."""
+
+    def after(self, stats: BatchStats, sources: Sequence[str]) -> "LogWindow":
+        """Return the window with one more step, whose batch is drawn from these sources."""
+        targets = dict.fromkeys(sources, 0) | dict(self.targets)
+        for name, drawn in zip(sources, stats.by_source, strict=False):
+            targets[name] += drawn.targets
+        return LogWindow(self.steps + 1, self.tokens + stats.tokens, targets)
 
 
 @dataclass

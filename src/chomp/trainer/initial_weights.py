@@ -7,6 +7,7 @@ from chomp.checkpoint.arrays import by_path, shapes
 from chomp.checkpoint.checkpointer import Checkpointer, SavedRun
 from chomp.checkpoint.compatibility import changes
 from chomp.checkpoint.contents import PARAMS
+from chomp.checkpoint.directory import damage_lines
 from chomp.config import Config, config_from_mapping
 from chomp.data.tokenizers.huggingface import TOKENIZER_FILE, read_tokenizer_file
 from chomp.errors import ConfigError, ResumeError
@@ -14,6 +15,7 @@ from chomp.models.megalodon.model import Megalodon
 from chomp.models.megalodon.weight_files import FILE, read_weights
 from chomp.run.record import Parent, read_record
 from chomp.run.run_folder import RunFolder, run_path, split_step
+from chomp.system.console import Console
 from chomp.trainer.components import Components
 
 KEY = "train.init_from"
@@ -69,38 +71,79 @@ def located(config: Config) -> Config:
     if config.train.init_from is None:
         return config
     path, step = split_step(config.train.init_from)
-    try:
-        value = str(run_path(path)) if step == "latest" else f"{run_path(path)}:{step}"
-    except ResumeError as error:
-        raise ConfigError([f"{KEY}: {error}"]) from error
+    value = str(_place(path)) if step == "latest" else f"{_place(path)}:{step}"
     train = config.train.model_copy(update={"init_from": value})
     return config.model_copy(update={"train": train})
 
 
-def open_weights(
-    components: Components, begun: Parent | None = None
-) -> CheckpointWeights | FileWeights | None:
+def choose_step(config: Config, begun: Parent | None, console: Console) -> int:
+    """Return the step of the run that `train.init_from` names; 0: it names none.
+
+    Processes that chose for themselves could take different ones, of a run that is training.
+
+    Args:
+        config: of the new run.
+        begun: what an earlier start of it began from: `latest` stays the step that it was then.
+        console: shows what is wrong with newer checkpoints.
+
+    Raises:
+        ConfigError: there is no such run, or it has no checkpoint.
+        ResumeError: it has no such checkpoint that is good.
+    """
+    if config.train.init_from is None:
+        return 0
+    path, step = split_step(config.train.init_from)
+    place = _place(path)
+    if _is_file(place):
+        return 0
+    home = str(place.resolve())
+    if step == "latest" and begun and (begun.kind, begun.folder) == ("init", home):
+        step = str(begun.step)
+    choice = _checkpoints(RunFolder(place)).choose(step)
+    if choice.step is None:
+        raise ConfigError([f"{KEY}: {place} has no checkpoint yet; train it first"])
+    for line in damage_lines(choice):
+        console.warn(line)
+    return choice.step
+
+
+def open_weights(components: Components, step: int) -> CheckpointWeights | FileWeights | None:
     """Return what `train.init_from` names; None: the run begins with fresh parameters.
 
     Args:
         components: of the new run.
-        begun: what an earlier start of it began from: `latest` stays the step that it was then.
+        step: that `choose_step` has returned.
 
     Raises:
         ConfigError: there is no such run or file, or its parameters or its tokenizer don't fit.
-        ResumeError: the run has no such checkpoint that is good.
     """
     value = components.config.train.init_from
     if value is None:
         return None
-    path, step = split_step(value)
+    place = _place(split_step(value)[0])
+    if _is_file(place):
+        return _open_file(place, components)
+    return _open_run(RunFolder(place), step, components)
+
+
+def _place(path: str) -> Path:
     try:
-        place = run_path(path)
+        return run_path(path)
     except ResumeError as error:
         raise ConfigError([f"{KEY}: {error}"]) from error
-    if place.suffix == ".safetensors" or (place / FILE).exists():
-        return _open_file(place, components)
-    return _open_run(RunFolder(place), step, components, begun)
+
+
+def _is_file(place: Path) -> bool:
+    return place.suffix == ".safetensors" or (place / FILE).exists()
+
+
+def _checkpoints(folder: RunFolder) -> Checkpointer:
+    try:
+        folder.require_run()
+        config = config_from_mapping(folder.read_resolved())
+    except (ResumeError, ConfigError) as error:
+        raise ConfigError([f"{KEY}: {error}"]) from error
+    return Checkpointer(folder.inside(config.checkpoint.root_dir or "checkpoints"))
 
 
 def _open_file(path: Path, components: Components) -> FileWeights:
@@ -124,30 +167,18 @@ def _open_file(path: Path, components: Components) -> FileWeights:
     return weights
 
 
-def _open_run(
-    folder: RunFolder, step: str, components: Components, begun: Parent | None
-) -> CheckpointWeights:
-    try:
-        folder.require_run()
-        config = config_from_mapping(folder.read_resolved())
-    except (ResumeError, ConfigError) as error:
-        raise ConfigError([f"{KEY}: {error}"]) from error
-    checkpoints = Checkpointer(folder.inside(config.checkpoint.root_dir or "checkpoints"))
-    home = str(folder.path.resolve())
-    if step == "latest" and begun and (begun.kind, begun.folder) == ("init", home):
-        step = str(begun.step)
-    choice = checkpoints.choose(step)
-    if choice.step is None:
-        raise ConfigError([f"{KEY}: {folder.path} has no checkpoint yet; train it first"])
-    saved = checkpoints.restore_run(choice.step)
+def _open_run(folder: RunFolder, step: int, components: Components) -> CheckpointWeights:
+    checkpoints = _checkpoints(folder)
+    saved = checkpoints.restore_run(step)
     _check_tokenizer(folder, saved, components)
-    _check_parameters(folder, checkpoints.path(choice.step), saved, components)
+    _check_parameters(folder, checkpoints.path(step), saved, components)
     try:
         record = read_record(folder.record)
     except ValueError as error:
         raise ConfigError([f"{KEY}: {folder.record} is broken ({error})"]) from error
     run = record.run if record else ""
-    return CheckpointWeights(checkpoints, Parent(run, home, choice.step, "init"))
+    parent = Parent(run, str(folder.path.resolve()), step, "init")
+    return CheckpointWeights(checkpoints, parent)
 
 
 def _check_tokenizer(folder: RunFolder, saved: SavedRun, components: Components) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from chomp.checkpoint.checkpointer import SavedRun
 from chomp.checkpoint.compatibility import (
     changes,
+    check_begins,
     keep_old_defaults,
     package_versions,
+    rewarm_from,
 )
 from chomp.checkpoint.directory import CheckpointChoice
 from chomp.config import Config, config_warnings
-from chomp.data import check_packages, is_stuck, lanes_of
+from chomp.data import is_stuck, lanes_of
 from chomp.distributed import ProcessInfo
 from chomp.errors import Interrupted
 from chomp.run.acquire import acquire_folder
@@ -21,15 +23,15 @@ from chomp.system.console import LogConsole
 from chomp.system.jax_runtime import memory_readings, start_jax
 from chomp.system.signals import Signals, work_left_behind
 from chomp.system.source_commit import source_commit
-from chomp.tracking import PlainConsole, log_to_file, require_wandb
+from chomp.tracking import PlainConsole, log_to_file
 from chomp.trainer.components import Components, build_components, derived_values
 from chomp.trainer.context import RunContext
 from chomp.trainer.first_step import take_first_step
-from chomp.trainer.initial_weights import located, open_weights
+from chomp.trainer.initial_weights import choose_step, located, open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
-from chomp.trainer.refusal import all_at_once
+from chomp.trainer.refusal import all_at_once, check_installed
 from chomp.trainer.request import Request
-from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint
+from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint, rate_line
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
 from chomp.trainer.trainer import Trainer
 
@@ -46,9 +48,7 @@ def train(request: Request) -> int:
         request = dataclasses.replace(request, config=located(request.config))
     with ExitStack() as resources:
         signals = resources.enter_context(Signals())
-        if request.config.logging.wandb.enabled:
-            require_wandb()  # before the folder is taken
-        check_packages(request.config.data)
+        check_installed(request.config)  # before the folder is taken
         try:
             coordinator = connect_processes(request.config, request.process, signals, resources)
             options = {"--resume": request.resume, "--allow-change": list(request.allow_change)}
@@ -68,6 +68,8 @@ def train(request: Request) -> int:
             return signals.exit_code
         if saved:
             check_contents(components, saved, context)
+            if line := rate_line(components, saved):
+                context.console.message(line)
             lanes = lanes_of(saved.data_state)
             if config.data.lanes not in (None, lanes):
                 context.console.warn(
@@ -93,6 +95,7 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
     Raises:
         ChompError: what would stop the run.
     """
+    check_begins(config)
     with ExitStack() as resources:
         coordinator = connect_processes(config, process, Signals(), resources)
         coordinator.agree(shared_settings(config))
@@ -101,7 +104,8 @@ def dry_run(config: Config, process: ProcessInfo | None = None) -> None:
         with all_at_once(config, own_tokenizer=False):
             device = _start_jax(config)
             components = _build_components(config, device, console, resources)
-        open_weights(components)
+        chosen = coordinator.on_leader("weights", choose_step, components.config, None, console)
+        open_weights(components, chosen)
         console.table("Parameters", *parameter_table(components))
         step = take_first_step(components, next(components.data.train).batch)
         for line in dry_run_lines(components, step, memory_readings()):
@@ -134,7 +138,10 @@ def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Co
             allowed = [*context.allow_change, *branched.allow_change]
             context = dataclasses.replace(context, allow_change=allowed)
         config = keep_old_defaults(config, saved.meta["config"])
+        config = rewarm_from(config, saved.meta["config"], choice.step)
         check_settings(config, saved, context)
+    else:
+        check_begins(config)
     values = config.model_dump(mode="json")
     commit = source_commit()
     versions = package_versions() | ({"commit of chomp": commit} if commit else {})
@@ -152,18 +159,28 @@ def _build(
     config = request.config
     snapshot = request.folder.tokenizer if request.resume else None
     lanes = lanes_of(saved.data_state) if saved else None
-    recorder = context.monitor.recorder
+    coordinator, recorder = context.coordinator, context.monitor.recorder
+    chosen = 0
+    if saved is None:
+        chosen = coordinator.on_leader(
+            "weights",
+            context.signals.unless_stopped,
+            choose_step,
+            config,
+            recorder.record.parent,
+            context.console,
+        )
 
     def build() -> Components:
         with all_at_once(config, own_tokenizer=request.resume is not None):
             device = _start_jax(config)
             recorder.on_device(device)
             built = _build_components(config, device, context.console, resources, snapshot, lanes)
-        if saved is None and (weights := open_weights(built, recorder.record.parent)):
+        if saved is None and (weights := open_weights(built, chosen)):
             recorder.began_from(weights.parent)
         return built
 
-    with context.coordinator.interruptible("parts"):
+    with coordinator.interruptible("parts"):
         return context.signals.unless_stopped(build)
 
 

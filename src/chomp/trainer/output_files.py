@@ -46,13 +46,16 @@ class OutputFiles:
         """Metrics and samples."""
         self.ledger: Ledger | None = None
         """None as well where `logging.ledger_every` is 0."""
+        self.rows_of, self.took_out = 0, False
+        """The step up to which there are metrics, and whether there were later ones."""
         if folder is None:
             return
         step = saved.progress.step if saved else 0
         unfinished = saved.meta["unfinished"] if saved else {"actions": [], "row": {}}
         metrics = folder.inside(logging.metrics_file).resolve()  # whose it is, is known
         # What the saved step still has to write was written before, if it was resumed before.
-        keep_rows_up_to(step - bool(unfinished["row"]), metrics)
+        self.rows_of = step - bool(unfinished["row"])
+        self.took_out = keep_rows_up_to(self.rows_of, metrics)
         keep_rows_up_to(step - ("sample" in unfinished["actions"]), folder.samples)
         keep_rows_up_to(step, folder.ledger)
         rows = self._restored("metrics", metrics)

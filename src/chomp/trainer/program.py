@@ -144,15 +144,18 @@ class CompiledStep:
         step: state and batch to state and metrics; the state's buffers are donated.
         seconds: time to compile, or to load from the compile cache.
         temp_bytes: scratch memory of the program; None where that isn't known.
+        norms: a program of its own, for the norms of each layer in the step to come; donates
+            nothing.
     """
 
     step: TrainStep
     seconds: float
     temp_bytes: int | None
+    norms: Callable[[TrainState, Batch], jax.Array] | None = None
 
 
 def compile_step(
-    program: TrainProgram, train: TrainConfig, *, with_init: bool = False
+    program: TrainProgram, train: TrainConfig, *, with_init: bool = False, watch: bool = False
 ) -> CompiledStep:
     """Compile the training step once, for the shapes of every batch.
 
@@ -161,17 +164,24 @@ def compile_step(
         train: the section, with the shape of a batch.
         with_init: compile what `TrainProgram.init` runs as well, while XLA compiles the step,
             which leaves Python to others.
+        watch: compile what computes the norms of each layer as well.
     """
     if not train.jit:
-        return CompiledStep(_train_step(program), 0.0, None)
+        return CompiledStep(_train_step(program), 0.0, None, _norms(program) if watch else None)
     start = time.perf_counter()
     lowered = lower_step(program, train)
+    norms = (
+        jax.jit(_norms(program)).lower(program.shapes, _placed_batch(program, train))
+        if watch
+        else None
+    )
 
     def finish() -> CompiledStep:
         compiled = lowered.compile()
         memory = compiled.memory_analysis()
         scratch = memory.temp_size_in_bytes if memory else None
-        return CompiledStep(compiled, time.perf_counter() - start, scratch)
+        watched = norms.compile() if norms else None
+        return CompiledStep(compiled, time.perf_counter() - start, scratch, watched)
 
     with ThreadPoolExecutor(1) as threads:
         compiling = threads.submit(finish)
@@ -187,18 +197,34 @@ def lower_step(program: TrainProgram, train: TrainConfig) -> jax.stages.Lowered:
 
 def trace_step(program: TrainProgram, train: TrainConfig) -> jax.stages.Traced:
     """Trace the training step for the shapes and places of a run's state and batches."""
-    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
     # The next step takes the state from where this one leaves it.
     results = (program.sharding.shardings(program.shapes), None)
     step = jax.jit(_train_step(program), donate_argnums=0, out_shardings=results)
-    return step.trace(program.shapes, program.sharding.place_batch_shapes(batch))
+    return step.trace(program.shapes, _placed_batch(program, train))
 
 
-def _train_step(program: TrainProgram) -> TrainStep:
+def _placed_batch(program: TrainProgram, train: TrainConfig) -> Batch:
+    batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
+    return program.sharding.place_batch_shapes(batch)
+
+
+def _norms(program: TrainProgram) -> Callable[[TrainState, Batch], jax.Array]:
+    step = _train_step(program, watch=True)
+
+    def norms(state: TrainState, batch: Batch) -> jax.Array:
+        found = step(state, batch)[1].layer_norms
+        assert found is not None  # it watches
+        return found
+
+    return norms
+
+
+def _train_step(program: TrainProgram, *, watch: bool = False) -> TrainStep:
     return make_train_step(
         program.model,
         program.optimizer,
         deterministic=program.deterministic,
+        watch=watch,
         spread=program.data_parallel.gradients,
     )
 

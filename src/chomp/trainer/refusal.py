@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from chomp.config import Sections
-from chomp.data import missing_inputs
+from chomp.data import check_packages, missing_inputs
 from chomp.errors import ConfigError, DataError, NetworkError
 from chomp.system.jax_runtime import start_jax
+from chomp.tracking import missing_trackers
 
 
 def other_problems(
@@ -30,12 +31,29 @@ def other_problems(
     problems = []
     if "data" not in invalid:
         problems += missing_inputs(config.data, invalid, tokenizer=not own_tokenizer)
+    if not any(key.startswith("logging") for key in invalid):
+        problems += missing_trackers(config.logging)
     if alone and not {"train", "train.allow_cpu"} & set(invalid):
         try:
             start_jax(allow_cpu=config.train.allow_cpu, compile_cache=None)
         except ConfigError as error:
             problems += error.problems
     return problems
+
+
+def check_installed(config: Sections) -> None:
+    """Check that the packages that data and trackers need are installed.
+
+    Raises:
+        ConfigError: some are missing, each with what to install.
+    """
+    problems = missing_trackers(config.logging)
+    try:
+        check_packages(config.data)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
 
 
 @contextmanager

@@ -1,10 +1,15 @@
 """Resuming a run: the checkpoint, what must not have changed, and where the data goes on."""
 
+import math
 from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
 
 from chomp.checkpoint.checkpointer import SavedRun
 from chomp.checkpoint.compatibility import (
     ENVIRONMENT,
+    ConfigChange,
     changes,
     check_compatible,
     matters,
@@ -12,9 +17,10 @@ from chomp.checkpoint.compatibility import (
     without_evaluation,
 )
 from chomp.checkpoint.directory import CheckpointChoice, damage_lines
-from chomp.config import Config
+from chomp.config import Config, OptimConfig
 from chomp.data import place_after_changes
 from chomp.errors import ResumeError
+from chomp.optim import schedules
 from chomp.system.jax_runtime import keep_cpu_threads, numeric_environment
 from chomp.trainer.components import Components
 from chomp.trainer.context import RunContext
@@ -73,10 +79,6 @@ def check_settings(config: Config, saved: SavedRun, context: RunContext) -> None
     before = {ENVIRONMENT: saved.meta.get(ENVIRONMENT, now[ENVIRONMENT])} | saved.meta["config"]
     for change in check_compatible(before, now, context.allow_change):
         context.console.message(f"changed since the checkpoint: {change}")
-        if change.key == "train.steps" and config.optim.decay_steps is None:
-            context.console.message(
-                "  the learning rate decays until the new last step from here on"
-            )
     # On a CPU; earlier versions didn't keep it.
     if line := keep_cpu_threads(saved.meta.get("cpu_threads")):
         context.console.message(line)
@@ -98,18 +100,41 @@ def check_contents(components: Components, saved: SavedRun, context: RunContext)
         context.checkpointer.check_shapes(saved.progress.step, components.program.shapes.params)
 
 
+def rate_line(components: Components, saved: SavedRun) -> str:
+    """Return what the learning rate does from a checkpoint on; empty where nothing has changed."""
+    config, done = components.config, saved.progress.step
+    changed = [change for change in _changed(components, saved) if matters(change)]
+    before, steps = saved.meta["config"], config.train.steps
+    if done == steps or (before["train"]["steps"] == steps and not changed):
+        return ""
+    old = schedules(OptimConfig.model_validate(before["optim"]), before["train"]["steps"])["lr"]
+    new = schedules(config.optim, steps)["lr"]
+    rates = np.asarray(new(jnp.arange(done, steps)))
+    was, first, top = np.asarray(old(done)).item(), rates[0].item(), int(rates.argmax())
+    same = math.isclose(was, first, rel_tol=1e-6)
+    parts = [f"{first:.2e} at step {done + 1}{'' if same else f' rather than {was:.2e}'}"]
+    if rates[top] > first:
+        parts.append(f"{rates[top]:.2e} at step {done + top + 1}")
+    if done + 1 < steps:
+        parts.append(f"{rates[-1]:.2e} at the last step, {steps}")
+    return f"rate       {', '.join(parts)}"
+
+
+def _changed(components: Components, saved: SavedRun) -> list[ConfigChange]:
+    return [
+        *changes(saved.meta["config"], components.given.model_dump(mode="json")),
+        *changes(saved.meta["identity"], components.identity),
+    ]
+
+
 def data_position(
     components: Components, saved: SavedRun, context: RunContext
 ) -> tuple[dict[str, Any], str]:
     """Return where the data of a saved run goes on now, and what to say about that."""
-    found = [
-        *changes(saved.meta["config"], components.given.model_dump(mode="json")),
-        *changes(saved.meta["identity"], components.identity),
-    ]
     return place_after_changes(
         saved.data_state,
         components.start,
-        [change.key for change in found if matters(change)],
+        [change.key for change in _changed(components, saved) if matters(change)],
         context.allow_change,
         bins=components.config.data.packing_mode == "bin",
     )

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from chomp.models import LanguageModel
+from chomp.trainer.layer_norms import layer_norms
 from chomp.types import Batch, StepMetrics, TrainState
 
 Sums = tuple[Array, Any, Array]
@@ -35,6 +36,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     deterministic: bool,
+    watch: bool = False,
     spread: Callable[[Accumulate], Accumulate] | None = None,
 ) -> TrainStep:
     """Return the step function (not yet compiled).
@@ -48,6 +50,8 @@ def make_train_step(
         model: makes the loss.
         optimizer: makes the update.
         deterministic: switches dropout off.
+        watch: has the metrics hold the norms of each layer. XLA fuses other operations then, so
+            that the new state is rounded otherwise.
         spread: has the sums made by several devices, each of which takes its rows.
     """
     sums = functools.partial(_accumulate, model)
@@ -64,10 +68,14 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = _where(finite, (params, opt_state), (state.params, state.opt_state))
+        norms = None
+        if watch:
+            made = _where(finite, updates, optax.tree.zeros_like(updates))
+            norms = layer_norms(grads, made, state.params)
         rejected = state.rejected + ~finite
         state = TrainState(params, opt_state, state.step + 1, rejected, state.key)
         # A copy, so that reading the metrics never holds on to a buffer of the donated state.
-        return state, StepMetrics(loss, grad_norm, targets, rejected + 0)
+        return state, StepMetrics(loss, grad_norm, targets, rejected + 0, norms)
 
     return train_step
 

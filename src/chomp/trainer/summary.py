@@ -2,12 +2,15 @@
 
 import shlex
 import time
+from operator import itemgetter
 
 import jax
 
+from chomp.config.data import DataConfig
 from chomp.distributed import device_bytes, shard_shape
 from chomp.optim import Group, group_table
 from chomp.run.goodput import goodput_line
+from chomp.system.json_text import parse_json
 from chomp.system.plugins import plugin_options
 from chomp.system.terminal import program_name
 from chomp.tracking.tracker import Row
@@ -40,19 +43,35 @@ def start_lines(components: Components, device: str) -> list[str]:
         *mesh,
         f"model      {config.model.backend}, {program.parameters:,} parameters, "
         f"vocabulary {config.model.vocab_size:,}",
-        f"data       {data.backend}, {data.packing_mode} packing, {data.tokenizer.kind} tokenizer",
+        f"data       {_documents(data)}, {data.packing_mode} packing, "
+        f"{data.tokenizer.kind} tokenizer",
         *_evaluation(components),
         f"batch      {shape} (accum x batch x time) = {tokens:,} tokens a step",
         f"optimizer  {config.optim.name}; parameters by update: {groups}",
     ]
 
 
+def _documents(data: DataConfig) -> str:
+    if not data.sources:
+        return data.backend
+    whole = sum(source.weight for source in data.sources)
+    shares = ", ".join(
+        f"{name} {100 * source.weight / whole:.3g}%"
+        for name, source in zip(data.by_source(), data.sources, strict=True)
+    )
+    stages = f" until step {data.stages[0].from_step - 1:,}" if data.stages else ""
+    return f"{len(data.sources)} sources ({shares}{stages})"
+
+
 def _evaluation(components: Components) -> list[str]:
-    if not components.data.evaluated:
-        return []
-    found = components.data.evaluation
-    documents = f"{found.documents:,} document{'s' if found.documents != 1 else ''}"
-    return [f"evaluation {documents}, {found.targets:,} tokens: {components.data.evaluated}"]
+    data = components.data
+    return [
+        f"evaluation {f'{name}: ' if name else ''}{found.documents:,} "
+        f"document{'s' if found.documents != 1 else ''}, {found.targets:,} tokens: "
+        f"{data.evaluated[name]}"
+        for name, found in {**data.evaluation.sources, **data.evaluation.others}.items()
+        if data.evaluated[name]
+    ]
 
 
 def parameter_table(components: Components) -> tuple[list[str], list[list[str]]]:
@@ -68,6 +87,26 @@ def parameter_table(components: Components) -> tuple[list[str], list[list[str]]]
         for row, leaf in zip(rows, jax.tree.leaves(program.shapes.params), strict=True):
             row += [_by(shard_shape(leaf)), f"{device_bytes(leaf):,}"]
     return columns, rows
+
+
+def _lowest(components: Components, context: RunContext, latest: Row) -> list[str]:
+    """Return a line about the best evaluation of the run, if the newest one is clearly worse."""
+    path = context.folder.inside(components.config.logging.metrics_file)
+    if not path.is_file():  # a pipe would be waited for
+        return []
+    try:
+        with path.open("rb") as file:
+            rows = [parse_json(line) for line in file if b'"eval_loss": ' in line]
+    except (OSError, ValueError):  # it is somebody else's, or gone
+        return []
+    rows = [row for row in rows if row["eval_loss"] is not None]
+    best = min(rows, key=itemgetter("eval_loss"), default=latest)
+    if best["eval_loss"] > 0.99 * latest["eval_loss"]:
+        return []
+    return [
+        f"lowest     {best['eval_loss']:.4f} nats per token, {best['eval_bits_per_byte']:.4f} bits "
+        f"per byte (after step {best['step']})"
+    ]
 
 
 def _by(shape: tuple[int, ...]) -> str:
@@ -124,6 +163,7 @@ def summary_lines(
             f"{latest['eval_bits_per_byte']:.4f} bits per byte"
             f"{f' (after step {at})' if at != progress.step else ''}"
         )
+        lines += _lowest(components, context, latest)
     trained = progress.tokens_seen - first.tokens_seen
     lines.append(f"tokens     {progress.tokens_seen:,} seen, {trained:,} of them now")
     lines.append(f"run folder {context.folder.path}")

@@ -102,7 +102,7 @@ class SynchronizedBatches:
         if self._stats is None:
             raise StopIteration
         drawn = next(self._batches) if self._has_part else self._padding()
-        return drawn._replace(stats=_as_stats(self._stats))
+        return drawn._replace(stats=BatchStats.from_json(self._stats))
 
     def _peek(self) -> Sequence[Any] | None:
         try:
@@ -136,8 +136,3 @@ class SynchronizedBatches:
 
 def _first(values: Iterable[int | None]) -> int | None:
     return next((value for value in values if value is not None), None)
-
-
-def _as_stats(values: Sequence[Any]) -> BatchStats:
-    stats = BatchStats(*values)
-    return stats._replace(keys=tuple(stats.keys))

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from chomp.checkpoint.checkpointer import Checkpointer, SavedRun
+from chomp.checkpoint.compatibility import changes
 from chomp.checkpoint.directory import CheckpointChoice, damage_lines
 from chomp.errors import ChompError, DivergedError, Interrupted
 from chomp.run.heartbeat import Phase
@@ -17,7 +18,6 @@ from chomp.tracking import (
     MultiTracker,
     TrackedRun,
     Tracker,
-    WandbTracker,
     open_trackers,
 )
 from chomp.trainer.callback import Callback, LogWindow, PendingWork, StepInfo
@@ -28,6 +28,7 @@ from chomp.trainer.components import Components
 from chomp.trainer.context import RunContext
 from chomp.trainer.control import RunControl, run_control
 from chomp.trainer.initial_weights import open_weights
+from chomp.trainer.layer_norms import WatchedStep
 from chomp.trainer.loop import LoopResult, StopReason, TrainLoop
 from chomp.trainer.loop_context import LoopContext
 from chomp.trainer.loss_monitor import Incident, LossMonitor, LossPolicy, Rewind
@@ -61,6 +62,7 @@ class Trainer:
         self.context, self.saved, self.callbacks = context, saved, callbacks
         self._latest = LatestMetrics()
         self._compiled: CompiledStep | None = None
+        self._went_back = False
         recorder = context.monitor.recorder
         if saved and not set(saved.meta["skipped"]) <= set(recorder.skipped_batches):
             recorder.skip(saved.meta["skipped"])
@@ -130,10 +132,11 @@ class Trainer:
                 return LoopResult(progress, StopReason.STOPPED)
             timer.lap()
             skipped = frozenset(context.monitor.recorder.skipped_batches)
-            steps = config.train.steps
-            return TrainLoop(compiled.step, control, callbacks, timer, steps, skipped).run(
-                state, progress
-            )
+            steps, step = config.train.steps, compiled.step
+            if compiled.norms:
+                every = config.train.log_every
+                step = WatchedStep(step, compiled.norms, every=every, done=progress.step)
+            return TrainLoop(step, control, callbacks, timer, steps, skipped).run(state, progress)
 
     def _compile(self, tracker: Tracker) -> CompiledStep:
         """Return the compiled step; a stop of any process interrupts the compilation."""
@@ -152,7 +155,10 @@ class Trainer:
 
     def _compile_step(self) -> CompiledStep:
         with_init = self.saved is None
-        return compile_step(self.components.program, self.config.train, with_init=with_init)
+        watch = self.config.logging.watch
+        return compile_step(
+            self.components.program, self.config.train, with_init=with_init, watch=watch
+        )
 
     def _restore_or_init(self, saved: SavedRun | None, control: RunControl) -> TrainState:
         program, checkpointer = self.components.program, self.context.checkpointer
@@ -165,7 +171,8 @@ class Trainer:
     def _init(self) -> TrainState:
         """Make the state before the first step, with fresh or with another run's parameters."""
         state = self.components.program.init()
-        weights = open_weights(self.components, self.context.monitor.recorder.record.parent)
+        parent = self.context.monitor.recorder.record.parent
+        weights = open_weights(self.components, parent.step if parent else 0)
         if weights is None:
             return state
         self.context.console.message(f"weights    of {weights}")
@@ -206,6 +213,7 @@ class Trainer:
         batches = [incident.batch for incident in rewind.incidents]
         saved = self._saved_before(rewind.incidents[0].step, tracker)
         step = saved.progress.step if saved else 0
+        self._went_back = True
         monitor.recorder.rewind(monitor.heartbeat.now().finished, step, batches)
         monitor.heartbeat.finished(step)
         tracker.message(
@@ -242,25 +250,33 @@ class Trainer:
 
     def _open_tracker(self, saved: SavedRun | None, files: OutputFiles) -> MultiTracker:
         """Open console, metrics, samples and other trackers, of which only the leader has any."""
-        folder, settings = self.context.folder, self.config.logging
-        resolved, step = self.config.model_dump(mode="json"), saved.progress.step if saved else 0
+        console, settings = self.context.console, self.config.logging
         trackers: list[Tracker] = [self._latest]
         if files.lines:
-            trackers = [self.context.console, self._latest, files.lines]
-        if self.context.coordinator.is_leader:
-            trackers += open_trackers(settings.trackers, TrackedRun(folder.path, resolved, step))
-        if settings.wandb.enabled and self.context.coordinator.is_leader:
-            trackers.append(
-                WandbTracker(
-                    settings.wandb,
-                    project=settings.project,
-                    name=folder.path.name,
-                    id_file=folder.inside("wandb_id"),
-                    resolved=resolved,
-                    original=folder.original_config,
-                )
-            )
-        return MultiTracker(trackers, step)
+            trackers = [console, self._latest, files.lines]
+            trackers += open_trackers(settings, self._tracked_run(saved, files), console)
+        return MultiTracker(trackers, saved.progress.step if saved else 0)
+
+    def _tracked_run(self, saved: SavedRun | None, files: OutputFiles) -> TrackedRun:
+        """Return what trackers are told."""
+        folder = self.context.folder
+        # Where nothing has changed, rows that were taken out come again with the same values.
+        differs = self._went_back or (saved is not None and self._changed(saved))
+        return TrackedRun(
+            folder.path,
+            self.config.model_dump(mode="json"),
+            files.rows_of,
+            folder.inside(self.config.logging.metrics_file),
+            going_back=self._went_back,
+            outdated=files.took_out and differs,
+        )
+
+    def _changed(self, saved: SavedRun) -> bool:
+        given = self.components.given.model_dump(mode="json")
+        found = changes(saved.meta["config"], given)
+        return any(
+            change.key.startswith(("model.", "data.", "optim.", "train.")) for change in found
+        )
 
     def _end(self, tracker: Tracker, result: LoopResult, first: Progress) -> int:
         """Record how the run ended, show its summary and return the exit code.
@@ -310,7 +326,7 @@ def _make_up_for(saved: SavedRun, state: TrainState, callbacks: CallbackRunner) 
         state,
         StepMetrics(zero, zero, zero, zero),
         saved.progress,
-        BatchStats(0, 0, 0, 0, 0, 0, (), 0),
+        BatchStats((), 0, 0, 0, 0, 0, (), 0),
     )
     callbacks.make_up(info, unfinished["actions"], unfinished["row"])
     if callbacks.pending.failure:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from chomp.config.data import FileSource
+from chomp.config.sources import FileSource
 from chomp.data.sources.local import find_files
 from chomp.data.sources.patterns import RUN_FILES, find_paths
 from chomp.errors import DataError

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from chomp.config.data import FileSource
+from chomp.config.sources import FileSource
 from chomp.system.console import Console
 
 OTHER = {"body": "words under another key", "id": 1}

@@ -108,7 +108,7 @@ def test_unshuffled_tokens_give_the_batches_of_live_tokenising(
         for x, y in zip(ours.batch, theirs.batch, strict=True):
             np.testing.assert_array_equal(x, y)
             assert x.dtype == y.dtype
-    evaluations = [data.evaluation for data in (live, tokens)]
+    evaluations = [data.evaluation.sources[""] for data in (live, tokens)]
     for x, y in zip(*(e.batches() for e in evaluations), strict=True):
         np.testing.assert_array_equal(x.labels, y.labels)
     assert evaluations[0].targets == evaluations[1].targets
@@ -167,11 +167,11 @@ def test_evaluation_documents_are_those_of_live_tokenising_and_never_trained_on(
     data = opened(**where, evaluate=True, max_eval_samples=60)
     fewer = opened(**where, evaluate=True, max_eval_samples=10)
     assert data.evaluation.documents == 60 and fewer.evaluation.documents == 10
-    assert (data.evaluation.targets, data.evaluation.bytes) == (
+    assert (data.evaluation.targets, data.evaluation.sources[""].bytes) == (
         live.evaluation.targets,
-        live.evaluation.bytes,
+        live.evaluation.sources[""].bytes,
     )
-    held_out = {document.key for document in live.evaluation._encoded}
+    held_out = {document.key for document in live.evaluation.sources[""]._encoded}
     sampled = {int(data.samples.next_document().split(":")[0]) for _ in range(440)}
     assert sampled == set(range(500)) - held_out
     data.samples.commit()

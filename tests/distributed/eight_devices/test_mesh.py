@@ -220,3 +220,21 @@ def test_a_batch_is_the_global_one(make_config: Callable[..., Any]):
     placed = sharding.place_batch_shapes(shapes)
     assert placed.input_ids.shape == (ACCUM, ROWS, TIME)
     assert placed.input_ids.sharding.shard_shape(placed.input_ids.shape) == (ACCUM, 1, TIME)
+
+
+@pytest.mark.parametrize("optim", [{"name": "adamw"}, {"name": "muon"}])
+def test_a_layers_norms_are_of_all_its_pieces(
+    steps: Callable[..., Steps], batches: list[Batch], optim: dict[str, Any]
+):
+    def norms(**mesh: int) -> np.ndarray:
+        setup = steps("dummy", mesh, optim=optim).setup
+        train_program = setup.program
+        norms = compile_step(train_program, setup.config.train, watch=True).norms
+        assert norms
+        batch = train_program.sharding.put_batch(batches[0])
+        return np.asarray(norms(train_program.init(), batch))
+
+    one = norms(data=1, fsdp=1)
+    assert one.shape == (3, 2) and (one > 0).all()
+    for mesh in ({"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 4}):
+        np.testing.assert_allclose(norms(**mesh), one, rtol=1e-5)

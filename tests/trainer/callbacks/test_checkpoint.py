@@ -31,7 +31,7 @@ class Saving:
         self.callback = SaveCheckpoint(run.checkpointer, components, context, loop, every)
         state = components.program.init()
         metrics = StepMetrics(state.step, state.step, state.step, state.rejected)
-        self.info = StepInfo(state, metrics, Progress(4, 5, 90), BatchStats(*[0] * 6, (), 0))
+        self.info = StepInfo(state, metrics, Progress(4, 5, 90), BatchStats((), *[0] * 5, (), 0))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_checkpoint_holds_what_a_resume_needs(saving: Any):
     saved = run.checkpointer.restore_run(4)
     assert saved.progress == Progress(4, 5, 90)
     assert saved.meta["unfinished"] == {"actions": ["evaluate"], "row": {"loss": 2.0}}
-    assert saved.meta["window"] == [2, 12]
+    assert saved.meta["window"] == [2, 12, {}]
     assert saved.meta["losses"] == [3.5]
     assert saved.meta["config"] == run.components.given.model_dump(mode="json")
     assert saved.meta["identity"]["data"] == {

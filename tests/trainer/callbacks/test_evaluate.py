@@ -24,7 +24,7 @@ def test_evaluation_is_the_loss_of_each_document_by_itself(make_run: Any, mode: 
     found = Evaluate(program, data.evaluation, control, StepTimer(), 1).evaluate(params)
     head, embed = np.asarray(params.lm_head.weight), np.asarray(params.embed.weight)
     nats, targets, size = 0.0, 0, 0
-    documents = data.evaluation._load()
+    documents = data.evaluation.sources[""]._load()
     assert len(documents) == 7
     for document in documents:
         ids = document.tokens

@@ -28,9 +28,11 @@ class Rule(NamedTuple):
     text: str
 
     def applies(self, invalid: Collection[str]) -> bool:
-        """Tell whether it reads none of the `invalid` keys and sections."""
+        """Tell whether it reads none of the `invalid` keys and sections, nor anything inside."""
         return not any(
-            read == bad or read.startswith(f"{bad}.") for read in self.reads for bad in invalid
+            f"{read}.".startswith(f"{bad}.") or bad.startswith(f"{read}.")
+            for read in self.reads
+            for bad in invalid
         )
 
 

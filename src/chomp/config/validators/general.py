@@ -19,6 +19,12 @@ from chomp.config.validators.model import (
     value_dim_divides,
 )
 from chomp.config.validators.paths import places_are_apart
+from chomp.config.validators.sources import (
+    evaluation_sets_are_something,
+    names_differ,
+    sources_are_something,
+    stages_have_all_weights,
+)
 
 RULE_BROKEN = "rule_broken"
 """The type of such problems among pydantic's."""
@@ -69,6 +75,13 @@ def warmup_ends(config: Sections) -> Iterator[Problem]:
         )
 
 
+@rule("optim.rewarm_steps", "optim.rewarm_from")
+def rewarming_has_a_length(config: Sections) -> Iterator[Problem]:
+    """`optim.rewarm_from` goes with `optim.rewarm_steps`."""
+    if config.optim.rewarm_from is not None and config.optim.rewarm_steps is None:
+        yield Problem("optim.rewarm_from", "needs optim.rewarm_steps, the length of the rise")
+
+
 @rule("parallel.data", "parallel.fsdp")
 def axes_are_sizes(config: Sections) -> Iterator[Problem]:
     """`parallel.data` and `parallel.fsdp` are at least 1, or one of them is -1."""
@@ -97,20 +110,25 @@ def buffer_fills_a_batch(config: Sections) -> Iterator[Problem]:
         )
 
 
-@rule("data.backend", "data.files")
+def _alone(config: Sections) -> str | None:
+    """Return the source's backend if there is one source."""
+    return None if config.data.sources else config.data.backend
+
+
+@rule("data.backend", "data.sources", "data.files")
 def files_are_named(config: Sections) -> Iterator[Problem]:
     """`data.backend: files` needs `data.files`."""
-    if config.data.backend == "files" and not config.data.files:
+    if _alone(config) == "files" and not config.data.files:
         yield Problem(
             "data.files", "must name at least one file or glob with data.backend: files (got none)"
         )
 
 
-@rule("data.backend", "data.local_text")
+@rule("data.backend", "data.sources", "data.local_text")
 def local_text_is_given(config: Sections) -> Iterator[Problem]:
     """`data.backend: local_text` needs `data.local_text`, with something in it."""
     texts = config.data.local_text or ()
-    if config.data.backend == "local_text" and not any(text.strip() for text in texts):
+    if _alone(config) == "local_text" and not any(text.strip() for text in texts):
         yield Problem(
             "data.local_text",
             "must hold some text with data.backend: local_text "
@@ -118,21 +136,21 @@ def local_text_is_given(config: Sections) -> Iterator[Problem]:
         )
 
 
-@rule("data.backend", "data.tokens_dir")
+@rule("data.backend", "data.sources", "data.tokens_dir")
 def tokens_are_named(config: Sections) -> Iterator[Problem]:
     """`data.backend: tokens` needs `data.tokens_dir`."""
-    if config.data.backend == "tokens" and config.data.tokens_dir is None:
+    if _alone(config) == "tokens" and config.data.tokens_dir is None:
         yield Problem(
             "data.tokens_dir",
             "must name a folder made by chomp data prepare with data.backend: tokens (got none)",
         )
 
 
-@rule("data.backend", "data.hf_split", "data.hf_eval_split")
+@rule("data.backend", "data.sources", "data.hf_split", "data.hf_eval_split")
 def splits_are_two(config: Sections) -> Iterator[Problem]:
     """With `data.backend: hf`, `data.hf_eval_split` is another split than `data.hf_split`."""
     data = config.data
-    if data.backend == "hf" and data.hf_eval_split == data.hf_split:
+    if _alone(config) == "hf" and data.hf_eval_split == data.hf_split:
         yield Problem(
             "data.hf_eval_split",
             f"must be another split than data.hf_split (got {data.hf_split!r}); null holds "
@@ -248,12 +266,17 @@ RULES = (
     rows_are_whole_chunks,
     prompts_fit,
     warmup_ends,
+    rewarming_has_a_length,
     axes_are_sizes,
     buffer_fills_a_batch,
     files_are_named,
     local_text_is_given,
     tokens_are_named,
     splits_are_two,
+    sources_are_something,
+    names_differ,
+    stages_have_all_weights,
+    evaluation_sets_are_something,
     lanes_divide_the_batch,
     hf_tokenizer_is_named,
     bytes_fit_the_vocabulary,

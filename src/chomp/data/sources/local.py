@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from chomp.config.data import FileSource
+from chomp.config.sources import FileSource
 from chomp.data.resume import check_place
 from chomp.data.sources.decompress import broken_compression, decompressed
 from chomp.data.sources.documents import Shard

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
-from chomp.config.data import FileSource
+from chomp.config.sources import FileSource
 from chomp.data.sources.formats import SUFFIXES
 from chomp.data.sources.local_file import kind_of, plain_path
 from chomp.errors import DataError

@@ -14,6 +14,7 @@ import grain.python as grain
 import numpy as np
 
 from chomp.config.data import DataConfig
+from chomp.data.all_sources import evaluation_files
 from chomp.data.corpus import SEEDS, TextSplits, find_texts
 from chomp.data.holdout import HoldOut
 from chomp.data.packing import Block, TokenizedDocument
@@ -70,7 +71,12 @@ def prepare(
         DiskError: the folder can't be written to.
     """
     closing = threading.Event()
-    texts = find_texts(config, read_policy(config, closing), evaluate=evaluate)
+    texts = find_texts(
+        config,
+        read_policy(config, closing),
+        only_evaluated=evaluation_files(config),
+        evaluate=evaluate,
+    )
     plan = _plan(config, tokenizer, texts, evaluate=evaluate, shard_tokens=shard_tokens)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)

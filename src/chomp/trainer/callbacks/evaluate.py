@@ -1,9 +1,10 @@
 """Evaluation during training."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
-from chomp.data import EvaluationSet
+from chomp.data import EvaluationSet, EvaluationSets
 from chomp.run.heartbeat import Phase
 from chomp.tracking.tracker import Row
 from chomp.trainer.callback import Callback, StepInfo
@@ -31,7 +32,7 @@ class Evaluate(Callback):
     def __init__(
         self,
         program: TrainProgram,
-        data: EvaluationSet,
+        data: EvaluationSets,
         control: RunControl,
         timer: StepTimer,
         every: int,
@@ -41,7 +42,9 @@ class Evaluate(Callback):
         self._control, self._timer = control, timer
 
     def __call__(self, info: StepInfo) -> Row:
-        """Return `eval_loss`, `eval_perplexity` and `eval_bits_per_byte`.
+        """Return `eval_loss`, `eval_perplexity`, `eval_bits_per_byte` and `eval_targets`.
+
+        Where there are several sets, also `eval_loss/NAME` and `eval_bits_per_byte/NAME` of each.
 
         Raises:
             Interrupted: a stop was requested.
@@ -51,19 +54,29 @@ class Evaluate(Callback):
 
     def evaluate(self, params: Any) -> Row:
         """Return the metrics of `params`: nats per target, its exponential, bits per byte."""
-        nats, targets = sum_losses(
-            self._program.summed_loss(params, batch) for batch in self._interruptible_batches()
-        )
-        score = Score(nats, targets, self._data.bytes)
-        return {
+        sources = {name: self._score(params, each) for name, each in self._data.sources.items()}
+        others = {name: self._score(params, each) for name, each in self._data.others.items()}
+        score = functools.reduce(Score.plus, sources.values())
+        row: Row = {
             "eval_loss": score.loss,
             "eval_perplexity": score.perplexity,
             "eval_bits_per_byte": score.bits_per_byte,
-            "eval_targets": targets,
+            "eval_targets": score.targets,
         }
+        for name in self._data.named:
+            found = (sources | others)[name]
+            row[f"eval_loss/{name}"] = found.loss
+            row[f"eval_bits_per_byte/{name}"] = found.bits_per_byte
+        return row
 
-    def _interruptible_batches(self) -> Iterator[Batch]:
-        for batch in self._data.batches():
+    def _score(self, params: Any, data: EvaluationSet) -> Score:
+        nats, targets = sum_losses(
+            self._program.summed_loss(params, batch) for batch in self._interruptible(data)
+        )
+        return Score(nats, targets, data.bytes)
+
+    def _interruptible(self, data: EvaluationSet) -> Iterator[Batch]:
+        for batch in data.batches():
             self._control.check_stop()
             self._timer.alive()
             yield batch

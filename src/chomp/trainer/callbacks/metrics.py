@@ -13,6 +13,7 @@ from chomp.tracking import Tracker
 from chomp.tracking.tracker import Row
 from chomp.trainer.callback import LogWindow, PendingWork, StepInfo
 from chomp.trainer.components import Components
+from chomp.trainer.layer_norms import norm_values
 from chomp.trainer.loss_monitor import LossMonitor
 from chomp.trainer.mfu import MfuMeter
 from chomp.trainer.step_timer import StepTimer
@@ -44,11 +45,11 @@ class LogMetrics:
         progress: Progress,
         first_row: Row,
     ):
-        self._config, self._schedules = components.config, components.program.schedules
+        self._config, self._program = components.config, components.program
         self._tracker, self._timer, self._losses = tracker, timer, losses
         self._pending, self._last, self._first_row = pending, progress, first_row
         self._mfu = _mfu_meter(components)
-        for rate in self._schedules.values():
+        for rate in self._program.schedules.values():
             rate(0)  # compiles its few operations, which would count as time of the second row
 
     def after_step(self, info: StepInfo) -> None:
@@ -58,8 +59,8 @@ class LogMetrics:
         """
         step, train, pending = info.progress.step, self._config.train, self._pending
         self._tracker.progress(step)
-        steps, tokens = pending.window
-        pending.window = LogWindow(steps + 1, tokens + info.stats.tokens)
+        sources = [str(source.name) for source in self._config.data.sources]
+        pending.window = pending.window.after(info.stats, sources)
         if pending.callbacks or pending.row or step == train.steps or step % train.log_every == 0:
             self._make_row(info)
 
@@ -87,11 +88,12 @@ class LogMetrics:
         loss, grad_norm, rejected = jax.device_get(
             (info.metrics.loss, info.metrics.grad_norm, info.metrics.rejected)
         )
+        norms = norm_values(self._program.shapes.params, info.metrics)
         lap, now, window = self._timer.lap(), info.progress, self._pending.window
         steps = now.step - self._last.step
         row: Row = {"step": now.step, "loss": float(loss), "grad_norm": float(grad_norm)}
         # The rate of the update that made this step: schedules count finished updates.
-        rates = self._schedules.items()
+        rates = self._program.schedules.items()
         row |= {name: np.asarray(rate(now.step - 1)).item() for name, rate in rates}
         row |= {
             "tokens_seen": now.tokens_seen,
@@ -110,9 +112,14 @@ class LogMetrics:
             "batch_hash": f"{info.stats.hash:016x}",
             "epoch": info.stats.epoch,
         }
+        row |= {f"targets/{name}": targets for name, targets in window.targets.items()}
+        for name, drawn in zip(self._config.data.by_source(), info.stats.by_source, strict=False):
+            if drawn.targets:
+                row[f"epoch/{name}"] = drawn.epoch
         with self._timer.paused(Phase.TRAINING):  # the first time it measures the device
             row |= self._mfu(lap.seconds / steps)
         row["packing_mode"] = self._config.data.packing_mode
+        row |= norms
         row |= self._first_row | memory_readings() | self._pending.row
         self._last, self._first_row, self._pending.window = now, {}, LogWindow()
         return row
