@@ -33,8 +33,10 @@ def draw_all(chromium: Browser) -> int:
     """Make the window as high as the page, so that all charts are drawn; return their number."""
     height = chromium.js("document.documentElement.scrollHeight")
     chromium.size(1400, height)
-    chromium.wait("document.querySelectorAll('.chart').length === "
-                  "document.querySelectorAll('.chart canvas').length")  # fmt: skip
+    chromium.wait(
+        "[...document.querySelectorAll('.plot')].every(p => "
+        "p.querySelector('canvas')?.clientHeight === p.clientHeight)"
+    )
     assert chromium.problems == []
     return chromium.js("document.querySelectorAll('.chart canvas').length")
 

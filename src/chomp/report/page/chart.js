@@ -83,7 +83,7 @@ class Chart {
       const values = along(line.run), x = at.map((place) => values[place]);
       const stroke = line.stroke(), columns = [x];
       const smooth = view.smoothing > 0 && mean.length > 10 && !this.spec.smooth;
-      const points = { show: mean.length <= 60 && !line.dash?.length, size: 5, fill: stroke };
+      const points = { show: mean.length <= 60 && !line.dash?.length && this.lines.length <= 8, size: 5, fill: stroke };
       let band = null;
       const add = (column, option) => {
         columns.push(column);
@@ -150,6 +150,12 @@ class Chart {
       },
     }, data, this.plot);
     this.read(this.u);
+    requestAnimationFrame(() => this.fit());  // the values above it may have taken room since
+  }
+
+  fit() {
+    const width = this.plot.clientWidth, height = this.plot.clientHeight;
+    if (this.u && width && (this.u.width !== width || this.u.height !== height)) this.u.setSize({ width, height });
   }
 
   isLine(column) {
@@ -249,12 +255,7 @@ Chart.watcher = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "600px" });
 Chart.sizes = new ResizeObserver((entries) => {
-  for (const entry of entries) {
-    const chart = [...charts].find(({ plot }) => plot === entry.target);
-    const { width, height } = entry.contentRect;
-    const size = { width: Math.round(width), height: Math.round(height) };
-    if (chart?.u && (chart.u.width !== size.width || chart.u.height !== size.height)) chart.u.setSize(size);
-  }
+  for (const entry of entries) [...charts].find(({ plot }) => plot === entry.target)?.fit();
 });
 
 const marker = (u, column) => {

@@ -27,10 +27,10 @@ const KNOWN = [
     { key: "first_step_compile_time_s", title: "Compile time", unit: "seconds, at each start" },
   ]],
   ["data", "Data", [
-    { key: "targets", title: "Targets", unit: "of a step", by: "source" },
+    { key: "targets", title: "Targets", unit: "since the row before", by: "source" },
     { key: "packing_utilization", title: "Packing", unit: "share of positions in use", share: true },
     { key: "docs_seen", title: "Documents begun" },
-    { key: "epoch", title: "Epoch", unit: "passes over the corpus, from 0" },
+    { key: "epoch", title: "Epoch", unit: "passes over the corpus, from 0", by: "source" },
     { key: "docs_skipped", title: "Documents left out" },
     { key: "docs_skipped_share", title: "Documents left out", unit: "share", share: true },
     { key: "docs_truncated", title: "Documents cut" },
@@ -129,11 +129,11 @@ function chartSection(id, title, nodes, still) {
       still.map((key, place) => [place ? ", " : "", unmoved(key)])));
 }
 
-// Each source's share of the targets of the logged steps.
+// Each source's share of the targets so far.
 function sources() {
   const having = runs.filter((run) => Object.keys(run.facts.sources).length);
   if (!having.length) return null;
   const names = [...new Set(having.flatMap((run) => Object.keys(run.facts.sources)))];
-  return table(["Share of the targets, in the logged steps", ...having.map((run) => run.name)], names.map((name) =>
+  return table(["Share of the targets so far", ...having.map((run) => run.name)], names.map((name) =>
     el("tr", {}, el("th", { scope: "row" }, name), having.map((run) => el("td", {}, share(run.facts.sources[name]))))), { class: "narrow" });
 }
