@@ -156,7 +156,8 @@ def test_a_run_that_trains(
     step = "Number(document.querySelector('#overview [data-key=step]').dataset.value)"
     first = chromium.js(step)
     chromium.wait(f"{step} > {first}")
-    assert "training" in chromium.js("document.querySelector('#overview').innerText")
+    state = chromium.js("document.querySelector('#overview').innerText")
+    assert f"process {process.pid}" in state
     process.kill()
     process.wait()
     chromium.wait("document.querySelector('#overview').innerText.includes('killed')")
