@@ -99,6 +99,9 @@ def test_a_folder_of_runs(copy_of: Any, earlier_run: Path, serve: Any):
         copy_of(earlier_run, f"runs/more {number}")
     (folder / "no run").mkdir()
     server = serve(folder)
+    newest = next(iter(server.runs.folders()))
+    (folder / newest / "config_resolved.json").unlink()
+    (folder / newest / "config_resolved.json").mkdir()
     data = server.runs.page([])
     assert len(data["runs"]) == 6 and len(data["others"]) == 3
     two = server.runs.page(["one", "more 3"])

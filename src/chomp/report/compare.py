@@ -1,7 +1,7 @@
 """Two runs compared: configuration, losses at equal tokens, and whether these differ by chance."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,15 +74,15 @@ class Comparison:
 
     def as_values(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        values = {name: [each._asdict() for each in getattr(self, name)] for name in _LISTS}
-        tests = {name: test and test._asdict() for name, test in self._tests()}
-        return asdict(self) | values | tests
-
-    def _tests(self) -> list[tuple[str, PairedTest | None]]:
-        return [("batches", self.batches), ("documents", self.documents)]
-
-
-_LISTS = ("differences", "losses", "evaluations")
+        return {
+            "runs": self.runs,
+            "differences": [each._asdict() for each in self.differences],
+            "losses": [each._asdict() for each in self.losses],
+            "evaluations": [each._asdict() for each in self.evaluations],
+            "batches": self.batches and self.batches._asdict(),
+            "documents": self.documents and self.documents._asdict(),
+            "notes": self.notes,
+        }
 
 
 class DocumentScore(NamedTuple):

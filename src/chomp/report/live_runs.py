@@ -14,6 +14,7 @@ from chomp.errors import ChompError, ResumeError
 from chomp.report.run_view import RunView
 from chomp.report.write import names_of
 from chomp.run.run_folder import RunFolder
+from chomp.run_files import UNFINISHED_BRANCH
 
 AT_FIRST = 6
 """Runs of a folder, the newest, that are shown where none is named."""
@@ -98,7 +99,11 @@ class LiveRuns:
         if RunFolder(self.path).holds_run():
             return {names_of([self.path])[0]: self.path}
         try:
-            found = [path for path in self.path.iterdir() if RunFolder(path).holds_run()]
+            found = [
+                path
+                for path in self.path.iterdir()
+                if RunFolder(path).holds_run() and not path.name.startswith(UNFINISHED_BRANCH)
+            ]
         except OSError:
             return {}
         return {path.name: path for path in sorted(found, key=_newest_change, reverse=True)}
@@ -107,12 +112,19 @@ class LiveRuns:
         """Return the data of a page of these runs; of the newest ones without a name.
 
         Raises:
-            ResumeError: there is no such run.
+            ResumeError: there is no such run, or it can't be read.
         """
         folders = self.folders()
         wanted = list(dict.fromkeys(names)) or list(folders)[:AT_FIRST]
+        runs, problem = [], None
         with self._lock:
-            runs = [self._run(name, folders).everything() for name in wanted]
+            for name in wanted:
+                try:
+                    runs.append(self._run(name, folders).everything())
+                except ChompError as error:  # of several one may be gone, or not ours to read
+                    problem = error
+        if problem and (names or not runs):
+            raise problem
         others = [name for name in folders if name not in wanted]
         return {"made": time.time(), "live": True, "runs": runs, "others": others}
 
