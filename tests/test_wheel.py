@@ -24,6 +24,7 @@ import chomp
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
+PAGE = SOURCE / "chomp/report/page"
 CONFIGS = {"quickstart.yaml", "quickstart-tokenizer.json", "my-text.yaml", "megalodon-100m.yaml"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 OPTIONAL = {"datasets", "transformers", "pyarrow", "fsspec", "torch", "lm_eval", "tqdm"}
@@ -70,7 +71,10 @@ def names(wheel: Path) -> set[str]:
 def test_the_wheel_holds_the_package_and_what_init_writes(wheel: Path):
     modules = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py")}
     configs = {f"chomp/configs/{name}" for name in CONFIGS}
-    assert names(wheel) == {*modules, *configs, "chomp/py.typed"}
+    page = {str(path.relative_to(SOURCE)) for path in PAGE.rglob("*.*")} | {
+        "chomp/report/page/uplot/LICENSE"
+    }
+    assert names(wheel) == {*modules, *configs, *page, "chomp/py.typed"}
     with zipfile.ZipFile(wheel) as file:
         for name in CONFIGS:
             assert file.read(f"chomp/configs/{name}") == (ROOT / "configs" / name).read_bytes()

@@ -6,6 +6,7 @@ Nothing heavy is imported at module level, so that help answers at once.
 from chomp.cli.bench import bench
 from chomp.cli.branch import branch
 from chomp.cli.checkpoints import checkpoints
+from chomp.cli.compare import compare
 from chomp.cli.config import config
 from chomp.cli.data import data
 from chomp.cli.doctor import doctor
@@ -18,14 +19,17 @@ from chomp.cli.lm_eval import lm_eval
 from chomp.cli.plan import plan
 from chomp.cli.prove_resume import prove_resume
 from chomp.cli.prove_scale import prove_scale
+from chomp.cli.report import report
 from chomp.cli.status import status
 from chomp.cli.tokenizer import tokenizer
 from chomp.cli.trace import trace
 from chomp.cli.train import train
+from chomp.cli.watch import watch
 
 COMMANDS = (
     *(init, train, generate, evaluate, lm_eval, export, branch),
-    *(status, checkpoints, trace, data, tokenizer, config),
+    *(status, report, watch, compare),
+    *(checkpoints, trace, data, tokenizer, config),
     *(doctor, plan, bench, prove_resume, prove_scale),
 )
 for command in COMMANDS:

@@ -69,4 +69,5 @@ def main(debug: bool) -> None:
     chomp train quickstart.yaml             train on this machine's Python library
     chomp generate runs/RUN --prompt 'def'  let the trained model write
     chomp status runs/RUN                   how it is doing, what happened to it
+    chomp watch runs                        its curves, samples and history on a live page
     """

@@ -20,6 +20,11 @@ def status_lines(status: Status, now: float | None = None) -> list[str]:
     return [one_line(line) for line in lines]  # files of the run may hold anything
 
 
+def state_line(status: Status, now: float | None = None) -> str:
+    """Return in a line what the run's process does, or how it ended."""
+    return one_line(_state(status, time.time() if now is None else now))
+
+
 def _lineage(lineage: Lineage) -> Iterator[str]:
     if parent := lineage.parent:
         what = "branch of" if parent.kind == "branch" else "weights of"

@@ -27,6 +27,36 @@ class Descendant(NamedTuple):
         return self._asdict() | {"children": [child.as_values() for child in self.children]}
 
 
+class Ancestor(NamedTuple):
+    """A run that another one began from."""
+
+    folder: str
+    step: int
+    """That of the checkpoint that was taken."""
+    kind: str
+    there: bool
+    """Whether it is there now."""
+
+    def as_values(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return self._asdict()
+
+
+def ancestors(folder: Path) -> list[Ancestor]:
+    """Return the run that the one in `folder` began from, the one that this began from, and so on.
+
+    The list ends with the first that isn't there any more.
+    """
+    found: list[Ancestor] = []
+    record = _record(folder)
+    while record and (parent := record.parent) and len(found) < MOST_GENERATIONS:
+        record = _record(Path(parent.folder))
+        there = record is not None and record.run == parent.run
+        found.append(Ancestor(parent.folder, parent.step, parent.kind, there))
+        record = record if there else None
+    return found
+
+
 def trained_by(folder: RunFolder, step: int) -> RunFolder:
     """Return the run that trained a step: the one in `folder`, or one that it is a branch of.
 

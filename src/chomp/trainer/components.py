@@ -162,6 +162,7 @@ def derived_values(components: Components) -> dict[str, Any]:
     return {
         "model": {
             "parameters": program.parameters,
+            "flops_per_token": program.model.flops_per_token,
             **config.model.model_dump(include=FITTED),
         },
         "optim": {
