@@ -148,7 +148,7 @@ def test_the_step_takes_the_place_of_its_state_and_calls_nobody(setup: Component
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
     # Runtime checks (`eqx.error_if`) would be calls of the host.
-    program = compiled.step.as_text()
+    program = compiled.step.program.as_text()
     assert "fusion" in program
     assert "callback" not in program
 

@@ -1,14 +1,16 @@
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from chomp.config import Config, OptimConfig
 from chomp.models import build_model
-from chomp.optim import build_optimizer, parameter_groups
+from chomp.optim import Optimizer, Rates, parameter_groups
 
 Make = Callable[..., Any]
 
@@ -64,10 +66,11 @@ def optimizer_for(kinds_of: Make) -> Make:
             all_2d=config.muon.allow_all_2d,
             tied_embed=config.muon.allow_tied_embed,
         )
-        return build_optimizer(
-            config,
-            groups,
-            {"lr": lambda count: rate, "lr_muon": lambda count: rate * config.muon.lr_scale},
+        constant = {"lr": rate, "warmup_steps": 0, "min_lr_ratio": 1.0}
+        rates = Rates.of(config.model_copy(update=constant), steps=1)
+        optimizer = Optimizer(config, groups)
+        return optax.GradientTransformation(
+            optimizer.init, functools.partial(optimizer.update, rates=rates)
         )
 
     return build

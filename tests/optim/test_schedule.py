@@ -4,7 +4,12 @@ import jax.numpy as jnp
 import pytest
 
 from chomp.config import OptimConfig
-from chomp.optim import schedules, warmup_cosine
+from chomp.optim import schedules
+
+
+def scheduled(peak: float, *, warmup_steps: int, decay_steps: int, min_ratio: float):
+    keys = {"warmup_steps": warmup_steps, "decay_steps": decay_steps, "min_lr_ratio": min_ratio}
+    return schedules(OptimConfig(lr=peak, **keys), 1000)["lr"]
 
 
 def by_hand(count: int, peak: float, warmup: int, decay: int, floor: float) -> float:
@@ -18,7 +23,7 @@ def by_hand(count: int, peak: float, warmup: int, decay: int, floor: float) -> f
     ("warmup", "decay", "floor"), [(10, 90, 0.0), (1, 20, 0.1), (0, 30, 0.5), (7, 5, 1.0)]
 )
 def test_every_update_has_the_rate_of_the_formula(warmup: int, decay: int, floor: float):
-    rate = warmup_cosine(3e-3, warmup_steps=warmup, decay_steps=decay, min_ratio=floor)
+    rate = scheduled(3e-3, warmup_steps=warmup, decay_steps=decay, min_ratio=floor)
     for count in range(warmup + decay + 20):
         expected = by_hand(count, 3e-3, warmup, decay, floor)
         assert float(rate(count)) == pytest.approx(expected, rel=1e-5, abs=1e-9)
@@ -26,7 +31,7 @@ def test_every_update_has_the_rate_of_the_formula(warmup: int, decay: int, floor
 
 @pytest.mark.parametrize("warmup", [0, 1, 10])
 def test_the_first_update_has_a_positive_rate_and_the_peak_is_reached(warmup: int):
-    rate = warmup_cosine(1.0, warmup_steps=warmup, decay_steps=50, min_ratio=0.0)
+    rate = scheduled(1.0, warmup_steps=warmup, decay_steps=50, min_ratio=0.0)
     rates = [float(rate(count)) for count in range(60)]
     assert rates[0] > 0
     assert rates[max(0, warmup - 1)] == rates[warmup] == max(rates) == 1.0
@@ -35,7 +40,7 @@ def test_the_first_update_has_a_positive_rate_and_the_peak_is_reached(warmup: in
 
 
 def test_the_floor_is_kept():
-    rate = warmup_cosine(2.0, warmup_steps=4, decay_steps=10, min_ratio=0.25)
+    rate = scheduled(2.0, warmup_steps=4, decay_steps=10, min_ratio=0.25)
     assert float(rate(13)) > float(rate(14)) == float(rate(1_000_000)) == 0.5
 
 

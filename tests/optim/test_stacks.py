@@ -3,21 +3,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from chomp.config import OptimConfig
-from chomp.optim import LocalStacking, build_optimizer, parameter_groups
+from chomp.optim import LocalStacking, Optimizer, Rates, parameter_groups
 
 
 def test_muon_s_update_is_the_same_with_matrices_in_stacks(params, kinds_of):
     config = OptimConfig(name="muon")
     groups = parameter_groups(params, kinds_of(params), muon=True, all_2d=True, tied_embed=True)
-    rates = {"lr": lambda count: 0.1, "lr_muon": lambda count: 0.1 * config.muon.lr_scale}
-    alone = build_optimizer(config, groups, rates)
-    stacked = build_optimizer(config, groups, rates, LocalStacking())
+    rates = Rates.of(config, steps=100)
+    alone = Optimizer(config, groups)
+    stacked = Optimizer(config, groups, LocalStacking())
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
     state = alone.init(params)
     assert jax.tree.structure(state) == jax.tree.structure(stacked.init(params))
     one, two = (
-        jax.jit(optimizer.update)(grads, state, params)[0] for optimizer in (alone, stacked)
+        jax.jit(optimizer.update)(grads, state, params, rates)[0] for optimizer in (alone, stacked)
     )
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())

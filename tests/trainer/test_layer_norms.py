@@ -108,7 +108,7 @@ def test_the_step_is_the_same_program_with_them(make_config: Callable[..., Confi
         compiled = compile_step(build_program(config), config.train, watch=watch)
         assert (compiled.norms is not None) is watch
         # Without the places in the source, which say who has called.
-        _, _, instructions = compiled.step.as_text().partition("\n\n%")
+        _, _, instructions = compiled.step.program.as_text().partition("\n\n%")
         programs.add(re.sub(r", metadata=\{[^}]*\}", "", instructions))
     assert len(programs) == 1
 

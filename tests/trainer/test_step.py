@@ -7,8 +7,10 @@ import numpy as np
 import optax
 import pytest
 
+from chomp.config import OptimConfig
 from chomp.models import build_model
-from chomp.optim import build_optimizer, parameter_groups
+from chomp.optim import Optimizer, Rates, parameter_groups
+from chomp.trainer.program import WithRates, build_program, lower_step
 from chomp.trainer.step import init_state, make_train_step
 from chomp.types import IGNORE_LABEL, Batch, TrainState
 
@@ -42,9 +44,12 @@ def make(make_config: Callable[..., Any]) -> Callable[..., Step]:
         model = build_model(config.model, isolate_documents=False)
         params = jax.eval_shape(model.init, jax.random.PRNGKey(0))
         groups = parameter_groups(params, model.parameter_kinds(params), muon=False)
-        optimizer = build_optimizer(config.optim, groups, {"lr": lambda count: config.optim.lr})
+        optimizer = Optimizer(config.optim, groups)
         state = jax.jit(lambda: init_state(model, optimizer, 5))()
-        return jax.jit(make_train_step(model, optimizer, deterministic=deterministic)), state
+        constant = {"warmup_steps": 0, "min_lr_ratio": 1.0}
+        rates = Rates.of(config.optim.model_copy(update=constant), steps=1)
+        step = jax.jit(make_train_step(model, optimizer, deterministic=deterministic))
+        return WithRates(step, rates), state
 
     return build
 
@@ -146,7 +151,37 @@ def test_all_batches_of_a_shape_share_one_program(make: Any, rows: Batch):
     step, state = make()
     for labels in (rows.labels, rows.input_ids, np.full_like(rows.labels, IGNORE_LABEL)):
         state, _ = step(state, shaped(rows._replace(labels=labels), 2))
-    assert step._cache_size() == 1
+    assert step.program._cache_size() == 1
+
+
+def test_other_rates_are_the_same_program(make: Any, rows: Batch):
+    step, state = make()
+    batch = shaped(rows, 2)
+    rates = Rates.of(OptimConfig(lr=0.1, warmup_steps=0, weight_decay=0.5, grad_clip_norm=0), 9)
+    for given in (step.rates, rates, Rates.of(OptimConfig(rewarm_from=3, rewarm_steps=2), 50)):
+        after, _ = step.program(state, batch, given)
+    slower, _ = step.program(state, batch, rates._replace(muon_scale=np.float32(1)))
+    assert step.program._cache_size() == 1
+    assert difference(after.params, slower.params) > 0.1
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_run_with_other_rates_has_the_same_program(make_config: Any, name: str):
+    changes = (
+        {},
+        {"lr": 0.02, "weight_decay": 0.0},
+        {"grad_clip_norm": 0.0, "warmup_steps": 0, "min_lr_ratio": 0.1},
+        {"decay_steps": None, "muon": {"lr_scale": 3.0, "weight_decay_mult": 0.0}},
+        {"rewarm_from": 20, "rewarm_steps": 5},
+    )
+    texts = set()
+    for number, change in enumerate(changes):
+        train = {"steps": 40 + number}
+        config = make_config("dummy", optim={"name": name, **change}, train=train)
+        texts.add(lower_step(build_program(config), config.train).as_text())
+    assert len(texts) == 1
+    constants = build_program(config).with_constant_rates()
+    assert lower_step(constants, config.train).as_text() not in texts
 
 
 def test_moments_are_float32_whatever_the_parameters_are(make_config: Callable[..., Any]):

@@ -14,6 +14,9 @@ PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grai
 """Packages whose versions can change results."""
 ENVIRONMENT = "environment"
 """Key of the environment variables that change what is computed."""
+RATES, INPUTS = "rates", "inputs"
+"""Whether a run's rates are inputs of its step. In runs of earlier versions they are constants of
+it, and stay so: compilers round the two otherwise."""
 IDENTITY_SECTIONS = ("model", "data", "optim", ENVIRONMENT)
 IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
 # How data is fetched, not what it is.

@@ -65,6 +65,11 @@ class MeshSharding:
         """Return the place of each array that `place_shapes` gave one."""
         return jax.tree.map(lambda leaf: leaf.sharding, shapes)
 
+    @property
+    def everywhere(self) -> NamedSharding:
+        """The place of a value that every device has whole."""
+        return NamedSharding(self.mesh, P())
+
     def put_batch(self, batch: Batch) -> Batch:
         """Start the copy of this process's rows to its devices; return the whole batch.
 

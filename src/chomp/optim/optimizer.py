@@ -1,6 +1,6 @@
 """AdamW, or Muon with AdamW for what is not a projection."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from chomp.config import MuonConfig, OptimConfig
 from chomp.optim.groups import Group
+from chomp.optim.schedule import Rates
 from chomp.optim.stacks import Stacking
 
 Transformation = optax.GradientTransformation
@@ -56,53 +57,59 @@ def _muon(config: MuonConfig, stacking: Stacking | None) -> Transformation:
     return Transformation(momentum.init, update)
 
 
-def build_optimizer(
-    config: OptimConfig,
-    groups: Any,
-    rates: Mapping[str, optax.Schedule],
-    stacking: Stacking | None = None,
-) -> Transformation:
-    """Return clipping by global norm, then the update of each parameter's group.
+@dataclass(frozen=True)
+class Optimizer:
+    """Clipping by global norm, then the update of each parameter's group.
 
     Muon is of Jordan et al., 2024. Weight decay is decoupled (Loshchilov and Hutter,
     arXiv:1711.05101) and reaches matrices only.
 
-    Args:
-        config: the `optim` section.
+    Attributes:
+        config: the section `optim`, of which only what `Rates` doesn't hold is a part of a program.
         groups: a tree like the parameters with a `Group` for each.
-        rates: learning rates by update count, as `schedules` gives them.
         stacking: stacks matrices to update those of one shape together (`LocalStacking`, or
             `ShardedStacking` of `chomp.distributed` where several devices hold them in pieces);
             None: each matrix alone.
     """
-    adam = optax.scale_by_adam(
-        config.adam.b1, config.adam.b2, config.adam.eps, nesterov=config.adam.nesterov
-    )
-    muon = config.muon
-    shape_scale = (
-        optax.identity() if muon.consistent_rms is None else _scale_to_rms(muon.consistent_rms)
-    )
-    rate = optax.scale_by_learning_rate(rates["lr"])
-    transforms = {
-        Group.MUON: optax.chain(
-            _muon(muon, stacking),
-            shape_scale,
-            optax.add_decayed_weights(config.weight_decay * muon.weight_decay_mult),
-            optax.scale_by_learning_rate(rates.get("lr_muon", rates["lr"])),
-        ),
-        Group.ADAMW: optax.chain(adam, optax.add_decayed_weights(config.weight_decay), rate),
-        Group.ADAM: optax.chain(adam, rate),
-    }
-    # In the order of definition: a set's changes from process to process, and with it the program,
-    # which the compile cache would then not know again.
-    found = set(jax.tree.leaves(groups))
-    present = [group for group in Group if group in found]
-    clip = (
-        optax.clip_by_global_norm(config.grad_clip_norm)
-        if config.grad_clip_norm
-        else optax.identity()
-    )
-    # As a function: the tree is a callable module itself, which Optax would call for the labels.
-    return optax.chain(
-        clip, optax.partition({name: transforms[name] for name in present}, lambda _: groups)
-    )
+
+    config: OptimConfig
+    groups: Any
+    stacking: Stacking | None = None
+
+    def init(self, params: Any) -> Any:
+        """Return the state before the first update. It doesn't depend on rates."""
+        return self._transformation(Rates.of(self.config, steps=1)).init(params)
+
+    def update(self, grads: Any, state: Any, params: Any, rates: Rates) -> tuple[Any, Any]:
+        """Return the updates to add to the parameters, and the state after them."""
+        return self._transformation(rates).update(grads, state, params)
+
+    def _transformation(self, rates: Rates) -> Transformation:
+        config, at = self.config, rates.schedule.at
+        adam = optax.scale_by_adam(
+            config.adam.b1, config.adam.b2, config.adam.eps, nesterov=config.adam.nesterov
+        )
+        muon = config.muon
+        shape_scale = (
+            optax.identity() if muon.consistent_rms is None else _scale_to_rms(muon.consistent_rms)
+        )
+        rate = optax.scale_by_learning_rate(at)
+        transforms = {
+            Group.MUON: optax.chain(
+                _muon(muon, self.stacking),
+                shape_scale,
+                optax.add_decayed_weights(rates.muon_weight_decay),
+                optax.scale_by_learning_rate(lambda count: at(count) * rates.muon_scale),
+            ),
+            Group.ADAMW: optax.chain(adam, optax.add_decayed_weights(rates.weight_decay), rate),
+            Group.ADAM: optax.chain(adam, rate),
+        }
+        # In the order of definition: a set's changes from process to process, and with it the
+        # program, which the compile cache would then not know again.
+        found = set(jax.tree.leaves(self.groups))
+        present = [group for group in Group if group in found]
+        # As a function: the tree is a callable module itself, which Optax would call for labels.
+        return optax.chain(
+            optax.clip_by_global_norm(rates.max_norm),
+            optax.partition({name: transforms[name] for name in present}, lambda _: self.groups),
+        )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from chomp.checkpoint.checkpointer import SavedRun
 from chomp.checkpoint.compatibility import (
+    INPUTS,
+    RATES,
     changes,
     check_begins,
     keep_old_defaults,
@@ -178,6 +180,8 @@ def _build(
             built = _build_components(config, device, context.console, resources, snapshot, lanes)
         if saved is None and (weights := open_weights(built, chosen)):
             recorder.began_from(weights.parent)
+        if saved and saved.meta.get(RATES) != INPUTS:
+            built = dataclasses.replace(built, program=built.program.with_constant_rates())
         return built
 
     with coordinator.interruptible("parts"):

@@ -4,8 +4,8 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,11 @@ import optax
 from chomp.config import Config, TrainConfig, is_deterministic
 from chomp.distributed import FSDP, DataParallel, MeshSharding, ShardedStacking, make_mesh
 from chomp.models import LanguageModel, build_model
-from chomp.optim import LocalStacking, build_optimizer, parameter_groups, schedules
-from chomp.trainer.step import TrainStep, init_state, make_train_step
+from chomp.optim import LocalStacking, Optimizer, Rates, parameter_groups
+from chomp.trainer.step import StepResult, TrainStep, init_state, make_train_step
 from chomp.types import Batch, TrainState
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class TrainProgram:
         model: makes parameters and losses.
         optimizer: makes updates.
         groups: a tree like the parameters with each one's `Group`.
-        schedules: learning rate by update count, under its name in the metrics.
+        rates: inputs of the step that stay the same in a run; constants of it in runs that began
+            before they were inputs.
         sharding: which device holds what.
         data_parallel: has all devices work on a batch.
         shapes: shapes, dtypes and places of the training state; nothing is allocated.
@@ -37,14 +40,26 @@ class TrainProgram:
     """
 
     model: LanguageModel
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     groups: Any
-    schedules: dict[str, optax.Schedule]
+    rates: Rates
     sharding: MeshSharding
     data_parallel: DataParallel
     shapes: TrainState
     deterministic: bool
     seed: int
+
+    def with_constant_rates(self) -> "TrainProgram":
+        """Return the program whose rates are constants of the step.
+
+        Compilers round it otherwise: it is for runs that began with it.
+        """
+        return replace(self, rates=self.rates.as_constants())
+
+    @property
+    def schedules(self) -> dict[str, optax.Schedule]:
+        """Learning rate by update count, under its name in the metrics."""
+        return self.rates.named(self.optimizer.config.name)
 
     @property
     def parameters(self) -> int:
@@ -99,7 +114,6 @@ def build_program(
     )
     optim, train = config.optim, config.train
     muon = optim.name == "muon"
-    rates = schedules(optim, train.steps)
     params = jax.eval_shape(model.init, jax.random.PRNGKey(0))
     groups = parameter_groups(
         params,
@@ -120,12 +134,12 @@ def build_program(
         stacking = ShardedStacking(sharding)
     elif (platform or jax.default_backend()) != "cpu":
         stacking = LocalStacking()
-    optimizer = build_optimizer(optim, groups, rates, stacking)
+    optimizer = Optimizer(optim, groups, stacking)
     return TrainProgram(
         model,
         optimizer,
         groups,
-        rates,
+        Rates.of(optim, train.steps),
         sharding,
         data_parallel,
         sharding.place_shapes(
@@ -134,6 +148,23 @@ def build_program(
         is_deterministic(config),
         train.seed,
     )
+
+
+@dataclass(frozen=True)
+class WithRates(Generic[T]):
+    """A program with the run's rates, which are on the devices once and for all.
+
+    Attributes:
+        program: takes state, batch and rates.
+        rates: of the run.
+    """
+
+    program: Callable[..., T]
+    rates: Rates
+
+    def __call__(self, state: TrainState, batch: Batch) -> T:
+        """Run it."""
+        return self.program(state, batch, self.rates)
 
 
 @dataclass(frozen=True)
@@ -167,21 +198,21 @@ def compile_step(
         watch: compile what computes the norms of each layer as well.
     """
     if not train.jit:
-        return CompiledStep(_train_step(program), 0.0, None, _norms(program) if watch else None)
+        step = _with_rates(_train_step(program), program)
+        norms = _with_rates(_norms(program), program) if watch else None
+        return CompiledStep(step, 0.0, None, norms)
     start = time.perf_counter()
     lowered = lower_step(program, train)
-    norms = (
-        jax.jit(_norms(program)).lower(program.shapes, _placed_batch(program, train))
-        if watch
-        else None
-    )
+    norms = jax.jit(_norms(program)).lower(*_inputs(program, train)) if watch else None
 
     def finish() -> CompiledStep:
         compiled = lowered.compile()
         memory = compiled.memory_analysis()
         scratch = memory.temp_size_in_bytes if memory else None
-        watched = norms.compile() if norms else None
-        return CompiledStep(compiled, time.perf_counter() - start, scratch, watched)
+        watched = _with_rates(norms.compile(), program) if norms else None
+        return CompiledStep(
+            _with_rates(compiled, program), time.perf_counter() - start, scratch, watched
+        )
 
     with ThreadPoolExecutor(1) as threads:
         compiling = threads.submit(finish)
@@ -200,33 +231,53 @@ def trace_step(program: TrainProgram, train: TrainConfig) -> jax.stages.Traced:
     # The next step takes the state from where this one leaves it.
     results = (program.sharding.shardings(program.shapes), None)
     step = jax.jit(_train_step(program), donate_argnums=0, out_shardings=results)
-    return step.trace(program.shapes, _placed_batch(program, train))
+    return step.trace(*_inputs(program, train))
 
 
-def _placed_batch(program: TrainProgram, train: TrainConfig) -> Batch:
+def _inputs(program: TrainProgram, train: TrainConfig) -> tuple[Any, ...]:
+    """Return shapes and places of what the step takes: state, batch and rates."""
     batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
-    return program.sharding.place_batch_shapes(batch)
+    placed = program.sharding.place_batch_shapes(batch)
+    if program.rates.are_constants:
+        return program.shapes, placed
+    scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=program.sharding.everywhere)
+    return program.shapes, placed, jax.tree.broadcast(scalar, program.rates)
 
 
-def _norms(program: TrainProgram) -> Callable[[TrainState, Batch], jax.Array]:
+def _with_rates(
+    compiled: Callable[..., T], program: TrainProgram
+) -> Callable[[TrainState, Batch], T]:
+    if program.rates.are_constants:
+        return compiled
+    return WithRates(compiled, jax.device_put(program.rates, program.sharding.everywhere))
+
+
+def _norms(program: TrainProgram) -> Callable[..., jax.Array]:
     step = _train_step(program, watch=True)
 
-    def norms(state: TrainState, batch: Batch) -> jax.Array:
-        found = step(state, batch)[1].layer_norms
+    def norms(*inputs: Any) -> jax.Array:
+        found = step(*inputs)[1].layer_norms
         assert found is not None  # it watches
         return found
 
     return norms
 
 
-def _train_step(program: TrainProgram, *, watch: bool = False) -> TrainStep:
-    return make_train_step(
+def _train_step(program: TrainProgram, *, watch: bool = False) -> Callable[..., StepResult]:
+    step = make_train_step(
         program.model,
         program.optimizer,
         deterministic=program.deterministic,
         watch=watch,
         spread=program.data_parallel.gradients,
     )
+    if not program.rates.are_constants:
+        return step
+
+    def train_step(state: TrainState, batch: Batch) -> StepResult:
+        return step(state, batch, program.rates)
+
+    return train_step
 
 
 def batch_shapes(accum: int, batch: int, time_steps: int) -> Batch:

@@ -10,18 +10,19 @@ import optax
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from chomp.models import LanguageModel
+from chomp.optim import Optimizer, Rates
 from chomp.trainer.layer_norms import layer_norms
 from chomp.types import Batch, StepMetrics, TrainState
 
 Sums = tuple[Array, Any, Array]
 """Summed loss, summed gradients, number of targets."""
 Accumulate = Callable[[Any, Batch, PRNGKeyArray | None], Sums]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+StepResult = tuple[TrainState, StepMetrics]
+TrainStep = Callable[[TrainState, Batch], StepResult]
+StepFunction = Callable[[TrainState, Batch, Rates], StepResult]
 
 
-def init_state(
-    model: LanguageModel, optimizer: optax.GradientTransformation, seed: int
-) -> TrainState:
+def init_state(model: LanguageModel, optimizer: Optimizer, seed: int) -> TrainState:
     """Make the state before the first step; to be compiled (eager, it takes seconds longer)."""
     init_key, run_key = jax.random.split(jax.random.PRNGKey(seed))
     params = model.init(init_key)
@@ -33,13 +34,13 @@ def init_state(
 
 def make_train_step(
     model: LanguageModel,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     *,
     deterministic: bool,
     watch: bool = False,
     spread: Callable[[Accumulate], Accumulate] | None = None,
-) -> TrainStep:
-    """Return the step function (not yet compiled).
+) -> StepFunction:
+    """Return the step function (not yet compiled). What `Rates` holds is an input of it.
 
     Gradients are accumulated over the batch's first axis: each microbatch adds its *summed* loss
     and gradient, and one division by the step's number of targets follows, so that a target
@@ -58,14 +59,14 @@ def make_train_step(
     if spread:
         sums = spread(sums)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def train_step(state: TrainState, batch: Batch, rates: Rates) -> tuple[TrainState, StepMetrics]:
         key = None if deterministic else jax.random.fold_in(state.key, state.step)
         loss, grads, targets = sums(state.params, batch, key)
         weight = 1.0 / jnp.maximum(targets, 1)
         loss, grads = loss * weight, jax.tree.map(lambda g: g * weight, grads)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, rates)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = _where(finite, (params, opt_state), (state.params, state.opt_state))
         norms = None

@@ -157,6 +157,7 @@ def test_every_switch_can_be_the_other_way(make_config: Any, names: tuple[str, .
         make_train_step(program.model, program.optimizer, deterministic=False),
         program.shapes,
         batch_shapes(2, 2, 64),
+        program.rates,
     )
     assert metrics.loss.shape == ()
 
