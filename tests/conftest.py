@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from forked import ForkServer
 
 from chomp.config import Config, config_from_mapping
 from chomp.system.console import Console
@@ -268,16 +269,31 @@ def chomp() -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
-def start_chomp() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `chomp ARGS` as a program of its own; what still runs at the end is killed."""
-    program = Path(sysconfig.get_path("scripts")) / "chomp"
-    started: list[subprocess.Popen[str]] = []
+def fork_server() -> Iterator[ForkServer]:
+    """Starts programs that have imported chomp and JAX already."""
+    server = ForkServer()
+    yield server
+    server.close()
 
-    def start(*args: object, env: dict[str, str] | None = None, **keys: Any):
-        keys = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | keys
+
+@pytest.fixture(scope="session")
+def start_chomp(fork_server: ForkServer) -> Iterator[Callable[..., Any]]:
+    """Start `chomp ARGS` as a program of its own; what still runs at the end is killed.
+
+    By a fork of a process that has the imports behind it; with `fresh`, variables that an import
+    may read, or a standard input of its own, by a new Python.
+    """
+    program = Path(sysconfig.get_path("scripts")) / "chomp"
+    started: list[Any] = []
+
+    def start(*args: object, env: dict[str, str] | None = None, fresh: bool = False, **keys: Any):
+        keys = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | keys
         environment = {**os.environ, **(env or {})}
-        command = [program, *map(str, args)]
-        started.append(subprocess.Popen(command, env=environment, **keys))
+        command = [str(program), *map(str, args)]
+        if fresh or "stdin" in keys or not fork_server.can_start(environment):
+            started.append(subprocess.Popen(command, env=environment, text=True, **keys))
+        else:
+            started.append(fork_server.start(command, environment, **keys))
         return started[-1]
 
     yield start

@@ -57,7 +57,7 @@ class Run:
 
     config: Path
     folder: Path
-    start_process: Callable[..., subprocess.Popen[str]]
+    start_process: Callable[..., Any]
     codes: list[int] = field(default_factory=list)
     finished: list[int] = field(default_factory=list)
     """The last finished step at each end, as the heartbeat has it."""
@@ -68,10 +68,11 @@ class Run:
     def archive(self) -> CheckpointDirectory:
         return CheckpointDirectory(self.folder / "checkpoints")
 
-    def start(self, *options: object) -> None:
+    def start(self, *options: object, fresh: bool = False) -> None:
+        """Train here, on from where it is; `fresh`: with a Python that has imported nothing."""
         resume = ["--resume", "latest"] if self.folder.exists() else []
         self.process = self.start_process(
-            "train", self.config, "--run-dir", self.folder, *resume, *options
+            "train", self.config, "--run-dir", self.folder, *resume, *options, fresh=fresh
         )
 
     def beat(self) -> HeartbeatReading | None:
@@ -183,7 +184,7 @@ def chains(make_run: Callable[..., Run]) -> Iterator[dict[str, Future[tuple[Run,
             stopped.stop(*stop)
         if backend == "dummy":
             stop_twice(stopped)
-        stopped.start()
+        stopped.start(fresh=backend == "dummy")
         if backend == "dummy":
             ask_to_save(stopped)
         stopped.end()
@@ -364,7 +365,7 @@ class TestHangUp:
 
 def test_an_interrupt_before_anything_was_done_is_quiet(make_run: Callable[..., Run]):
     run = make_run("dummy")
-    run.start()
+    run.start(fresh=True)
     wait_until(run.process, lambda: is_ignoring(run.process, signal.SIGUSR1))
     run.process.send_signal(signal.SIGINT)
     assert run.process.communicate(timeout=PATIENCE) == ("", "")

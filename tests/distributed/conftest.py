@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from forked import ForkServer
 
 MEMBER = Path(__file__).with_name("member.py")
 EIGHT = {"JAX_NUM_CPU_DEVICES": "8"}
@@ -35,18 +37,21 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def start(compile_cache: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(compile_cache: Path, fork_server: ForkServer) -> Iterator[Callable[..., Any]]:
     """Start `python ARGS` with so many devices, in `cwd`; what still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Any] = []
 
-    def run(*args: object, devices: int = 1, cwd: Path | None = None) -> subprocess.Popen[str]:
+    def run(*args: object, devices: int = 1, cwd: Path | None = None) -> Any:
         count = f"--xla_force_host_platform_device_count={devices}"
         flags = f"{os.environ['XLA_FLAGS']} {count}"
         env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-        command = [sys.executable, *map(str, args)]
-        pipe = subprocess.PIPE
-        keys = {"env": env, "cwd": cwd, "stdout": pipe, "stderr": pipe}
-        started.append(subprocess.Popen(command, text=True, **keys))
+        words = [*map(str, args)]
+        if isinstance(args[0], Path) and fork_server.can_start(env):
+            started.append(fork_server.start(words, env, cwd))
+        else:
+            pipe = subprocess.PIPE
+            keys = {"env": env, "cwd": cwd, "stdout": pipe, "stderr": pipe, "text": True}
+            started.append(subprocess.Popen([sys.executable, *words], **keys))
         return started[-1]
 
     yield run
@@ -56,7 +61,7 @@ def start(compile_cache: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
         process.wait()
 
 
-def gather(processes: list[subprocess.Popen[str]], seconds: float = 120.0) -> list[Left]:
+def gather(processes: list[Any], seconds: float = 120.0) -> list[Left]:
     """Wait for processes, each with its own end."""
     ends: dict[int, float] = {}
     deadline = time.time() + seconds

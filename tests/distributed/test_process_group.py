@@ -4,10 +4,10 @@ import ast
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +19,7 @@ from chomp.errors import ConfigError, Interrupted
 
 from .conftest import Left, gather
 
-Members = Callable[..., list[subprocess.Popen[str]]]
+Members = Callable[..., list[Any]]
 LOST = 75
 # Signs of life come each second at most, and this machine may be busy.
 SOON = 25.0

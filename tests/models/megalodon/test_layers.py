@@ -19,7 +19,7 @@ from chomp.types import IGNORE_LABEL, Batch
 CONFIG = MegalodonConfig(
     vocab_size=64,
     model_dim=32,
-    num_layers=2,
+    num_layers=1,
     num_heads=2,
     z_dim=16,
     value_dim=32,
@@ -29,6 +29,7 @@ CONFIG = MegalodonConfig(
     norm_num_groups=4,
     swiglu=True,
 )
+TWO_LAYERS = MegalodonConfig(**{**vars(CONFIG), "num_layers": 2})
 
 
 def rows(documents: int, *, time: int = 96, padding: int = 0, seed: int = 0) -> Batch:
@@ -43,16 +44,17 @@ def rows(documents: int, *, time: int = 96, padding: int = 0, seed: int = 0) -> 
 
 
 @functools.cache
-def arrays() -> list[jax.Array]:
+def arrays(layers: int) -> list[jax.Array]:
     """Return the parameters' arrays, made by a program that is compiled once for all tests."""
-    return jax.tree.leaves(jax.jit(Megalodon(CONFIG, True).init)(jax.random.PRNGKey(0)))
+    config = TWO_LAYERS if layers == 2 else CONFIG
+    return jax.tree.leaves(jax.jit(Megalodon(config, True).init)(jax.random.PRNGKey(0)))
 
 
 def parameters(config: MegalodonConfig = CONFIG) -> Any:
     """Return the parameters of a config with the sizes of `CONFIG`."""
     # The library's layers keep what else the config says.
     made = jax.eval_shape(Megalodon(config, True).init, jax.random.PRNGKey(0))
-    return jax.tree.unflatten(jax.tree.structure(made), arrays())
+    return jax.tree.unflatten(jax.tree.structure(made), arrays(config.num_layers))
 
 
 @functools.cache
@@ -78,6 +80,15 @@ def test_loss_and_gradient_norm_are_the_library_s(isolate, documents, padding):
     (loss, targets, norm), (fast_loss, fast_targets, fast_norm) = results
     assert fast_targets == targets == np.count_nonzero(batch.labels[:, 1:] != IGNORE_LABEL)
     np.testing.assert_allclose([fast_loss, fast_norm], [loss, norm], rtol=1e-5)
+
+
+def test_so_is_the_loss_of_two_layers():
+    batch, params = rows(5), parameters(TWO_LAYERS)
+    theirs, ours = (
+        jax.jit(Megalodon(TWO_LAYERS, True, fast).loss)(params, batch, None)
+        for fast in (False, True)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 @pytest.mark.parametrize("isolate", [False, True])

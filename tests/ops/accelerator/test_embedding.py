@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chomp.ops.accelerator import embedding
+from chomp.ops import accelerator
 
 VOCAB, DIM = 23, 5
+embedding = jax.jit(accelerator.embedding)
 
 
 @settings(deadline=None, max_examples=30)
