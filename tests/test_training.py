@@ -4,6 +4,7 @@ The chains of runs at the top are started once, side by side, and looked at by m
 """
 
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -510,7 +511,8 @@ class TestResume:
         assert train(config).code == 0
         done = train(config, "--resume", "latest", "-o", "train.steps=6")
         assert done.code == 0
-        assert "decays until the new last step" in done.out
+        (line,) = [line for line in done.out.splitlines() if line.startswith("rate ")]
+        assert re.search(r" at step 5 rather than 0\.00e\+00, \S+ at the last step, 6$", line)
 
     def test_other_contents_of_the_same_files_are_refused(
         self, train: Any, config_file: Any, corpus: Path, tmp_path: Path
