@@ -1,6 +1,7 @@
 """A run over several sources, as a user has it: rows, evaluation, trace, resume."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,24 @@ def test_a_step_is_traced_to_documents_of_its_sources(run: Path, chomp: Any):
     sources = {Path(each["source"]).name for each in found["documents"]}
     assert {"web.jsonl", "code"} < sources and any(name.endswith(".txt") for name in sources)
     assert all(each["text"] for each in found["documents"])
+
+
+def test_a_step_is_traced_after_a_resume_with_sources_in_another_order(
+    run: Path, mixed: Any, chomp: Any, tmp_path: Path
+):
+    shutil.copytree(run, tmp_path / "branch")
+    changed = mixed()
+    changed["data"]["sources"].reverse()
+    changed["train"]["steps"] = 9
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed))
+    command = ("train", tmp_path / "config.yaml", "--run-dir", tmp_path / "branch")
+    done = chomp(*command, "--resume", "latest")
+    assert done.code == 0, done.err
+    for step in ("2", "9"):
+        found = json.loads(chomp("trace", tmp_path / "branch", "--step", step, "--json").out)
+        assert all(each["text"] for each in found["documents"])
+        if step == "2":
+            assert found == json.loads(chomp("trace", run, "--step", step, "--json").out)
 
 
 def test_a_resume_with_other_weights_is_refused_unless_allowed(

@@ -48,6 +48,11 @@ def history(found: list[Any]) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k[0] != "_"} for row in steps.values()]
 
 
+def notes(found: list[Any]) -> str:
+    """The description that a run begins with."""
+    return next(r.run.notes for r in found if r.WhichOneof("record_type") == "run")
+
+
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
@@ -102,6 +107,55 @@ def test_a_resume_goes_on_with_the_same_run(
     assert len({run.name.split("-")[3] for run in runs}) == 1
     rows = [row for run in runs for row in history(records(run))]
     assert sorted(rows, key=lambda row: row["step"]) == read_rows(tmp_path / "run")
+
+
+def test_where_values_change_a_new_run_begins_with_the_rows_that_hold(
+    chomp: Any, config_file: Any, read_rows: Any, tmp_path: Path, offline: dict[str, Any]
+):
+    run, places = tmp_path / "run", tmp_path / "wandb_dir" / "wandb"
+    config = config_file(logging=offline, checkpoint={"save_every": 2})
+    assert chomp("train", config, "--run-dir", run).code == 0
+    before, old = read_rows(run), (run / "wandb_id").read_text().strip()
+    changed = ("-o", "optim.lr=1e-2", "--allow-change", "optim.lr")
+    assert chomp("train", "--run-dir", run, "--resume", "2", *changed).code == 0
+    new = (run / "wandb_id").read_text().strip()
+    [first], [second] = (places.glob(f"offline-run-*-{name}") for name in (old, new))
+    assert history(records(first)) == before
+    assert history(records(second)) == read_rows(run) != before
+    assert notes(records(second)) == f"Goes on from the run {old} after step 2."
+
+
+def test_so_it_does_after_a_rewind(
+    chomp: Any, config_file: Any, read_rows: Any, tmp_path: Path, offline: dict[str, Any]
+):
+    config = config_file(
+        logging=offline,
+        train={"steps": 9, "on_divergence": "rewind", "divergence_limit": 1},
+        optim={"lr": 1e30, "warmup_steps": 0},
+        checkpoint={"save_every": 1},
+    )
+    assert chomp("train", config, "--run-dir", tmp_path / "run").code == 1
+    last = (tmp_path / "run" / "wandb_id").read_text().strip()
+    runs = list((tmp_path / "wandb_dir" / "wandb").glob("offline-run-*"))
+    assert len(runs) > 1
+    [found] = (records(run) for run in runs if run.name.endswith(last))
+    *rows, diverged, error = read_rows(tmp_path / "run")
+    assert history(found)[:-1] == rows != []
+    last_row = history(found)[-1]  # W&B has one row a step
+    assert (last_row["step"], last_row["error"]) == (diverged["step"], error["error"])
+    before = notes(found).split()[5]
+    assert before != last and any(run.name.endswith(before) for run in runs)
+
+
+def test_switched_on_at_a_resume_it_has_the_rows_of_before(
+    chomp: Any, config_file: Any, read_rows: Any, tmp_path: Path, offline: dict[str, Any]
+):
+    run = tmp_path / "run"
+    assert chomp("train", config_file(), "--run-dir", run).code == 0
+    config = config_file(logging=offline, train={"steps": 6})
+    assert chomp("train", config, "--run-dir", run, "--resume", "latest").code == 0
+    [found] = (tmp_path / "wandb_dir" / "wandb").glob("offline-run-*")
+    assert history(records(found)) == read_rows(run)
 
 
 @pytest.mark.parametrize(("mode", "runs"), [("offline", 1), ("dryrun", 1), ("disabled", 0)])

@@ -10,7 +10,9 @@ from rich.cells import cell_len, set_cell_size
 
 from chomp.checkpoint.compatibility import changes
 from chomp.config import config_from_mapping
+from chomp.config.data import DataConfig
 from chomp.data import open_whole_corpus
+from chomp.data.all_sources import source_of
 from chomp.data.sources.documents import Shard
 from chomp.data.sources.read_policy import read_policy
 from chomp.data.sources.rows import BrokenFileError
@@ -73,7 +75,7 @@ def trace(run_dir: Path, step: int | None) -> Trace:
     config = config_from_mapping(folder.read_resolved())
     entry = _entry(folder.ledger, step, config.logging.ledger_every)
     reading = read_policy(config.data, threading.Event())._replace(skip_broken=True)
-    corpus = open_whole_corpus(config.data, reading)
+    corpus = open_whole_corpus(_sources_then(config.data, entry), reading)
     _check_corpus(entry, corpus.fingerprint)
     documents = read_documents(corpus.shards, entry.docs)
     return Trace(entry.step, entry.batch, entry.hash, entry.tokens, entry.targets, documents)
@@ -91,6 +93,17 @@ def _entry(ledger: Path, step: int | None, every: int) -> Entry:
         f"step {step} is not in {ledger}, which goes from step {found.first} to "
         f"{found.last} (logging.ledger_every: {every})"
     )
+
+
+def _sources_then(config: DataConfig, entry: Entry) -> DataConfig:
+    """Return the section `data` with the sources of a step, in the order that numbers their shards.
+
+    A resume may have added some, or changed their order.
+    """
+    sources = {source.name: source for source in config.sources}
+    then = dict.fromkeys(found for key in entry.data if (found := source_of(key)))
+    kept = tuple(sources[name] for name in then if name in sources)
+    return config.model_copy(update={"sources": kept}) if kept else config
 
 
 def _check_corpus(entry: Entry, now: dict[str, Any]) -> None:

@@ -134,7 +134,10 @@ def _apply(mapping: Values, keys: list[str], value: object, problems: list[str])
             mapping[section] = {}
         if not isinstance(mapping[section], dict):
             inner = ".".join(sections[:depth])
-            problems.append(f"{'.'.join(keys)}: {inner} is a value, not a section with keys")
+            what = "a value, not a section with keys"
+            if isinstance(mapping[section], list):
+                what = f"a list; give the whole of it (-o '{inner}=[...]')"
+            problems.append(f"{'.'.join(keys)}: {inner} is {what}")
             return
         mapping = mapping[section]
     if isinstance(value, dict) and isinstance(mapping.get(last), dict):

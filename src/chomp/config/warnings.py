@@ -72,6 +72,12 @@ def _data_warnings(config: Config) -> list[str]:
             "data.mask_boundary_loss: false has no effect with data.isolate_documents: true, as "
             "nothing before a document's first token is seen"
         )
+    warnings += [
+        f"data.stages.{number}: from_step: {stage.from_step:,} is after the last step "
+        f"(train.steps: {config.train.steps:,})"
+        for number, stage in enumerate(data.stages)
+        if stage.from_step > config.train.steps
+    ]
     warnings += _not_of_a_mixture(data) if data.sources else _not_of_the_backend(data)
     if data.tokenizer.hf_name_or_path and data.tokenizer.kind != "hf":
         warnings.append(

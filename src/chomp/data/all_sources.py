@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from chomp.config.data import DataConfig
 from chomp.config.sources import EvaluationSetConfig
-from chomp.data.corpus import Source, find_texts, open_corpus, open_prepared, open_texts
+from chomp.data.corpus import HELD_OUT, Source, find_texts, open_corpus, open_prepared, open_texts
 from chomp.data.evaluation_split import EvaluationSplit
 from chomp.data.packing import TokenizedDocument
 from chomp.data.sources.documents import DocumentStream
 from chomp.data.sources.fingerprint import Fingerprint
 from chomp.data.sources.local import Corpus, find_files
-from chomp.data.sources.patterns import Inode, find_paths
+from chomp.data.sources.patterns import Inode, find_paths, inode
 from chomp.data.sources.read_policy import ReadPolicy
 from chomp.data.tokenize import encode
 from chomp.data.tokenizers.base import Tokenizer
@@ -141,21 +141,58 @@ def evaluation_files(config: DataConfig) -> frozenset[Inode]:
 
 
 def check_apart(sources: Mapping[str, Source], others: Mapping[str, OtherEvaluation]) -> None:
-    """Check that no evaluation set is a part of a dataset that is trained on.
+    """Check that no file that is only evaluated on is trained on in a source.
 
     Raises DataError that names both.
     """
     trained = {
-        shard.name: name for name, source in sources.items() for shard in source.corpus.shards
+        _identity(shard.name): name
+        for name, source in sources.items()
+        for shard in source.corpus.shards
     }
-    for name, other in others.items():
-        for shard in other.corpus.shards:
-            if shard.name in trained:
-                source = f"the source {trained[shard.name]}" if trained[shard.name] else "the data"
+    evaluated: dict[str, tuple[str | None, Corpus]] = {
+        f"data.eval_sets, {name}": (None, each.corpus) for name, each in others.items()
+    }
+    for name, source in sources.items():
+        if name and source.evaluation_corpus is not source.corpus:
+            evaluated[f"data.sources, {name}"] = name, source.evaluation_corpus
+    for key, (own, corpus) in evaluated.items():
+        for shard in corpus.shards:
+            reader = trained.get(_identity(shard.name), own)
+            if reader != own:
+                where = f"the source {reader}" if reader else "the data"
                 raise DataError(
-                    f"data.eval_sets, {name}: {shard.name} is trained on too, in {source}; name "
-                    "another split"
+                    f"{key}: {shard.name}, which is evaluated on, is trained on too, in {where}; "
+                    "name another file or split in one of the two"
                 )
+
+
+def _identity(shard: str) -> Inode | str:
+    """Return what tells a shard from others: of a local file, whatever its path is."""
+    try:
+        return inode(shard)
+    except OSError:
+        return shard
+
+
+def _shared_files(sources: Mapping[str, Source]) -> list[str]:
+    """Return a note if sources read the same file, of which documents are held out."""
+    if all(source.evaluated != HELD_OUT for source in sources.values()):
+        return []
+    readers: dict[Inode | str, str] = {}
+    shared = [
+        (shard.name, reader, name)
+        for name, source in sources.items()
+        for shard in source.corpus.shards
+        if (reader := readers.setdefault(_identity(shard.name), name)) != name
+    ]
+    if not shared:
+        return []
+    (file, *both), more = shared[0], len(shared) - 1
+    return [
+        f"data.sources: {' and '.join(both)} both read {file}{f', and {more} more' * bool(more)}; "
+        "what is held out of one, to evaluate on, may be trained on in the other"
+    ]
 
 
 def joined(sources: Mapping[str, Source], others: Mapping[str, OtherEvaluation]) -> "Joined":
@@ -171,7 +208,10 @@ def joined(sources: Mapping[str, Source], others: Mapping[str, OtherEvaluation])
         Corpus(
             [shard for source in sources.values() for shard in source.corpus.shards],
             fingerprint,
-            [f"{name}: {note}" if name else note for name in notes for note in notes[name]],
+            [
+                *(f"{name}: {note}" if name else note for name in notes for note in notes[name]),
+                *_shared_files(sources),
+            ],
         ),
         {name: source.evaluated for name, source in sources.items()}
         | dict.fromkeys(others, "of data.eval_sets"),
@@ -203,6 +243,12 @@ def joined_fingerprint(prints: Mapping[str, Fingerprint]) -> Fingerprint:
 def source_key(name: str) -> str:
     """Return how the keys of a source's fingerprint begin among those of several."""
     return f"source {name} "
+
+
+def source_of(key: str) -> str | None:
+    """Return the name of the source whose fingerprint has a key; None: it isn't of a mixture."""
+    kind, _, rest = key.partition(" ")
+    return rest.partition(" ")[0] if kind == "source" and " " in rest else None
 
 
 def open_whole_corpus(config: DataConfig, reading: ReadPolicy) -> Corpus:

@@ -54,3 +54,4 @@ class HoldOutIterator(grain.DatasetIterator[Document]):
     def set_state(self, state: dict[str, Any]) -> None:
         """Set the parent's state."""
         self._parent.set_state(state)
+        self._left_out = 0

@@ -17,6 +17,8 @@ from chomp.data.sources.documents import Document
 from chomp.types import ROW_BITS
 
 Weights = Mapping[str, float]
+MOST_BEFORE = 1000
+"""Rows that a lane counts as drawn before its first one, at most."""
 
 
 class Schedule(NamedTuple):
@@ -127,7 +129,7 @@ class MixedRows(grain.IterDataset[PackedRow]):
 
 class MixedRowIterator(grain.DatasetIterator[PackedRow]):
     """State: batches and rows of a batch given out, the weights in use, each source's targets
-    since they are, and each source's state.
+    since they are, the sources that have ended, and each source's state.
     """
 
     def __init__(
@@ -145,10 +147,16 @@ class MixedRowIterator(grain.DatasetIterator[PackedRow]):
         self._begin(schedule.at(0))
 
     def _begin(self, weights: Weights) -> None:
-        """Count from here on, as if the lane came after those before it in one batch."""
+        """Count from here on, as if some rows had been drawn.
+
+        How many differs by lane, so that a rare source comes in one lane after the other: rounded
+        alike in all of them, its share would be off by a row of each.
+        """
         self._weights = weights
         self._targets: dict[str, int] = dict.fromkeys(self._sources, 0)
-        for _ in range(self._lane.number):
+        least = min(weight for weight in weights.values() if weight) / sum(weights.values())
+        part = ((self._lane.number + 0.5) / self._lane.of + 0.5) % 1  # 0 for a single lane
+        for _ in range(min(int(part / least), MOST_BEFORE)):
             self._targets[self._next_source()] += self._layout.time
 
     def get_state(self) -> dict[str, Any]:
@@ -158,6 +166,7 @@ class MixedRowIterator(grain.DatasetIterator[PackedRow]):
             "row": self._row,
             "weights": dict(self._weights),
             "targets": dict(self._targets),
+            "ended": sorted(self._ended),
             "sources": {name: rows.get_state() for name, rows in self._sources.items()},
         }
 
@@ -165,7 +174,7 @@ class MixedRowIterator(grain.DatasetIterator[PackedRow]):
         """Go to where `state` was taken."""
         self._batches, self._row = state["batches"], state["row"]
         self._weights, self._targets = state["weights"], dict(state["targets"])
-        self._ended = set()
+        self._ended = set(state.get("ended", ()))
         for name, rows in self._sources.items():
             rows.set_state(state["sources"][name])
 

@@ -108,7 +108,7 @@ def _place_in_mixture(
     lanes = state["train"]["lanes"]
     known = set(next(lane for lane in lanes if lane)["sources"])
     names = list(next(lane for lane in start["train"]["lanes"] if lane)["sources"])
-    placed, notes = {}, []
+    placed, notes, again = {}, [], set()
     for name in names:
         first = _of_source(start, name)
         if name not in known:
@@ -118,10 +118,16 @@ def _place_in_mixture(
             placed[name], note = place_after_changes(
                 _of_source(state, name), first, own, allowed, bins=bins
             )
-        notes += [f"{name}: {note}"] * bool(note)
+        if note:
+            notes.append(f"{name}: {note}")
+            again.add(name)
     mixed = [
         lane
-        and {**lane, "sources": {name: placed[name]["train"]["lanes"][number] for name in names}}
+        and {
+            **lane,
+            "ended": [name for name in lane.get("ended", ()) if name not in again],
+            "sources": {name: placed[name]["train"]["lanes"][number] for name in names},
+        }
         for number, lane in enumerate(lanes)
     ]
     return {**state, "train": {**state["train"], "lanes": mixed}}, "; ".join(notes)

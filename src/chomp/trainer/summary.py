@@ -7,6 +7,7 @@ from operator import itemgetter
 import jax
 
 from chomp.config.data import DataConfig
+from chomp.data.mixture import Schedule
 from chomp.distributed import device_bytes, shard_shape
 from chomp.optim import Group, group_table
 from chomp.run.goodput import goodput_line
@@ -54,13 +55,13 @@ def start_lines(components: Components, device: str) -> list[str]:
 def _documents(data: DataConfig) -> str:
     if not data.sources:
         return data.backend
-    whole = sum(source.weight for source in data.sources)
+    schedule = Schedule.of(data)
+    weights = schedule.at(0)
     shares = ", ".join(
-        f"{name} {100 * source.weight / whole:.3g}%"
-        for name, source in zip(data.by_source(), data.sources, strict=True)
+        f"{name} {100 * weights[name] / sum(weights.values()):.3g}%" for name in data.by_source()
     )
-    stages = f" until step {data.stages[0].from_step - 1:,}" if data.stages else ""
-    return f"{len(data.sources)} sources ({shares}{stages})"
+    until = next((f" until step {start:,}" for start, _ in schedule.stages if start), "")
+    return f"{len(data.sources)} sources ({shares}{until})"
 
 
 def _evaluation(components: Components) -> list[str]:
