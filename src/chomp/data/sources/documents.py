@@ -236,7 +236,8 @@ class DocumentIterator(grain.DatasetIterator[Document]):
                 f"its documents (the corpus has {len(self._shards)} files or shards); use fewer"
             )
         count = self._skipped
-        return f"{self._reading.corpus} holds no text: {count} documents, all empty or left out"
+        them = f"{count} document{'s, all' * (count != 1)}"
+        return f"{self._reading.corpus} holds no text: {them} empty or left out"
 
 
 def _reason(row: Row, text_key: str) -> tuple[str, str]:
