@@ -208,7 +208,8 @@ def final_losses(
         train_program = build_program(config.model_copy(update={"train": train}), "gpu")
         state, losses = train_program.init(), []
         for batch in batches:
-            state, metrics = program(state, train_program.sharding.put_batch(batch))
+            inputs = train_program.sharding.put_batch(batch), train_program.rates
+            state, metrics = program(state, *inputs)
             losses.append(float(metrics.loss))
         found.append(float(np.mean(losses[-LAST:])))
         print(f"{'fast' if fast else 'library'} seed {seed}: {found[-1]:.4f}", file=sys.stderr)

@@ -51,7 +51,7 @@ class Steps:
 
     @property
     def text(self) -> str:
-        return self.compiled.step.as_text()
+        return self.compiled.step.program.as_text()
 
     def after(self, batches: list[Batch]) -> tuple[TrainState, list[float], list[float]]:
         """State, losses and gradient norms, on the host."""
