@@ -131,7 +131,7 @@ COMMAND_LINES = (
     Case("`generate` with a seed of text", "generate run --prompt x --seed x", "--seed"),
     Case("`generate` with a huge seed", f"generate run --prompt x --seed {10**30}", "--seed"),
     Case("`generate` from a file", "generate config.yaml --prompt x", "config.yaml"),
-    Case("`generate` without a run", "generate", "RUN[:STEP]"),
+    Case("`generate` with no run named", "generate", "RUN[:STEP]"),
     Case("`config show` of a missing file", "config show nothing.yaml", "can't be read"),
     Case(
         "a text file for a config",
