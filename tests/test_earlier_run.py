@@ -40,6 +40,9 @@ def test_it_goes_on_from_its_checkpoint(start_chomp: Any, run: Path):
         [row[key] for key in SAME] for row in then
     ]
     assert rows_of(run / "ledger.jsonl") == ledger
+    # Its rates are constants of its program, and a resume of this resume has to know.
+    saved = json.loads((run / "checkpoints" / "6" / "run.json").read_text("utf-8"))
+    assert saved["meta"]["rates"] is None
     # To the last bit on the processor that it was made on; others sum in another order.
     same_processor = platform.machine() == "x86_64" and processor() == PROCESSOR
     for row, before in zip(now, then, strict=True):

@@ -76,7 +76,7 @@ class Run:
 
     @property
     def model(self) -> Any:
-        """What makes losses of parameters, a `LanguageModel`."""
+        """The model, a `LanguageModel`: its methods take the parameters."""
         return model_of(self.config)
 
     @property

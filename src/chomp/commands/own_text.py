@@ -18,7 +18,7 @@ NAME = "my-text.yaml"
 KINDS = (".txt", ".md", *LINES_SUFFIXES, ".parquet")
 TEXT_KEY = "text"
 SAMPLE_ROWS, SAMPLE_CHARACTERS = 20, 100_000
-"""What is looked at to choose a text's key and a tokenizer."""
+"""Rows and characters read to choose a text's key and a tokenizer."""
 WORTH_IT = 0.6
 """Tokens for a byte at which the shipped BPE, made of Python and English, is better than bytes."""
 # As the shipped config has them.

@@ -20,7 +20,7 @@ from chomp.trainer.components import open_tokenizer
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a checkpoint holds of a model.
+    """A model restored from a checkpoint.
 
     Attributes:
         config: fitted to the tokenizer.

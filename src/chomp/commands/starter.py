@@ -11,12 +11,12 @@ from chomp.errors import ConfigError, DiskError
 SCHEMA_LINES = re.compile(r"\A# yaml-language-server:.*\n#\n")
 """They name a file of the repository."""
 SHIPPED = "configs/"
-"""What names of files begin with in a shipped config."""
+"""Prefix of file names in a shipped config."""
 TOKENIZER = "quickstart-tokenizer.json"
 PLAIN = re.compile(r"[\w./][\w./ -]*(?<! )")
 """Paths that YAML takes as they are."""
 NO_TEXT = re.compile(r"[\d.e+-]+|null|true|false", re.IGNORECASE)
-"""What YAML takes for a number, or nothing."""
+"""Texts that YAML reads as a number, a truth value or null."""
 
 
 class Draft(NamedTuple):
