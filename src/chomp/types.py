@@ -134,6 +134,8 @@ class ParameterKind(enum.Enum):
 
     PROJECTION = enum.auto()
     """A matrix that activations are multiplied by: Muon's, and with weight decay."""
+    HEAD = enum.auto()
+    """A projection that gives a score for each token."""
     EMBEDDING = enum.auto()
     """A vector for each token: with weight decay, and not Muon's."""
     OTHER = enum.auto()

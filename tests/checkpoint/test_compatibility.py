@@ -1,6 +1,12 @@
 import pytest
 
-from chomp.checkpoint.compatibility import ConfigChange, changes, check_compatible
+from chomp.checkpoint.compatibility import (
+    ConfigChange,
+    arithmetic,
+    changes,
+    check_arithmetic,
+    check_compatible,
+)
 from chomp.errors import ResumeError
 
 OLD = {
@@ -81,7 +87,29 @@ def test_a_section_is_allowed_whole_but_a_name_is_no_prefix():
         check_compatible(OLD, new, ["optim.mu"])
 
 
-def test_a_value_that_is_new_or_gone_is_a_change():
-    gone = {**OLD, "model": {"model_dim": 64}}
-    assert changes(OLD, gone) == [ConfigChange("model.dropout", 0.0, None)]
-    assert changes(gone, OLD) == [ConfigChange("model.dropout", None, 0.0)]
+def test_a_value_that_is_gone_is_a_change_and_a_new_one_was_its_default():
+    gone, other = {**OLD, "model": {"model_dim": 64}}, with_value("model.dropout", 0.5)
+    assert changes(other, gone) == [ConfigChange("model.dropout", 0.5, None)]
+    assert changes(gone, other) == [ConfigChange("model.dropout", 0.0, 0.5)]
+    assert changes(gone, OLD) == []
+
+
+def test_steps_that_round_otherwise_are_refused_in_one_line():
+    """Versions before the number kept whether rates were inputs of the step."""
+    versions = {"chomp": "0.1.0", "commit of chomp": "abc"}
+    for kept, platform in (({"rates": "inputs"}, "gpu"), ({"arithmetic": 3}, "cpu")):
+        check_arithmetic({"versions": versions, **kept}, platform, [])
+    for kept, platform, was in (
+        ({"rates": "inputs"}, "cpu", 2),
+        ({"rates": None}, "gpu", 1),
+        ({}, "cpu", 1),
+        ({"arithmetic": 3}, "gpu", 3),
+    ):
+        meta = {"versions": versions, **kept}
+        with pytest.raises(ResumeError) as caught:
+            check_arithmetic(meta, platform, ["optim"])
+        line = str(caught.value)
+        assert line.startswith(f"arithmetic: was {was}, now {arithmetic(platform)}: "), line
+        assert "(chomp 0.1.0, commit abc)" in line
+        assert "\n" not in line
+        check_arithmetic(meta, platform, ["arithmetic"])

@@ -32,6 +32,10 @@ from chomp.errors import ConfigError
             "optim.warmup_steps: must be less than train.steps, which is 100 (got 100)",
         ),
         (
+            "model: {init_zero_head: true, share_emb: true}",
+            "model.init_zero_head: there is no head of its own with model.share_emb",
+        ),
+        (
             "optim: {rewarm_from: 9}",
             "optim.rewarm_from: needs optim.rewarm_steps, the length of the rise",
         ),
@@ -214,5 +218,7 @@ def test_what_is_accepted_is_accepted_by_the_library(section: dict[str, object])
     except ConfigError:
         return
     ours_only = {"backend", "options", "d_model", "softmax_dtype", "fast_ops", "kernels"}
+    ours_only |= {name for name in type(model).model_fields if name.startswith("init_")}
+    ours_only.remove("init_mode")
     dtypes = {"param_dtype", "compute_dtype", "accum_dtype"}
     MegalodonConfig(**model.model_dump(exclude=ours_only | dtypes))

@@ -57,18 +57,19 @@ def kinds_of(make_config: Callable[..., Config]) -> Make:
 def optimizer_for(kinds_of: Make) -> Make:
     """Build the optimizer of a config with a constant learning rate."""
 
-    def build(params: Any, rate: float = 0.1, **optim: Any) -> Any:
-        config = OptimConfig(**optim)
+    def build(params: Any, rate: float = 0.1, step_tokens: int = 1, **optim: Any) -> Any:
+        config, kinds = OptimConfig(**optim), kinds_of(params)
         groups = parameter_groups(
             params,
-            kinds_of(params),
+            kinds,
             muon=config.name == "muon",
+            head=config.muon.include_head,
             all_2d=config.muon.allow_all_2d,
             tied_embed=config.muon.allow_tied_embed,
         )
         constant = {"lr": rate, "warmup_steps": 0, "min_lr_ratio": 1.0}
-        rates = Rates.of(config.model_copy(update=constant), steps=1)
-        optimizer = Optimizer(config, groups)
+        rates = Rates.of(config.model_copy(update=constant), 1, step_tokens)
+        optimizer = Optimizer(config, groups, kinds, step_tokens)
         return optax.GradientTransformation(
             optimizer.init, functools.partial(optimizer.update, rates=rates)
         )

@@ -6,6 +6,11 @@ import numpy as np
 import optax
 import pytest
 
+from chomp.config import MuonConfig, OptimConfig
+from chomp.optim import Rates
+from chomp.optim.optimizer import orthogonalized_momentum
+from chomp.optim.row_norms import normalize_rows
+
 MUON_OWNERS = ("wz", "wv", "wr", "wh1", "wh2", "fc1", "fc2", "fc3", "lm_head")
 
 
@@ -157,3 +162,116 @@ def test_all_2d_and_tied_embed_widen_what_muon_updates(params_of, named, optimiz
     assert any(not is_projection(path) for path in others)
     with_embedding = taken(allow_tied_embed=True)
     assert with_embedding - set(filter(is_projection, others)) == {"model.embed.weight"}
+
+
+def test_polar_express_comes_nearer_to_an_orthogonal_matrix():
+    """Small singular values too: the farthest is an eighth away, Jordan's a third."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(24, 24)))[0] for _ in range(2))
+    matrix = {"w": jnp.asarray(left * np.geomspace(1e-2, 1, 24) @ right, jnp.float32)}
+    farthest = {}
+    for coefficients in ("standard", "polar_express"):
+        muon = orthogonalized_momentum(MuonConfig(coefficients=coefficients), None)
+        update = jax.jit(lambda g, muon=muon: muon.update(g, muon.init(g))[0])(matrix)["w"]
+        values = np.linalg.svd(np.asarray(update), compute_uv=False)
+        farthest[coefficients] = np.abs(values - 1).max()
+    assert farthest["polar_express"] < 0.13 < 0.25 < farthest["standard"]
+
+
+def test_rows_of_normalized_updates_are_of_one_size_and_matrices_keep_theirs():
+    rows = normalize_rows(0.9)
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(size=(6, 8)) * np.geomspace(1, 50, 6)[:, None] for _ in range(2))
+    state = rows.init({"w": jnp.zeros((6, 8))})
+    update, state = rows.update({"w": jnp.asarray(first, jnp.float32)}, state)
+    sizes = np.linalg.norm(update["w"], axis=1)
+    np.testing.assert_allclose(sizes, sizes[0], rtol=1e-4)
+    assert np.linalg.norm(update["w"]) == pytest.approx(np.linalg.norm(first), rel=1e-4)
+    update, _ = rows.update({"w": jnp.asarray(second, jnp.float32)}, state)
+    means = [np.square(matrix).mean(axis=1, keepdims=True) for matrix in (first, second)]
+    expected = second / np.sqrt((0.9 * 0.1 * means[0] + 0.1 * means[1]) / (1 - 0.9**2))
+    expected *= np.linalg.norm(second) / np.linalg.norm(expected)
+    np.testing.assert_allclose(update["w"], expected, rtol=1e-4)
+
+
+def test_muon_s_rows_are_normalized_where_wanted(params, grads, named, optimizer_for):
+    optimizer = optimizer_for(params, name="muon", muon={"normalize_neurons": True})
+    for path, update in named(first_update(optimizer, grads, params)).items():
+        if is_projection(path):
+            # The weight decay of 0.01 is a small part of it.
+            sizes = np.linalg.norm(np.asarray(update) + 0.1 * named(params)[path], axis=1)
+            np.testing.assert_allclose(sizes, sizes.mean(), rtol=1e-3, err_msg=path)
+
+
+def test_the_head_is_adam_s_where_it_is_not_muon_s(params, grads, named, optimizer_for):
+    optimizer = optimizer_for(params, name="muon", weight_decay=0, muon={"include_head": False})
+    updates = named(first_update(optimizer, grads, params))
+    expected = named(adams_first(grads, 0.1))["lm_head.weight"]
+    np.testing.assert_allclose(updates["lm_head.weight"], expected, rtol=1e-4)
+
+
+def test_muon_has_a_rate_of_its_own():
+    own = Rates.of(OptimConfig(name="muon", lr=2e-3, muon={"lr": 0.05}), 10)
+    assert float(own.scales.muon) * 2e-3 == pytest.approx(0.05)
+
+
+def test_single_groups_have_rates_of_their_own(params, grads, named, optimizer_for):
+    scales = {"embedding": 2.0, "head": 3.0, "vectors": 0.5}
+    plain = optimizer_for(params, weight_decay=0.3)
+    scaled = optimizer_for(params, weight_decay=0.3, lr_scales=scales)
+    before, after = (named(first_update(each, grads, params)) for each in (plain, scaled))
+    for path, update in after.items():
+        factor = 0.5
+        if is_projection(path):
+            factor = 3.0 if path.startswith("lm_head") else 1.0
+        elif "embed" in path:
+            factor = 2.0
+        np.testing.assert_allclose(update, before[path] * factor, rtol=1e-5, err_msg=path)
+
+
+def test_cautious_weight_decay_spares_what_its_update_lets_grow(
+    params, grads, named, optimizer_for
+):
+    plain = optimizer_for(params, weight_decay=0.0)
+    cautious = optimizer_for(params, weight_decay=0.3, cautious_weight_decay=True)
+    without, updates = (named(first_update(each, grads, params)) for each in (plain, cautious))
+    for path, weight in named(params).items():
+        decayed = is_projection(path) or "embed" in path
+        shrinks = np.sign(without[path]) == -np.sign(weight)
+        expected = without[path] - 0.1 * 0.3 * weight * (shrinks & decayed)
+        np.testing.assert_allclose(updates[path], expected, rtol=1e-5, err_msg=path)
+        assert not decayed or 0 < shrinks.mean() < 1
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weights_shrink_to_1_over_e_in_the_tokens_given(name, params, zeros, named, optimizer_for):
+    """500 steps of 20 tokens without a gradient, whatever the rate."""
+    optimizer = optimizer_for(params, 3e-3, 20, name=name, lr=3e-3, weight_decay_tokens=10_000)
+
+    @jax.jit
+    def run(weights: Any) -> Any:
+        def step(_: int, carried: tuple[Any, Any]) -> tuple[Any, Any]:
+            weights, state = carried
+            updates, state = optimizer.update(zeros, state, weights)
+            return optax.apply_updates(weights, updates), state
+
+        return jax.lax.fori_loop(0, 500, step, (weights, optimizer.init(weights)))[0]
+
+    after, before = named(run(params)), named(params)
+    for path in ("lm_head.weight", "model.embed.weight"):
+        share = np.linalg.norm(after[path]) / np.linalg.norm(before[path])
+        assert share == pytest.approx(np.exp(-1), rel=2e-3), path
+
+
+def test_a_gradient_s_weight_in_adam_s_squares_halves_in_the_tokens_given(
+    params, grads, zeros, named, optimizer_for
+):
+    optimizer = optimizer_for(params, 0.1, 512, adam={"b2_half_life": 2048})
+    update = jax.jit(optimizer.update)
+    _, state = update(grads, optimizer.init(params), params)
+    first = named(state)
+    for _ in range(4):
+        _, state = update(zeros, state, params)
+    for path, value in named(state).items():
+        if ".nu." in path:
+            np.testing.assert_allclose(value, first[path] / 2, rtol=1e-4, err_msg=path)

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -69,3 +70,37 @@ def test_muon_has_its_own_rate():
     for count in (0, 3, 7):
         assert rates["lr_muon"](count) == pytest.approx(100 * rates["lr"](count))
     assert list(schedules(OptimConfig(), 10)) == ["lr"]
+
+
+def rates_of(steps: int, **keys: Any) -> list[float]:
+    rate = schedules(OptimConfig(lr=1.0, **keys), steps)["lr"]
+    return rate(jnp.arange(steps)).tolist()
+
+
+def test_a_line_and_a_constant():
+    line = rates_of(12, schedule="linear", warmup_steps=2, min_lr_ratio=0.2)
+    expected = [0.5, 1.0, *(0.2 + 0.8 * (1 - done / 10) for done in range(10))]
+    assert line == pytest.approx(expected, rel=1e-6)
+    constant = rates_of(6, schedule="constant", warmup_steps=2, min_lr_ratio=0.2)
+    assert constant == [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("shape", ["linear", "sqrt"])
+def test_wsd_falls_in_the_last_share_of_the_run_only(shape: str):
+    keys = {"schedule": "wsd", "decay_shape": shape, "warmup_steps": 4, "min_lr_ratio": 0.1}
+    rates = rates_of(40, decay_share=0.25, **keys)
+    assert rates[4:31] == [1.0] * 27
+    power = 1.0 if shape == "linear" else 0.5
+    expected = [0.1 + 0.9 * (1 - (done / 10) ** power) for done in range(10)]
+    assert rates[30:] == pytest.approx(expected, rel=1e-5)
+    # A longer run has the same rates until the shorter one begins to fall.
+    assert rates_of(80, decay_share=0.25, **keys)[:31] == rates[:31]
+    assert rates_of(40, decay_steps=10, **keys) == rates
+
+
+def test_wsd_falls_after_the_warm_up_at_the_earliest():
+    rates = rates_of(10, schedule="wsd", decay_share=1.0, warmup_steps=4, decay_shape="linear")
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert rates_of(10, schedule="wsd", decay_steps=99, warmup_steps=4, decay_shape="linear") == (
+        rates
+    )

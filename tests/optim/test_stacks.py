@@ -8,10 +8,11 @@ from chomp.optim import LocalStacking, Optimizer, Rates, parameter_groups
 
 def test_muon_s_update_is_the_same_with_matrices_in_stacks(params, kinds_of):
     config = OptimConfig(name="muon")
-    groups = parameter_groups(params, kinds_of(params), muon=True, all_2d=True, tied_embed=True)
+    kinds = kinds_of(params)
+    groups = parameter_groups(params, kinds, muon=True, all_2d=True, tied_embed=True)
     rates = Rates.of(config, steps=100)
-    alone = Optimizer(config, groups)
-    stacked = Optimizer(config, groups, LocalStacking())
+    alone = Optimizer(config, groups, kinds)
+    stacked = Optimizer(config, groups, kinds, stacking=LocalStacking())
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
     state = alone.init(params)

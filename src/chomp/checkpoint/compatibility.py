@@ -14,9 +14,12 @@ PACKAGES = ("chomp", "jax", "jaxlib", "equinox", "optax", "megalodon-jax", "grai
 """Packages whose versions can change results."""
 ENVIRONMENT = "environment"
 """Key of the environment variables that change what is computed."""
-RATES, INPUTS = "rates", "inputs"
-"""Whether a run's rates are inputs of its step. In runs of earlier versions they are constants of
-it, and stay so: compilers round the two otherwise."""
+ARITHMETIC = "arithmetic"
+"""Key of the number of a step's arithmetic, raised when a version of chomp computes a step in
+another order, or with other programs, and so rounds otherwise."""
+ARITHMETIC_NOW = {"cpu": 3}
+"""That number by platform. It was 1 while rates were constants of the step."""
+ARITHMETIC_ELSEWHERE = 2
 IDENTITY_SECTIONS = ("model", "data", "optim", ENVIRONMENT)
 IDENTITY_TRAIN = ("seed", "batch_size", "seq_len", "grad_accum", "deterministic")
 # How data is fetched, not what it is.
@@ -34,7 +37,7 @@ CONTENT = "data.content"
 """Key of the fingerprints of the data."""
 TOKENS = "data.tokens"
 """Key of the fingerprint of the tokenizer."""
-OTHER_KEYS = (CONTENT, TOKENS, ENVIRONMENT)
+OTHER_KEYS = (CONTENT, TOKENS, ENVIRONMENT, ARITHMETIC)
 """Keys that `--allow-change` accepts besides those of the configuration."""
 PATHS = (
     "data.files",
@@ -106,9 +109,18 @@ def _plain(path: Any) -> Any:
     return os.path.normpath(path)
 
 
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return flat(Config().model_dump(mode="json"))
+
+
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[ConfigChange]:
-    """Return the dotted keys whose values differ, in order."""
+    """Return the dotted keys whose values differ, in order.
+
+    A key that the old values lack, since that version didn't know it, had its default.
+    """
     before, after = flat(old), flat(new)
+    before = {key: value for key, value in _defaults().items() if key in after} | before
     return [
         ConfigChange(key, before.get(key), after.get(key))
         for key in dict.fromkeys([*before, *after])
@@ -138,6 +150,36 @@ def check_begins(config: Config) -> None:
     if config.optim.rewarm_steps is not None and config.optim.rewarm_from is None:
         problem = "is for a run that goes on from a checkpoint; a new one has optim.warmup_steps"
         raise ConfigError([f"optim.rewarm_steps: {problem}"])
+
+
+def arithmetic(platform: str) -> int:
+    """Return the number of the arithmetic of a step on a platform."""
+    return ARITHMETIC_NOW.get(platform, ARITHMETIC_ELSEWHERE)
+
+
+def check_arithmetic(meta: Mapping[str, Any], platform: str, allowed: Sequence[str]) -> None:
+    """Check that a step rounds as it did where a checkpoint was made.
+
+    Args:
+        meta: of the checkpoint.
+        platform: that the run goes on with.
+        allowed: keys whose change the user wants.
+
+    Raises:
+        ResumeError: it doesn't.
+    """
+    # What the versions before the number said of it.
+    before = meta.get(ARITHMETIC, 2 if meta.get("rates") == "inputs" else 1)
+    if before == arithmetic(platform) or ARITHMETIC in allowed:
+        return
+    versions = meta["versions"]
+    commit = versions.get("commit of chomp")
+    theirs = f"chomp {versions.get('chomp', 'of then')}" + (f", commit {commit}" if commit else "")
+    raise ResumeError(
+        f"{ARITHMETIC}: was {before}, now {arithmetic(platform)}: steps of this version of chomp "
+        f"round otherwise than those that made the checkpoint ({theirs}); go on with that version, "
+        f"or with this one, but not bit for bit: --allow-change {ARITHMETIC}"
+    )
 
 
 def rewarm_from(config: Config, saved: Mapping[str, Any], step: int) -> Config:

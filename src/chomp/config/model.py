@@ -83,6 +83,14 @@ class ModelConfig(Section):
     """Token put after each document with `data.tokenizer.add_eos`; generation stops at it."""
     init_mode: Literal["gaussian", "xavier", "he", "bert"] = "he"
     """How projection matrices are initialised."""
+    init_zero_head: bool = False
+    """Begin with an output head of zeros, so that the first loss is that of a uniform guess."""
+    init_zero_outputs: bool = False
+    """Begin with zeros in the last matrices of each block (`wh1`, `wh2`, `fc2`), so that it changes
+    nothing at first."""
+    init_memory: Annotated[float, Ge(4)] | None = None
+    """Tokens that the slowest component of the moving average remembers at first; the others are
+    spread between four and this, by equal factors. `null`: all remember about four."""
     use_checkpoint: bool = False
     """Activation checkpointing: recompute each block in the backward pass instead of keeping its
     activations. megalodon-jax does it only in runs that are not deterministic: with

@@ -52,10 +52,13 @@ class LanguageModel(abc.ABC):
     def parameter_kind(self, path: str, shape: tuple[int, ...]) -> ParameterKind:
         """Return what a parameter is, which decides how it is updated.
 
-        By default an embedding is known by its name, and any other matrix is a projection.
+        By default embedding and output head are known by their names, `embed` and `lm_head`, and
+        any other matrix is a projection.
         """
         if "embed" in path:
             return ParameterKind.EMBEDDING
+        if "lm_head" in path and len(shape) == 2:
+            return ParameterKind.HEAD
         return ParameterKind.PROJECTION if len(shape) == 2 else ParameterKind.OTHER
 
     def shard_axis(self, path: str, shape: tuple[int, ...]) -> int | None:
@@ -76,14 +79,14 @@ class LanguageModel(abc.ABC):
         """Operations of matrix products, forward and backward, per position of a row.
 
         A product that sums over n terms is 2n operations an element. By default each projection
-        is multiplied once.
+        and the head are multiplied once.
         """
         params = jax.eval_shape(self.init, jax.random.PRNGKey(0))
         leaves = jax.tree.leaves(params), jax.tree.leaves(self.parameter_kinds(params))
         multiplied = sum(
             leaf.size
             for leaf, kind in zip(*leaves, strict=True)
-            if kind is ParameterKind.PROJECTION
+            if kind in (ParameterKind.PROJECTION, ParameterKind.HEAD)
         )
         return PASSES * 2 * multiplied
 

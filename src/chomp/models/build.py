@@ -9,6 +9,7 @@ from chomp.config.registry import MODELS
 from chomp.errors import ConfigError
 from chomp.models.base import LanguageModel
 from chomp.models.dummy import Dummy
+from chomp.models.megalodon.initial import InitialValues
 from chomp.models.megalodon.model import Megalodon, megalodon_config
 
 
@@ -57,6 +58,12 @@ def build_model(
     if config.kernels == "pallas" and (found := platform or jax.default_backend()) != "gpu":
         message = "must be auto or xla on other devices than NVIDIA GPUs"
         raise ConfigError([f"model.kernels: {message} (got pallas on {found})"])
+    initial = InitialValues(config.init_zero_head, config.init_zero_outputs, config.init_memory)
     return Megalodon(
-        megalodon_config(config), isolate_documents, config.fast_ops, platform, config.kernels
+        megalodon_config(config),
+        isolate_documents,
+        config.fast_ops,
+        platform,
+        config.kernels,
+        initial,
     )

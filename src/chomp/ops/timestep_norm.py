@@ -2,6 +2,9 @@
 
 Each group of features is normalized by the mean and variance of all its values from the
 document's first token up to the current one (Megalodon, arXiv:2404.08801, section 3.2).
+
+Between features and groups all is products with a matrix of zeros and ones: a loop over the few
+features of a group, innermost, is what a CPU's compiler can't vectorize.
 """
 
 import jax
@@ -33,9 +36,10 @@ def timestep_norm(
         positions: each token's position in its document; with `runs` only.
     """
     batch, time, dim = x.shape
-    grouped = x.astype(jnp.float32).reshape(batch, time, groups, dim // groups)
-    mean = grouped.mean(axis=-1)
-    variance = jnp.square(grouped - mean[..., None]).mean(axis=-1)
+    size = dim // groups
+    wide, is_in = x.astype(jnp.float32), jnp.repeat(jnp.eye(groups), size, axis=0)
+    mean = _product(wide, is_in / size)
+    variance = _product(jnp.square(wide - _product(mean, is_in.T)), is_in / size)
     # Sums of small differences to the document's first token don't cancel where a large common
     # offset would.
     if runs is None or positions is None:
@@ -51,9 +55,13 @@ def timestep_norm(
     sums = _prefix_sums(moments, runs)
     offset = sums[..., :groups] / count
     spread = jnp.maximum(sums[..., groups:] / count - jnp.square(offset), 0.0)
-    centered = grouped - (anchor + offset)[..., None]
-    normal = centered * jax.lax.rsqrt(spread + eps)[..., None]
-    return (normal.reshape(batch, time, dim) * scale + bias).astype(x.dtype)
+    centered = wide - _product(anchor + offset, is_in.T)
+    normal = centered * _product(jax.lax.rsqrt(spread + eps), is_in.T)
+    return (normal * scale + bias).astype(x.dtype)
+
+
+def _product(a: Float[Array, "*rows inner"], b: Float[Array, "*_ inner columns"]) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _prefix_sums(
@@ -69,7 +77,7 @@ def _prefix_sums(
     cut = jnp.pad(values, ((0, 0), (0, pad), (0, 0))).reshape(batch, count, CHUNK, columns)
     run = jnp.pad(runs, ((0, 0), (0, pad)), mode="edge").reshape(batch, count, CHUNK)
     same = (run[..., :, None] == run[..., None, :]) & jnp.tri(CHUNK, dtype=bool)
-    within = jnp.matmul(same.astype(jnp.float32), cut, precision=jax.lax.Precision.HIGHEST)
+    within = _product(same.astype(jnp.float32), cut)
     ends = run[:, :, -1]
     before = jnp.concatenate([jnp.full_like(ends[:, :1], -1), ends[:, :-1]], axis=1)
 

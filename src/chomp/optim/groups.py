@@ -29,23 +29,14 @@ class GroupRow(NamedTuple):
     group: Group
 
 
-def _group(kind: ParameterKind, ndim: int, *, muon: bool, all_2d: bool, tied_embed: bool) -> Group:
-    is_projection, is_embedding = (
-        kind is ParameterKind.PROJECTION,
-        kind is ParameterKind.EMBEDDING,
-    )
-    takes_muon = (
-        is_projection
-        or (is_embedding and tied_embed)
-        or (all_2d and ndim == 2 and not is_embedding)
-    )
-    if muon and takes_muon:
-        return Group.MUON
-    return Group.ADAMW if is_projection or is_embedding else Group.ADAM
-
-
 def parameter_groups(
-    params: Any, kinds: Any, *, muon: bool, all_2d: bool = False, tied_embed: bool = False
+    params: Any,
+    kinds: Any,
+    *,
+    muon: bool,
+    head: bool = True,
+    all_2d: bool = False,
+    tied_embed: bool = False,
 ) -> Any:
     """Return a tree like `params` with each leaf's `Group`.
 
@@ -53,14 +44,24 @@ def parameter_groups(
         params: parameters or their shapes.
         kinds: a tree like them with each one's `ParameterKind`.
         muon: whether projections get Muon updates.
+        head: Muon also for the output head.
         all_2d: Muon also for every other two-dimensional parameter but the embedding.
         tied_embed: Muon also for the embedding (meant for one that is the output head as well).
     """
-    return jax.tree.map(
-        lambda leaf, kind: _group(kind, leaf.ndim, muon=muon, all_2d=all_2d, tied_embed=tied_embed),
-        params,
-        kinds,
-    )
+    takes_muon = {
+        ParameterKind.PROJECTION: True,
+        ParameterKind.HEAD: head,
+        ParameterKind.EMBEDDING: tied_embed,
+        ParameterKind.OTHER: False,
+    }
+
+    def group(leaf: Any, kind: ParameterKind) -> Group:
+        is_other = kind is ParameterKind.OTHER
+        if muon and (takes_muon[kind] or (all_2d and is_other and leaf.ndim == 2)):
+            return Group.MUON
+        return Group.ADAM if is_other else Group.ADAMW
+
+    return jax.tree.map(group, params, kinds)
 
 
 def group_table(params: Any, groups: Any) -> Iterator[GroupRow]:

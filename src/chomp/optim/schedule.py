@@ -3,7 +3,6 @@
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -27,8 +26,13 @@ class Warmup(NamedTuple):
 
 
 class Decay(NamedTuple):
-    """The fall of the rate after the warm-up, along a cosine."""
+    """The fall of the rate: along a cosine, a line or a root, whose weights are 1, 0 and 0.
 
+    One formula for all of them, so that one program does for every schedule.
+    """
+
+    start: Scalar
+    """Updates before it begins."""
     steps: Scalar
     """Updates from the highest rate to the floor."""
     angle: Scalar
@@ -37,17 +41,22 @@ class Decay(NamedTuple):
     """As a share of the highest rate."""
     height: Scalar
     """One less the floor."""
+    cosine: Scalar
+    linear: Scalar
+    root: Scalar
 
 
 class Schedule(NamedTuple):
-    """A linear rise to the highest rate, then a cosine to the lowest, which stays.
+    """A linear rise to the highest rate, and a fall to the lowest, which stays.
+
+    What `optim.schedule` and `optim.decay_shape` choose: the cosine is of Loshchilov and Hutter
+    (arXiv:1608.03983), the stable rate with a late fall of Hu et al. (arXiv:2404.06395), the root
+    of Hägele et al. (arXiv:2405.18392).
 
     The first update (count 0) has the rate `peak / warmup_steps`, and the last one of the decay
     is still above the floor: a rate of zero would spend a step's computation on nothing.
 
-    All values are scalars in float32, so that a program may take them as inputs. What could be
-    computed from others is here too, rounded as XLA rounds it where these are constants of a
-    program: runs from when they were go on bit for bit.
+    All values are scalars in float32, so that a program may take them as inputs.
     """
 
     peak: Scalar
@@ -69,6 +78,9 @@ class Schedule(NamedTuple):
             steps: of the whole run.
         """
         rise, fall, one = config.warmup_steps, config.decay_length(steps), np.float32(1)
+        # A constant rate is a fall of no height.
+        floor = 1.0 if config.schedule == "constant" else config.min_lr_ratio
+        shape = config.fall
         again = config.rewarm_steps if config.rewarm_from is not None else None
         return cls(
             _scalar(config.lr),
@@ -78,10 +90,14 @@ class Schedule(NamedTuple):
                 _scalar(config.lr / max(1, rise) - config.lr),
             ),
             Decay(
+                _scalar(config.decay_start(steps)),
                 _scalar(fall),
                 _scalar(np.float32(math.pi) * (one / np.float32(fall))),
-                _scalar(config.min_lr_ratio),
-                _scalar(1 - config.min_lr_ratio),
+                _scalar(floor),
+                _scalar(1 - floor),
+                _scalar(shape == "cosine"),
+                _scalar(shape == "linear"),
+                _scalar(shape == "sqrt"),
             ),
             _scalar(config.rewarm_from or 0),
             _scalar(again or 1),
@@ -91,53 +107,60 @@ class Schedule(NamedTuple):
         """Return the rates, in float32, of the updates after `count` others (integers)."""
         warmup, decay = self.warmup, self.decay
         left = 1 - jnp.clip(count, 0, jnp.maximum(warmup.steps - 1, 1)) * warmup.share
-        falling = jnp.minimum(count - warmup.steps, decay.steps)
+        falling = jnp.clip(count - decay.start, 0, decay.steps)
+        done = falling / decay.steps
         cosine = 0.5 * (1 + jnp.cos(falling * decay.angle))
+        still = decay.cosine * cosine + decay.linear * (1 - done) + decay.root * (1 - done**0.5)
         rate = jnp.where(
             count < warmup.steps,
             warmup.first * left + self.peak,
-            self.peak * (decay.height * cosine + decay.floor),
+            self.peak * (decay.height * still + decay.floor),
         )
         again = jnp.minimum((count - self.rewarm_from + 1) / self.rewarm_steps, 1.0)
         return rate * jnp.where(count < self.rewarm_from, 1.0, again)
+
+
+class Scales(NamedTuple):
+    """Learning rates of groups of parameters, as factors of the schedule's."""
+
+    muon: Scalar
+    embedding: Scalar
+    head: Scalar
+    vectors: Scalar
 
 
 class Rates(NamedTuple):
     """All that a run may change without another program: the step takes them as inputs."""
 
     schedule: Schedule
-    muon_scale: Scalar
-    """Muon's learning rate is the schedule's times this."""
+    scales: Scales
     weight_decay: Scalar
     muon_weight_decay: Scalar
     max_norm: Scalar
     """Gradients with a larger global norm are scaled down to this one; infinity: none are."""
 
     @classmethod
-    def of(cls, config: OptimConfig, steps: int) -> "Rates":
+    def of(cls, config: OptimConfig, steps: int, step_tokens: int = 1) -> "Rates":
         """Return the rates of a run.
 
         Args:
             config: the section `optim`.
             steps: of the whole run.
+            step_tokens: positions of a step's batch.
         """
-        muon = config.muon
+        muon, scales = config.muon, config.lr_scales
+        muon_scale = muon.lr_scale if muon.lr is None else muon.lr / config.lr
+        decay = muon_decay = config.weight_decay
+        if config.weight_decay_tokens is not None:
+            decay = step_tokens / (config.weight_decay_tokens * config.lr)
+            muon_decay = decay / muon_scale
         return cls(
             Schedule.of(config, steps),
-            _scalar(muon.lr_scale),
-            _scalar(config.weight_decay),
-            _scalar(config.weight_decay * muon.weight_decay_mult),
+            Scales(*map(_scalar, (muon_scale, scales.embedding, scales.head, scales.vectors))),
+            _scalar(decay),
+            _scalar(muon_decay * muon.weight_decay_mult),
             _scalar(config.grad_clip_norm or math.inf),
         )
-
-    def as_constants(self) -> "Rates":
-        """Return the same as numbers of Python, which become constants of a program."""
-        return jax.tree.map(float, self)
-
-    @property
-    def are_constants(self) -> bool:
-        """Whether they are constants of the program, not inputs."""
-        return isinstance(self.max_norm, float)
 
     def named(self, optimizer: str) -> dict[str, optax.Schedule]:
         """Return the learning rates by update count, under their names in the metrics.
@@ -147,7 +170,7 @@ class Rates(NamedTuple):
         """
         named: dict[str, optax.Schedule] = {"lr": self.schedule.at}
         if optimizer == "muon":
-            named["lr_muon"] = lambda count: self.schedule.at(count) * self.muon_scale
+            named["lr_muon"] = lambda count: self.schedule.at(count) * self.scales.muon
         return named
 
 

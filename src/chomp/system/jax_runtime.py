@@ -16,6 +16,7 @@ from pathlib import Path
 from chomp.errors import ConfigError
 from chomp.system.compile_cache import cache_folder, trim
 from chomp.system.environment import computing_environment, drop_jax_options
+from chomp.system.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -192,6 +193,8 @@ def start_jax(
             log.info("compile cache: deleted %d programs, %d bytes", *gone)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if os.environ.get("JAX_PLATFORMS") == "cpu" or not any(map(is_installed, CAN_RUN)):
+        keep_freed_memory()  # before XLA starts its threads
     try:
         device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # the latter for `cuda` without its plugin

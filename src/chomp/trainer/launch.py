@@ -7,8 +7,6 @@ from pathlib import Path
 
 from chomp.checkpoint.checkpointer import SavedRun
 from chomp.checkpoint.compatibility import (
-    INPUTS,
-    RATES,
     changes,
     check_begins,
     keep_old_defaults,
@@ -33,7 +31,13 @@ from chomp.trainer.initial_weights import choose_step, located, open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
 from chomp.trainer.refusal import all_at_once, check_installed
 from chomp.trainer.request import Request
-from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint, rate_line
+from chomp.trainer.resume import (
+    check_contents,
+    check_platform,
+    check_settings,
+    choose_checkpoint,
+    rate_line,
+)
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
 from chomp.trainer.trainer import Trainer
 
@@ -177,11 +181,11 @@ def _build(
         with all_at_once(config, own_tokenizer=request.resume is not None):
             device = _start_jax(config)
             recorder.on_device(device)
+            if saved:
+                check_platform(saved, context)
             built = _build_components(config, device, context.console, resources, snapshot, lanes)
         if saved is None and (weights := open_weights(built, chosen)):
             recorder.began_from(weights.parent)
-        if saved and saved.meta.get(RATES) != INPUTS:
-            built = dataclasses.replace(built, program=built.program.with_constant_rates())
         return built
 
     with coordinator.interruptible("parts"):

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -30,8 +30,7 @@ class TrainProgram:
         model: makes parameters and losses.
         optimizer: makes updates.
         groups: a tree like the parameters with each one's `Group`.
-        rates: inputs of the step that stay the same in a run; constants of it in runs that began
-            before they were inputs.
+        rates: inputs of the step that stay the same in a run.
         sharding: which device holds what.
         data_parallel: has all devices work on a batch.
         shapes: shapes, dtypes and places of the training state; nothing is allocated.
@@ -48,13 +47,6 @@ class TrainProgram:
     shapes: TrainState
     deterministic: bool
     seed: int
-
-    def with_constant_rates(self) -> "TrainProgram":
-        """Return the program whose rates are constants of the step.
-
-        Compilers round it otherwise: it is for runs that began with it.
-        """
-        return replace(self, rates=self.rates.as_constants())
 
     @property
     def schedules(self) -> dict[str, optax.Schedule]:
@@ -115,10 +107,12 @@ def build_program(
     optim, train = config.optim, config.train
     muon = optim.name == "muon"
     params = jax.eval_shape(model.init, jax.random.PRNGKey(0))
+    kinds = model.parameter_kinds(params)
     groups = parameter_groups(
         params,
-        model.parameter_kinds(params),
+        kinds,
         muon=muon,
+        head=optim.muon.include_head,
         all_2d=optim.muon.allow_all_2d,
         tied_embed=optim.muon.allow_tied_embed and config.model.share_emb,
     )
@@ -134,12 +128,12 @@ def build_program(
         stacking = ShardedStacking(sharding)
     elif (platform or jax.default_backend()) != "cpu":
         stacking = LocalStacking()
-    optimizer = Optimizer(optim, groups, stacking)
+    optimizer = Optimizer(optim, groups, kinds, train.tokens_per_step, stacking)
     return TrainProgram(
         model,
         optimizer,
         groups,
-        Rates.of(optim, train.steps),
+        Rates.of(optim, train.steps, train.tokens_per_step),
         sharding,
         data_parallel,
         sharding.place_shapes(
@@ -238,8 +232,6 @@ def _inputs(program: TrainProgram, train: TrainConfig) -> tuple[Any, ...]:
     """Return shapes and places of what the step takes: state, batch and rates."""
     batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
     placed = program.sharding.place_batch_shapes(batch)
-    if program.rates.are_constants:
-        return program.shapes, placed
     scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=program.sharding.everywhere)
     return program.shapes, placed, jax.tree.broadcast(scalar, program.rates)
 
@@ -247,8 +239,6 @@ def _inputs(program: TrainProgram, train: TrainConfig) -> tuple[Any, ...]:
 def _with_rates(
     compiled: Callable[..., T], program: TrainProgram
 ) -> Callable[[TrainState, Batch], T]:
-    if program.rates.are_constants:
-        return compiled
     return WithRates(compiled, jax.device_put(program.rates, program.sharding.everywhere))
 
 
@@ -264,20 +254,13 @@ def _norms(program: TrainProgram) -> Callable[..., jax.Array]:
 
 
 def _train_step(program: TrainProgram, *, watch: bool = False) -> Callable[..., StepResult]:
-    step = make_train_step(
+    return make_train_step(
         program.model,
         program.optimizer,
         deterministic=program.deterministic,
         watch=watch,
         spread=program.data_parallel.gradients,
     )
-    if not program.rates.are_constants:
-        return step
-
-    def train_step(state: TrainState, batch: Batch) -> StepResult:
-        return step(state, batch, program.rates)
-
-    return train_step
 
 
 def batch_shapes(accum: int, batch: int, time_steps: int) -> Batch:

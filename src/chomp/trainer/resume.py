@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,6 +12,7 @@ from chomp.checkpoint.compatibility import (
     ENVIRONMENT,
     ConfigChange,
     changes,
+    check_arithmetic,
     check_compatible,
     matters,
     package_versions,
@@ -84,6 +86,15 @@ def check_settings(config: Config, saved: SavedRun, context: RunContext) -> None
         context.console.message(line)
     for change in changes(saved.meta["versions"], package_versions()):
         context.console.warn(f"{change}; results may differ in their last bits from here on")
+
+
+def check_platform(saved: SavedRun, context: RunContext) -> None:
+    """Check that steps round as those of a saved run did, now that JAX has started.
+
+    Raises:
+        ResumeError: they don't.
+    """
+    check_arithmetic(saved.meta, jax.default_backend(), context.allow_change)
 
 
 def check_contents(components: Components, saved: SavedRun, context: RunContext) -> None:

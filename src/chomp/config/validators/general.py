@@ -11,6 +11,7 @@ from chomp.config.sections import Sections
 from chomp.config.validators.base import Problem, rule
 from chomp.config.validators.lanes import lanes_divide_the_batch
 from chomp.config.validators.model import (
+    a_head_to_set_to_zero,
     heads_have_even_width,
     kernels_are_fast_ops,
     model_dim_divides,
@@ -285,6 +286,7 @@ RULES = (
     special_tokens_are_in_the_vocabulary,
     top_k_is_in_the_vocabulary,
     norm_groups_have_several_values,
+    a_head_to_set_to_zero,
     model_dim_divides,
     heads_have_even_width,
     value_dim_divides,

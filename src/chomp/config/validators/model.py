@@ -100,3 +100,10 @@ def output_covers_the_vocabulary(config: Sections) -> Iterator[Problem]:
             f"must be -1 or model.vocab_size, which is {vocab}, with model.share_emb "
             f"(got {output})",
         )
+
+
+@megalodon_rule("model.init_zero_head", "model.share_emb")
+def a_head_to_set_to_zero(config: Sections) -> Iterator[Problem]:
+    """`model.init_zero_head` is for models with an output head of their own."""
+    if config.model.init_zero_head and config.model.share_emb:
+        yield Problem("model.init_zero_head", "there is no head of its own with model.share_emb")

@@ -6,10 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from megalodon_jax import MegalodonForCausalLM
+from megalodon_jax.layers.attention import ChunkedAttention as InnerAttention
 from megalodon_jax.layers.attention import MegalodonAttention, NormalizedFFN
 from megalodon_jax.layers.complex_ema import ComplexEMA
+from megalodon_jax.layers.rotary import RotaryTable
+from megalodon_jax.layers.segments import SegmentMetadata
 from megalodon_jax.layers.timestep_norm import TimestepNorm
 from megalodon_jax.model import MegalodonBlock
 from megalodon_jax.ops import inverted_dropout
@@ -47,6 +51,7 @@ def hidden_states(
     """
     model, config = params.model, params.config
     batch, time = ids.shape
+    depth = len(model.layers)
     embedding_key, layers_key = (None, None) if key is None else jax.random.split(key)
     weight = gather(model.embed).weight
     x = weight[ids] if platform == "cpu" else accelerator.embedding(weight, ids)
@@ -56,6 +61,8 @@ def hidden_states(
     if embedding_key is not None and config.dropout > 0.0:
         x = inverted_dropout(x, config.dropout, embedding_key)
     documents, table = model._prepare_call_metadata((batch, time), segments, None, None)
+    if platform == "cpu" and depth and model.layers[0].attn.inner.attention_window is None:
+        table = _rotary_table(model.layers[0].attn.inner, documents, time)
 
     def block(layer: MegalodonBlock, x: Array, layer_key: PRNGKeyArray | None) -> Array:
         # The library's own attention, where it is used, compares raw ids as well.
@@ -69,7 +76,6 @@ def hidden_states(
         )
         return out
 
-    depth = len(model.layers)
     is_cut = has_shards(model.layers)
     # Only a loop keeps XLA from fetching all layers' parameters first: even before the first
     # microbatch, since they don't change.
@@ -86,6 +92,25 @@ def hidden_states(
         lambda x, item: (block(item[0], x, item[1]), None), x, (layers, keys), unroll=at_once
     )
     return time_norm(gather(model.norm), x, documents, platform)
+
+
+def _rotary_table(
+    attention: InnerAttention, documents: SegmentMetadata | None, time: int
+) -> RotaryTable:
+    """Return the factors of each position in its chunk, looked up in a constant.
+
+    A sine costs as much as ten other operations, and XLA computes it again in every loop that
+    needs it: the CPU compiler drops the library's optimization barrier before it fuses.
+    """
+    rotary, chunk = attention.rotary, attention.chunk_size
+    half = rotary.dim // 2
+    frequencies = np.float32(rotary.base) ** -(np.arange(half, dtype=np.float32) / half)
+    angles = np.arange(chunk, dtype=np.float32)[:, None] * frequencies
+    positions = jnp.arange(time)[None] if documents is None else documents.local_positions
+    cos, sin = (
+        jnp.asarray(part(angles))[positions % chunk][:, :, None] for part in (np.cos, np.sin)
+    )
+    return RotaryTable(cos, sin)
 
 
 def _with_fast_layers(

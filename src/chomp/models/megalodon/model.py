@@ -15,6 +15,7 @@ from chomp.config import ModelConfig
 from chomp.models.base import LanguageModel
 from chomp.models.megalodon.flops import model_flops_per_token
 from chomp.models.megalodon.forward import hidden_states
+from chomp.models.megalodon.initial import AS_IN_THE_LIBRARY, InitialValues
 from chomp.models.megalodon.parameters import first_axis_is_cut, kind_of
 from chomp.ops import gather, linear_cross_entropy
 from chomp.types import IGNORE_LABEL, Batch, ParameterKind
@@ -39,6 +40,7 @@ class Megalodon(LanguageModel):
         fast_ops: compute with `chomp.ops` where the library is slow; False: as the library does.
         platform: that the programs are for; None: the one that JAX runs on.
         kernels: `pallas` for chomp's own on NVIDIA GPUs, else the compiler's.
+        initial: values in place of the library's.
     """
 
     config: MegalodonConfig
@@ -46,6 +48,7 @@ class Megalodon(LanguageModel):
     fast_ops: bool = True
     platform: str | None = None
     kernels: str = "auto"
+    initial: InitialValues = AS_IN_THE_LIBRARY
     can_generate: ClassVar[bool] = True
 
     def init(self, key: PRNGKeyArray) -> MegalodonForCausalLM:
@@ -53,7 +56,8 @@ class Megalodon(LanguageModel):
         # The library takes the scale of embeddings as a Python number, which is none while traced.
         at_once = jax.ensure_compile_time_eval() if self.config.scale_emb else nullcontext()
         with at_once:
-            return MegalodonForCausalLM(self.config, key=key)
+            params = MegalodonForCausalLM(self.config, key=key)
+        return self.initial.of(params)
 
     def cast_dtypes(self, params: MegalodonForCausalLM) -> Any:
         """Return the dtype that the model casts each parameter to before it uses it.

@@ -2,8 +2,9 @@
 
 from chomp.types import ParameterKind
 
-# Attention, feed-forward network and output head.
-PROJECTIONS = frozenset({"wz", "wv", "wr", "wh1", "wh2", "fc1", "fc2", "fc3", "lm_head"})
+# Attention and feed-forward network.
+PROJECTIONS = frozenset({"wz", "wv", "wr", "wh1", "wh2", "fc1", "fc2", "fc3"})
+HEAD = "lm_head"
 EMBEDDING = "embed"
 MOVING_AVERAGE = "cema"
 
@@ -19,6 +20,8 @@ def kind_of(path: str, shape: tuple[int, ...]) -> ParameterKind:
     layer, name = layer_and_name(path)
     if layer in PROJECTIONS and name == "weight" and len(shape) == 2:
         return ParameterKind.PROJECTION
+    if layer == HEAD and name == "weight":
+        return ParameterKind.HEAD
     if layer == EMBEDDING and name == "weight":
         return ParameterKind.EMBEDDING
     return ParameterKind.OTHER
@@ -30,4 +33,4 @@ def first_axis_is_cut(path: str) -> bool:
     That of a weight is its output: pieces of it follow one another in memory, so that putting them
     together is no more than a copy.
     """
-    return layer_and_name(path)[0] in {*PROJECTIONS, EMBEDDING, MOVING_AVERAGE}
+    return layer_and_name(path)[0] in {*PROJECTIONS, HEAD, EMBEDDING, MOVING_AVERAGE}

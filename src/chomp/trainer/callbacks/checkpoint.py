@@ -5,7 +5,12 @@ from typing import Any
 import jax
 
 from chomp.checkpoint.checkpointer import Checkpointer
-from chomp.checkpoint.compatibility import ENVIRONMENT, INPUTS, RATES, package_versions
+from chomp.checkpoint.compatibility import (
+    ARITHMETIC,
+    ENVIRONMENT,
+    arithmetic,
+    package_versions,
+)
 from chomp.data import merge_states
 from chomp.run.heartbeat import Phase
 from chomp.run.record import EventKind
@@ -81,7 +86,7 @@ class SaveCheckpoint(Callback):
             "identity": components.identity,
             "versions": package_versions(),
             ENVIRONMENT: numeric_environment(),
-            RATES: None if components.program.rates.are_constants else INPUTS,
+            ARITHMETIC: arithmetic(jax.default_backend()),
             "cpu_threads": cpu_threads() if jax.default_backend() == "cpu" else None,
             "losses": loop.losses.losses,
             "rejected_in_a_row": loop.losses.in_a_row,
