@@ -21,14 +21,15 @@ DOCUMENT = 256
 def program(time_steps: int, dim: int, order: int):
     """Return the compiled gradient and its arguments for rows of this length."""
     keys = jax.random.split(jax.random.PRNGKey(0), 6)
-    x = jax.random.normal(keys[0], (TOKENS // time_steps, dim, time_steps))
+    x = jax.random.normal(keys[0], (TOKENS // time_steps, time_steps, dim))
     p, magnitude, phase, real, imag = (jax.random.uniform(key, (dim, order)) for key in keys[1:])
-    runs = jnp.broadcast_to(jnp.arange(time_steps) // DOCUMENT, (TOKENS // time_steps, time_steps))
+    places = jnp.arange(time_steps) % DOCUMENT
+    positions = jnp.broadcast_to(places, (TOKENS // time_steps, time_steps))
 
-    def loss(x, coefficients, runs):
-        return (complex_ema(x, coefficients, runs) ** 2).sum()
+    def loss(x, coefficients, positions):
+        return (complex_ema(x, coefficients, positions=positions) ** 2).sum()
 
-    arguments = (x, Coefficients(p, 0.99 * magnitude, phase, real, imag), runs)
+    arguments = (x, Coefficients(p, 0.99 * magnitude, phase, real, imag), positions)
     return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*arguments).compile(), arguments
 
 

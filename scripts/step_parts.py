@@ -216,14 +216,14 @@ def averages(rounds: int) -> None:
     for length in (1024, 4096, 16_384):
         keys = jax.random.split(jax.random.PRNGKey(0), 5)
         values = (jax.random.uniform(key, (DIM, 16), maxval=0.99) for key in keys)
-        arguments = (jnp.ones((1, DIM, length)), Coefficients(*values))
-        runs = (jnp.arange(length) // 250)[None]
-        grad = jax.jit(jax.grad(lambda x, c, r: complex_ema(x, c, r).sum(), (0, 1)))
+        arguments = (jnp.ones((1, length, DIM)), Coefficients(*values))
+        positions = (jnp.arange(length) % 250)[None]
+        grad = jax.jit(jax.grad(lambda x, c, p: complex_ema(x, c, positions=p).sum(), (0, 1)))
         start = time.perf_counter()
-        program = grad.lower(*arguments, runs).compile()
+        program = grad.lower(*arguments, positions).compile()
         seconds = time.perf_counter() - start
         temporary = program.memory_analysis().temp_size_in_bytes / 1e6
-        call = lambda p=program, a=arguments, r=runs: p(*a, r)  # noqa: E731
+        call = lambda p=program, a=arguments, r=positions: p(*a, r)  # noqa: E731
         programs[f"ComplexEMA, {length} tokens"] = (call, temporary, seconds)
     report(programs, rounds)
 

@@ -52,12 +52,11 @@ def moving_average(
     if platform != "cpu":
         positions = None if documents is None else documents.local_positions
         return accelerator.complex_ema(x, coefficients(layer), skip, positions)
-    values, runs = x.astype(jnp.float32).swapaxes(1, 2), None
+    positions = None
     if documents is not None:
-        runs = documents.run_ids
-        values = jnp.where(documents.valid[:, None, :], values, 0.0)
-    average = complex_ema(values, coefficients(layer), runs) + values * skip[:, None]
-    return average.astype(x.dtype).swapaxes(1, 2)
+        positions = documents.local_positions
+        x = jnp.where(documents.valid[..., None], x, 0.0)
+    return complex_ema(x, coefficients(layer), skip, positions).astype(x.dtype)
 
 
 def time_norm(
