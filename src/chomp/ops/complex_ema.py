@@ -211,10 +211,11 @@ def _sum_tokens(x: Array, weights: Array, counts: Array) -> Float[Array, "batch 
     def row(x: Array, counts: Array) -> Array:
         tokens = x.reshape(-1, chunk, x.shape[-1])
         counted = counts.reshape(-1, chunk)
-        return sum(
-            jnp.where(counted[:, i, None, None] > 0, weights[i] * tokens[:, i, None], 0.0)
-            for i in range(chunk)
-        )
+        total = jnp.zeros((len(tokens), *weights.shape[1:]))
+        for i in range(chunk):
+            token = weights[i] * tokens[:, i, None]
+            total += jnp.where(counted[:, i, None, None] > 0, token, 0.0)
+        return total
 
     return _by_row(row, x, counts.astype(jnp.int32))
 
@@ -223,7 +224,9 @@ def _sum_states(states: Array, weights: Array, counts: Array) -> Float[Array, "b
     """Sum the states of each chunk for those of its tokens that count."""
 
     def row(states: Array, counts: Array) -> Array:
-        total = sum(weights[:, n] * states[:, n, None] for n in range(weights.shape[1]))
+        total = jnp.zeros((len(states), weights.shape[0], states.shape[-1]))
+        for n in range(weights.shape[1]):
+            total += weights[:, n] * states[:, n, None]
         total = total.reshape(-1, states.shape[-1])
         return jnp.where(counts[:, None] > 0, total, 0.0)
 
