@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import resource
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from chomp.cli import main
+from chomp.cli.program import run
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "chomp"
 HEAVY = ("jax", "numpy", "pydantic", "yaml", "rich", "optax", "orbax", "grain", "megalodon_jax")
@@ -47,6 +49,15 @@ def test_help_is_there_at_once():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert statistics.median(seconds) <= 0.2
+
+
+def test_the_end_looks_for_no_garbage(monkeypatch: pytest.MonkeyPatch):
+    """That among all objects of JAX takes the interpreter some tenths of a second."""
+    monkeypatch.setattr(sys, "argv", ["chomp", "--version"])
+    gc.unfreeze()
+    with pytest.raises(SystemExit):
+        run()
+    assert gc.get_freeze_count() > 0
 
 
 @pytest.mark.parametrize("path", [("chomp",), *ALL], ids=" ".join)

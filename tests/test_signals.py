@@ -87,7 +87,7 @@ class Run:
             beat = self.beat()
             if beat and beat.phase in phases and beat.finished >= step:
                 return beat
-            time.sleep(0.0005)
+            time.sleep(0.002)
         raise AssertionError(f"no {phases} after step {step}: {self.process.communicate()}")
 
     def send(self, number: signal.Signals, phase: Phase, step: int = 0) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from chomp.proof.layouts import SPREAD, Layout
+
 SABOTAGE = Path(__file__).parent / "sabotage"
 
 
@@ -15,14 +17,32 @@ def tiny(config_file: Callable[..., Path]) -> Path:
     return config_file("dummy", train=train, data={"max_eval_samples": 10})
 
 
-def test_devices_and_processes_agree(tiny: Path, chomp: Any, tmp_path: Path):
+@pytest.mark.parametrize(
+    "spread",
+    [
+        # A process takes seconds to start: one layout of each kind.
+        (Layout(1, 8, fsdp=2), Layout(1, 4, fsdp=2, gather="layer"), Layout(2, 2, fsdp=2)),
+        pytest.param(SPREAD, marks=pytest.mark.slow),
+    ],
+    ids=["one of each kind", "all"],
+)
+def test_devices_and_processes_agree(
+    tiny: Path,
+    chomp: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spread: tuple[Layout, ...],
+):
+    assert set(spread) <= set(SPREAD)
+    monkeypatch.setattr("chomp.proof.prove_scale.SPREAD", spread)
     done = chomp("prove-scale", tiny, "--steps", 6, "--work-dir", tmp_path / "work")
     assert done.code == 0, done.out
     first, *layouts, proved, kept = done.out.splitlines()
     assert first == "reference   6 steps on one device"
-    assert len(layouts) == 7
+    assert len(layouts) == len(spread) + 1
     assert all(line.startswith("agrees ") and "same batches" in line for line in layouts)
-    assert "4 processes, data 4 x fsdp 1" in done.out
+    for layout, line in zip(spread, layouts, strict=False):
+        assert f" {layout}: " in line
     assert "2 steps on 1 process, data 2 x fsdp 2, then 2 steps on 1 process" in layouts[-1]
     assert proved == "proved      the same run on all of them"
     assert kept == f"runs        kept in {tmp_path / 'work'}"

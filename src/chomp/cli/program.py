@@ -1,5 +1,6 @@
 """The installed program: the commands, and an end that waits for no thread."""
 
+import gc
 import logging
 import os
 import sys
@@ -22,4 +23,6 @@ def run(name: str | None = None) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else 1)
+        # The interpreter would look for cycles among all objects before the system frees them.
+        gc.freeze()
         raise
