@@ -34,6 +34,7 @@ from chomp.trainer.open_run import connect_processes, console_of, open_run, shar
 from chomp.trainer.refusal import all_at_once, check_installed
 from chomp.trainer.request import Request
 from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint, rate_line
+from chomp.trainer.shared_programs import SharedPrograms
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
 from chomp.trainer.trainer import Trainer
 
@@ -177,7 +178,9 @@ def _build(
         with all_at_once(config, own_tokenizer=request.resume is not None):
             device = _start_jax(config)
             recorder.on_device(device)
-            built = _build_components(config, device, context.console, resources, snapshot, lanes)
+            built = _build_components(
+                config, device, context.console, resources, snapshot, lanes, request.programs
+            )
         if saved is None and (weights := open_weights(built, chosen)):
             recorder.began_from(weights.parent)
         if saved and saved.meta.get(RATES) != INPUTS:
@@ -204,9 +207,10 @@ def _build_components(
     resources: ExitStack,
     snapshot: Path | None = None,
     lanes: int | None = None,
+    programs: SharedPrograms | None = None,
 ) -> Components:
     logged = LogConsole(log, console)
-    components = build_components(config, snapshot, lanes, logged)
+    components = build_components(config, snapshot, lanes, logged, programs)
     resources.callback(components.data.close)
     for note in (*components.tokenizer.notes, *components.data.notes):
         logged.warn(note)

@@ -1,0 +1,62 @@
+"""How many steps fit into a budget of seconds: a short run of each program tells."""
+
+from pathlib import Path
+
+import numpy as np
+
+from chomp.config import Config
+from chomp.run.heartbeat import Phase
+from chomp.sweep.budget import Costs
+from chomp.sweep.figures import read_columns, read_starts
+from chomp.sweep.plan import Plan
+from chomp.sweep.pool import Outcome, Task
+
+FIRST_STEPS = 12
+LEAST_SECONDS = 3.0
+"""Of the steps that are timed."""
+NEVER = 2**30
+
+
+def calibration_task(plan: Plan, arm: str, folder: Path, steps: int, program: str) -> Task:
+    """Return the task of a short run with an evaluation, a sample and a checkpoint at its end."""
+    values = plan.values(arm, 0, steps)
+    train, optim = values["train"], values["optim"]
+    train["eval_every"] = NEVER
+    train["generate_every"] = train["generate_every"] and NEVER
+    values["checkpoint"] |= {"save_every": NEVER, "save_every_minutes": None}
+    # Rates don't change the program; a warm-up may be longer than the run.
+    optim |= {"warmup_steps": 0, "decay_steps": None}
+    return Task(f"calibration of {arm}", folder, values, plan.text, program)
+
+
+def timed_steps(folder: Path) -> int:
+    """Return the last step of the second part of a calibration, whose steps are timed."""
+    columns = read_columns(folder)
+    step = float(columns["step_time_s"][-1])
+    return FIRST_STEPS + max(FIRST_STEPS, int(np.ceil(LEAST_SECONDS / step)))
+
+
+def measured_costs(folder: Path, config: Config, first: Outcome) -> Costs:
+    """Return what runs like a calibration cost.
+
+    Args:
+        folder: of the calibration, after its second part, which has compiled nothing.
+        config: of the runs, with their evaluations, samples and checkpoints on the way.
+        first: outcome of the first part, with the seconds of start and compile.
+    """
+    columns, warm = read_columns(folder), read_starts(folder)[-1]
+    behind = columns["step"] > FIRST_STEPS
+    done = np.diff(columns["step"], prepend=0.0)[behind]
+    step = float((columns["step_time_s"][behind] * done).sum() / done.sum())
+    train, once = config.train, first.start_seconds + first.compile_seconds
+    for phase in Phase.STARTING, Phase.RESTORING, Phase.CLOSING:
+        once += warm.seconds.get(phase, 0.0)
+    for phase, every in (
+        (Phase.EVALUATING, train.eval_every),
+        (Phase.SAMPLING, train.generate_every),
+        (Phase.SAVING, config.checkpoint.save_every),
+    ):
+        seconds = warm.seconds.get(phase, 0.0)
+        once += seconds
+        step += seconds / every if every else 0.0
+    return Costs(once, step)
