@@ -66,7 +66,8 @@ def sweep(**options: Any) -> None:
     chomp sweep configs/quickstart.yaml optim.name=adamw,muon --budget 180s --baseline default
     chomp sweep configs/quickstart.yaml 'optim={name: muon, lr: 3e-3},{lr: 6e-3}' train.steps=300
     """
-    outlive_readers()
+    if not options["as_json"]:
+        outlive_readers()
     sys.exit(_sweep(**options))
 
 
@@ -86,7 +87,7 @@ def _sweep(*, as_json: bool, jobs: int, folder: Path | None, **options: Any) -> 
         found, code = run_sweep(plan, record, folder, jobs, display)
     if as_json:
         click.echo(json.dumps(as_values(found, record, folder)))
-    else:
+    elif any(arm.finished for arm in found.arms) or code == 1:
         _print_table(columns(found), rows(found))
         for line in notes(found, folder):
             click.echo(one_line(line))

@@ -116,8 +116,8 @@ class DataConfig(Section):
     seed: Seed = 0
     """Seed of the document order (the model's is `train.seed`)."""
     eval_seed: Seed | None = None
-    """Seed of the order whose first documents are held out for evaluation. `null`: `data.seed`. With
-    a value, runs with different `data.seed` are evaluated on the same documents."""
+    """Seed of the order whose first documents are held out for evaluation. `null`: `data.seed`.
+    With a value, runs with different `data.seed` are evaluated on the same documents."""
     repeat: bool = True
     """Start over when the documents are used up. `false`: the run ends after one epoch."""
     lanes: Count | None = None

@@ -1,18 +1,20 @@
 """A sweep from its first run to its last: checks, calibration, rungs of halving, failures."""
 
+import itertools
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chomp.config import Config
-from chomp.errors import ConfigError
+from chomp.errors import ChompError, ConfigError
 from chomp.sweep.calibration import FIRST_STEPS, calibration_task, measured_costs, timed_steps
 from chomp.sweep.display import Display
 from chomp.sweep.figures import read_columns
 from chomp.sweep.plan import Plan, Point, check_rungs, folder_name, rungs, timing_key, with_steps
 from chomp.sweep.pool import Outcome, Pool, Task
 from chomp.sweep.progress import Progress
-from chomp.sweep.record import ENDED, State, SweepRecord
+from chomp.sweep.record import ENDED, Calibration, State, SweepRecord
 from chomp.sweep.results import Scores
 
 CALIBRATION = "calibration"
@@ -63,7 +65,7 @@ class Conductor:
 
     def _config(self, arm: str) -> Config:
         """Return an arm's configuration with the steps that it is trained for."""
-        config, steps = self._plan.configs[arm], self._record.steps.get(arm)
+        config, steps = self._plan.configs[arm], self._record.steps(arm)
         return config if steps is None else with_steps(config, steps)
 
     def _check(self) -> None:
@@ -83,53 +85,59 @@ class Conductor:
 
     def _calibrate(self, seconds: float) -> None:
         """Find out how many steps of each arm fit into its budget."""
-        steps, problems = self._record.steps, list[str]()
-        known = {self._programs[arm]: count for arm, count in steps.items()}
+        found, problems = self._record.calibrations, list[str]()
+        steps = {self._programs[arm]: each.steps for arm, each in found.items()}
         for arm, program in self._programs.items():
-            if program not in known:
-                count = self._steps_within(seconds, arm)
-                if count is None:
-                    return
-                known[program] = count
+            if arm in found:
+                continue
+            if program in steps:
+                found[arm] = Calibration(steps[program], False, 0.0)
+            elif measured := self._measure(seconds, arm):
+                found[arm] = measured
+                steps[program] = measured.steps
+            else:
+                return
             try:
-                with_steps(self._plan.configs[arm], known[program])
+                self._config(arm)
             except ConfigError as error:
                 problems += [f"{arm}: {problem}" for problem in error.problems]
-            steps[arm] = known[program]
         if problems:
             raise ConfigError(problems)
         self._record.write(self._folder)
 
-    def _steps_within(self, seconds: float, arm: str) -> int | None:
+    def _measure(self, seconds: float, arm: str) -> Calibration | None:
         """Measure a program by a short run; None where a stop comes before the end of it."""
         folder = self._folder / CALIBRATION / folder_name(arm)
+        shutil.rmtree(folder, ignore_errors=True)  # of one that a stop has cut off
         program, config = self._programs[arm], self._plan.configs[arm]
-        first = self._calibration(calibration_task(self._plan, arm, folder, FIRST_STEPS, program))
+        self._display.line(f"calibrating {arm}")
+        first = self._finished(calibration_task(self._plan, arm, folder, FIRST_STEPS, program))
         if first is None:
             return None
         more = calibration_task(self._plan, arm, folder, timed_steps(folder), program)
-        if self._calibration(more) is None:
+        if self._finished(more) is None:
             return None
         costs = measured_costs(folder, config, first)
         steps = costs.steps_in(seconds)
         self._display.line(
             f"calibrated {arm}: {costs.step * 1e3:.1f} ms a step with its share of evaluations, "
-            f"samples and checkpoints; {costs.once:.1f} s for start, compilation and end: "
+            f"samples and checkpoints; {costs.once:.1f} s for start, compilation and end"
+            f"{'' if first.compiled else ' (its step came from the compile cache)'}: "
             f"{max(0, steps):,} steps in {seconds:g} s"
         )
         if steps < 1:
             raise ConfigError(
                 [f"--budget {seconds:g}s: {arm} takes {costs.once + costs.step:.0f} s for one step"]
             )
-        return steps
+        return Calibration(steps, first.compiled, first.compile_seconds)
 
-    def _calibration(self, task: Task) -> Outcome | None:
-        self._display.line(f"calibrating {task.name}, {task.values['train']['steps']} steps")
+    def _finished(self, task: Task) -> Outcome | None:
+        """Do a task; None where a stop keeps it from its end."""
         for done in self._pool.do([task]):
             if done and done[1].state is State.FINISHED:
                 return done[1]
             if done and done[1].state is not State.WAITING:
-                raise ConfigError([f"{task.name}: {done[1].reason}"])
+                raise ChompError(f"{task.name}: {done[1].reason}")
         return None
 
     def _halve(self, configs: Mapping[str, Config], progress: Progress) -> None:
@@ -139,11 +147,20 @@ class Conductor:
         for stage in range(max(map(len, stages.values()))):
             ends = {arm: steps[stage] for arm, steps in stages.items()}
             stops = {arm: end for arm, end in ends.items() if end < configs[arm].train.steps}
+            progress.later = self._later(len(arms), stages[self._plan.baseline][stage:])
             self._train([p for p in self._plan.points() if p.arm in arms], stops, progress)
             if self._is_stopping():
                 return
             if stops:
                 arms = self._best(arms, ends)
+
+    def _later(self, arms: int, ends: Sequence[int]) -> int:
+        """Return the steps of all runs after the first of these ends; half of the arms drop out."""
+        count = 0
+        for begin, end in itertools.pairwise(ends):
+            arms = math.ceil(arms / 2)
+            count += arms * self._plan.seeds * (end - begin)
+        return count
 
     def _best(self, arms: Sequence[str], steps: Mapping[str, int]) -> list[str]:
         """Leave the worse half of the arms behind, but not the baseline; return the others."""
@@ -182,7 +199,7 @@ class Conductor:
         return run.state not in ENDED and point.run not in self._failed and not is_there
 
     def _task(self, point: Point, stop: int | None) -> Task:
-        values = self._plan.values(point.arm, point.seed, self._record.steps.get(point.arm))
+        values = self._plan.values(point.arm, point.seed, self._record.steps(point.arm))
         folder, program = self._folder / point.run, self._programs[point.arm]
         return Task(point.run, folder, values, self._plan.text, program, stop)
 
@@ -195,7 +212,10 @@ class Conductor:
         run.start_seconds = run.start_seconds or outcome.start_seconds
         if outcome.state is State.FAILED:
             self._failed.add(point.run)
-        if outcome.state is State.WAITING and stop is not None:
-            steps = read_columns(self._folder / point.run)["step"]
-            run.step = stop if len(steps) and steps[-1] >= stop else run.step
+        steps = read_columns(self._folder / point.run)["step"]
+        reached = int(steps[-1]) if len(steps) else 0
+        if outcome.state is State.WAITING and stop is not None and reached >= stop:
+            run.step = stop
+        if outcome.state is State.FINISHED and reached < self._config(point.arm).train.steps:
+            run.reason = f"the data ended after step {reached}"
         self._record.write(self._folder)

@@ -10,6 +10,7 @@ from rich.text import Text
 from chomp.sweep.plan import Point
 from chomp.sweep.progress import Progress, RunRow
 from chomp.sweep.record import State, SweepRecord
+from chomp.sweep.summary import short_reason
 from chomp.system.console import Console
 from chomp.system.terminal import printable
 
@@ -45,7 +46,7 @@ class Display:
         run = self._record.of(point)
         row = progress.row(run)
         score = "" if row.score is None else f", {row.score:.4f}"
-        reason = f": {run.reason.splitlines()[0]}" if run.reason else ""
+        reason = f": {short_reason(run)}" if run.reason else ""
         self.line(
             f"[{progress.done}/{len(self._record.runs)}] {row.arm} seed {row.seed}: {row.doing} "
             f"after step {row.step} of {row.steps}{score}{reason}{self._left(progress)}"
@@ -72,7 +73,13 @@ class LiveDisplay(Display):
     def __init__(self, record: SweepRecord, jobs: int, console: Console, terminal: RichConsole):
         super().__init__(record, jobs, console)
         self._terminal, self._drawn = terminal, 0.0
-        self._live = Live(console=terminal, auto_refresh=False, transient=True)
+        self._live = Live(
+            console=terminal,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> "LiveDisplay":
         self._live.start()
@@ -89,7 +96,7 @@ class LiveDisplay(Display):
         """Tell of a run that has failed; the table has the others."""
         run = self._record.of(point)
         if run.state in (State.FAILED, State.DIVERGED):
-            self.line(f"{run.arm} seed {run.seed}: {run.state}: {run.reason}")
+            self.line(f"{run.arm} seed {run.seed}: {run.state}: {short_reason(run)}")
 
     def tick(self, progress: Progress) -> None:
         """Draw the table, if it is old."""

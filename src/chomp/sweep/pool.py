@@ -21,6 +21,8 @@ from chomp.system.plugins import plugin_options
 from chomp.system.signals import Signals
 
 TICK_SECONDS = 0.5
+SAVE_SECONDS = 120.0
+"""In which a run that is stopped has to be saved where an error ends the sweep."""
 STARTING = (Phase.STARTING, Phase.COMPILING, Phase.RESTORING)
 STOPS = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 
@@ -103,15 +105,19 @@ class Worker:
             print(json.dumps(values), file=self.process.stdin, flush=True)
 
     def stop(self) -> None:
-        """Have it save and stop its run."""
-        self.process.send_signal(signal.SIGTERM)
+        """Have it save and stop its run, and end."""
+        self.give({"stop": True})
 
     def close(self) -> None:
-        """End it; nothing of it is left afterwards."""
+        """End it; nothing of it is left afterwards. A run that it trains is saved."""
         assert self.process.stdin is not None
-        self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(SAVE_SECONDS if self.task else 0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 @dataclass

@@ -43,6 +43,8 @@ class Progress:
         self._ends: dict[str, int] = {}
         self.running: set[str] = set()
         """Names of the runs that are being trained."""
+        self.later = 0
+        """Steps that come after those that were begun with, in all runs together."""
 
     def begin(self, points: Sequence[Point], stops: Mapping[str, int]) -> None:
         """Say which runs come now, and after which steps those of an arm stop."""
@@ -91,7 +93,7 @@ class Progress:
         return sum(run.state in (*ENDED, State.FAILED) for run in self._record.runs)
 
     def seconds_left(self, jobs: int) -> float | None:
-        """Return the seconds until the runs that were begun with are through; None: unknown.
+        """Return the seconds until the sweep is through; None: unknown.
 
         By the seconds that a step took so far in the same arm, or else in any.
         """
@@ -108,7 +110,8 @@ class Progress:
             return None
         pace = {arm: float(np.median(each)) for arm, each in paces.items()}
         usual = float(np.median(list(pace.values())))
-        return sum(steps * pace.get(arm, usual) for arm, steps in left.items()) / jobs
+        now = sum(steps * pace.get(arm, usual) for arm, steps in left.items())
+        return (now + self.later * usual) / jobs
 
 
 def _last(columns: Columns, key: str) -> float | None:

@@ -58,6 +58,18 @@ class RunRecord:
 
 
 @dataclass
+class Calibration:
+    """What a budget of seconds means for an arm."""
+
+    steps: int
+    """`train.steps`."""
+    compiled: bool
+    """Whether XLA compiled the training step to find out."""
+    compile_seconds: float
+    """Spent on tracing, compiling and loading programs; 0 where another arm has the same."""
+
+
+@dataclass
 class SweepRecord:
     """All of `sweep.json`."""
 
@@ -70,8 +82,8 @@ class SweepRecord:
     seeds: int
     arms: dict[str, list[str]]
     """Overrides by name."""
-    steps: dict[str, int] = field(default_factory=dict)
-    """`train.steps` by arm, where a budget of seconds gave it."""
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    """By arm, where the budget is in seconds."""
     cpu_threads: int = 0
     """Threads that XLA computes with on a CPU."""
     runs: list[RunRecord] = field(default_factory=list)
@@ -84,6 +96,10 @@ class SweepRecord:
         """
         values = {"format": FORMAT, "chomp": __version__} | dataclasses.asdict(self)
         replace_text(folder / NAME, json.dumps(values, indent=1) + "\n")
+
+    def steps(self, arm: str) -> int | None:
+        """Return the steps that an arm has in a budget of seconds; None without one."""
+        return self.calibrations[arm].steps if arm in self.calibrations else None
 
     def of(self, point: Point) -> RunRecord:
         """Return the record of a run."""
@@ -105,7 +121,8 @@ def read_record(folder: Path) -> SweepRecord | None:
         runs = [RunRecord(**run) for run in values.pop("runs")]
         for run in runs:
             run.state = State(run.state)
-        return SweepRecord(**values, runs=runs)
+        known = {arm: Calibration(**each) for arm, each in values.pop("calibrations").items()}
+        return SweepRecord(**values, calibrations=known, runs=runs)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -71,22 +71,19 @@ class SweepResults:
         baseline: name of the arm that the others are compared with.
         arms: in the order in which they were asked for.
         equal_seconds: when the shortest finished run had its last evaluation; None without any.
+        compiled: how often XLA compiled a training step, for runs and calibrations.
     """
 
     score: str
     baseline: str
     arms: Sequence[ArmResult]
     equal_seconds: float | None
+    compiled: int
 
     @property
     def runs(self) -> list[SeedResult]:
         """All runs."""
         return [seed for arm in self.arms for seed in arm.seeds]
-
-    @property
-    def compiled(self) -> int:
-        """How many of the runs had their training step compiled by XLA."""
-        return sum(seed.record.compiled for seed in self.runs)
 
     @property
     def is_complete(self) -> bool:
@@ -106,10 +103,11 @@ class Scores:
 
     def __init__(self, record: SweepRecord, folder: Path, programs: Mapping[str, str]):
         compiling: dict[str, float] = {}
-        for run in record.runs:
-            program = programs[run.arm]
-            spent = run.compile_seconds or 0.0
-            compiling[program] = max(spent, compiling.get(program, 0.0))
+        spent = [(run.arm, run.compile_seconds or 0.0) for run in record.runs]
+        spent += [(arm, each.compile_seconds) for arm, each in record.calibrations.items()]
+        for arm, seconds in spent:
+            program = programs[arm]
+            compiling[program] = max(seconds, compiling.get(program, 0.0))
         self._record = record
         self.figures = {
             run.run: read_figures(
@@ -196,6 +194,7 @@ def results(
             for name, seeds in arms.items()
         ],
         equal,
+        sum(each.compiled for each in [*record.runs, *record.calibrations.values()]),
     )
 
 
@@ -220,13 +219,12 @@ def _at_equal_seconds(
 ) -> float | None:
     if seconds is None:
         return None
-    return _mean(
-        [
-            seed.figures.evaluations.at_seconds(score, seconds)
-            for seed in seeds
-            if seed.score is not None
-        ]
-    )
+    found = [
+        seed.figures.evaluations.at_seconds(score, seconds)
+        for seed in seeds
+        if seed.score is not None
+    ]
+    return None if None in found else _mean(found)
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

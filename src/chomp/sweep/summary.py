@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from chomp.sweep.record import State
+from chomp.sweep.record import BROKEN, RunRecord, State
 from chomp.sweep.results import ArmResult, SweepResults
 from chomp.system.terminal import program_name
 
@@ -15,7 +15,7 @@ def columns(found: SweepResults) -> list[str]:
     """Return the heads of the table."""
     score = "bits per byte" if found.score == "bits_per_byte" else "evaluation loss"
     return [
-        *("arm", "seeds", score, "deviation", "difference", "95% interval", "p", "p, Holm"),
+        *("arm", "seeds", f"{score} ± deviation", "difference", "95% interval", "p (Holm)"),
         *("ms a step", "seconds", f"after {found.equal_seconds or 0:.0f} s"),
     ]
 
@@ -31,15 +31,12 @@ def _cells(arm: ArmResult, baseline: str) -> list[str]:
     interval = "-"
     if test and test.low is not None and test.high is not None:
         interval = f"{test.low:+.4f} to {test.high:+.4f}"
-    difference = "baseline" if arm.name == baseline else _number(test and test.difference, "+.4f")
     return [
         arm.name,
         f"{len(arm.finished)}/{len(arm.seeds)}",
-        _number(arm.mean, ".4f"),
-        _number(arm.deviation, ".4f"),
-        difference,
+        _number(arm.mean, ".4f") + ("" if arm.deviation is None else f" ± {arm.deviation:.4f}"),
+        "baseline" if arm.name == baseline else _number(test and test.difference, "+.4f"),
         interval,
-        _number(test and test.p, ".4f"),
         _number(arm.p_holm, ".4f"),
         _number(step and step * 1e3, ".1f"),
         _number(arm.mean_of("seconds"), ".0f"),
@@ -53,34 +50,41 @@ def _number(value: float | None, form: str) -> str:
 
 def notes(found: SweepResults, folder: Path) -> Iterator[str]:
     """Yield what is to be said below the table."""
-    runs = found.runs
-    yield f"compiled   the training step of {found.compiled} of {len(runs)} runs"
-    for seed in runs:
-        record = seed.record
-        if record.state in (State.FAILED, State.DIVERGED):
-            reason = record.reason.splitlines()[0] if record.reason else ""
-            yield f"{record.state:<10} {record.arm} seed {record.seed}: {reason}"
-    dropped = list(dict.fromkeys(s.record.arm for s in runs if s.record.state is State.DROPPED))
-    if dropped:
-        yield f"dropped    {', '.join(dropped)}: not in the better half (--halving)"
+    yield (
+        f"compiled   a training step {found.compiled} time{'' if found.compiled == 1 else 's'} for "
+        f"{len(found.runs)} runs; else it was in memory or in the compile cache"
+    )
+    for arm in found.arms:
+        broken = [seed.record for seed in arm.seeds if seed.record.state in BROKEN]
+        if broken:
+            yield (
+                f"{broken[0].state:<10} {arm.name}, {len(broken)} of {len(arm.seeds)} seeds: "
+                f"{short_reason(broken[0])}"
+            )
+        if any(seed.record.state is State.DROPPED for seed in arm.seeds):
+            yield f"dropped    {arm.name}: {arm.seeds[0].record.reason}"
     if verdict := _verdict(found):
         yield verdict
     shown = shlex.quote(str(folder))
     yield f"runs       in {shown}: {program_name()} report {shown}/*_seed*"
 
 
+def short_reason(record: RunRecord) -> str:
+    """Return the first sentence of what ended a run."""
+    return record.reason.split("\n")[0].split(". ")[0]
+
+
 def _verdict(found: SweepResults) -> str:
     tested = [arm for arm in found.arms if arm.p_holm is not None]
     if not tested:
-        return "chance     not tested, which takes at least two seeds (--seeds 5)"
+        return "chance     not tested: that takes two arms and two seeds at least (--seeds 5)"
     sure = [
-        f"{arm.name} {'is better' if arm.difference.difference < 0 else 'is worse'}"
+        f"{arm.name} {'better' if arm.difference.difference < 0 else 'worse'}"
         for arm in tested
         if arm.difference and arm.p_holm is not None and arm.p_holm < SURE
     ]
-    if not sure:
-        return f"chance     no arm differs from {found.baseline} by more than that (p < {SURE})"
-    return f"chance     than {found.baseline}, by more than that (p < {SURE}): {', '.join(sure)}"
+    what = f"{', '.join(sure)} than" if sure else "no arm differs by more than chance explains from"
+    return f"p < {SURE:<7}{what} {found.baseline}"
 
 
 def go_on(command: Sequence[str], found: SweepResults) -> str:

@@ -49,9 +49,14 @@ def main(plugins: Sequence[str]) -> None:
 
 
 def _read() -> None:
+    """Pass tasks on, until the sweep says stop or is gone: then the run is to be saved."""
     for line in sys.stdin:
-        TASKS.put(json.loads(line))
+        values = json.loads(line)
+        if "stop" in values:
+            break
+        TASKS.put(values)
     TASKS.put(None)
+    # Once: a second signal would end the process at once.
     os.kill(os.getpid(), signal.SIGTERM)
 
 
