@@ -12,8 +12,8 @@ from chomp.sweep.plan import Plan
 from chomp.sweep.pool import Outcome, Task
 
 FIRST_STEPS = 12
-LEAST_SECONDS = 3.0
-"""Of the steps that are timed."""
+LEAST_SECONDS, LEAST_SHARE = 3.0, 0.05
+"""Of the steps that are timed: so many, but no larger a share of a small budget."""
 NEVER = 2**30
 
 
@@ -29,11 +29,16 @@ def calibration_task(plan: Plan, arm: str, folder: Path, steps: int, program: st
     return Task(f"calibration of {arm}", folder, values, plan.text, program)
 
 
-def timed_steps(folder: Path) -> int:
-    """Return the last step of the second part of a calibration, whose steps are timed."""
-    columns = read_columns(folder)
-    step = float(columns["step_time_s"][-1])
-    return FIRST_STEPS + max(FIRST_STEPS, int(np.ceil(LEAST_SECONDS / step)))
+def timed_steps(folder: Path, budget: float) -> int:
+    """Return the last step of the second part of a calibration, whose steps are timed.
+
+    Args:
+        folder: of the calibration, after its first part.
+        budget: seconds of a run.
+    """
+    step = float(read_columns(folder)["step_time_s"][-1])
+    seconds = min(LEAST_SECONDS, LEAST_SHARE * budget)
+    return FIRST_STEPS + max(FIRST_STEPS, int(np.ceil(seconds / step)))
 
 
 def measured_costs(folder: Path, config: Config, first: Outcome) -> Costs:

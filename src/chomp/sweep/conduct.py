@@ -114,7 +114,7 @@ class Conductor:
         first = self._finished(calibration_task(self._plan, arm, folder, FIRST_STEPS, program))
         if first is None:
             return None
-        more = calibration_task(self._plan, arm, folder, timed_steps(folder), program)
+        more = calibration_task(self._plan, arm, folder, timed_steps(folder, seconds), program)
         if self._finished(more) is None:
             return None
         costs = measured_costs(folder, config, first)
@@ -156,17 +156,18 @@ class Conductor:
 
     def _later(self, arms: int, ends: Sequence[int]) -> int:
         """Return the steps of all runs after the first of these ends; half of the arms drop out."""
-        count = 0
+        count, others = 0, arms - 1
         for begin, end in itertools.pairwise(ends):
-            arms = math.ceil(arms / 2)
-            count += arms * self._plan.seeds * (end - begin)
+            others = math.ceil(others / 2)
+            count += (others + 1) * self._plan.seeds * (end - begin)
         return count
 
     def _best(self, arms: Sequence[str], steps: Mapping[str, int]) -> list[str]:
-        """Leave the worse half of the arms behind, but not the baseline; return the others."""
+        """Leave the worse half of the arms besides the baseline behind; return the others."""
         scores = Scores(self._record, self._folder, self._programs)
-        ranked = sorted(arms, key=lambda arm: scores.mean_at(arm, steps[arm]))
-        kept = {*ranked[: math.ceil(len(ranked) / 2)], self._plan.baseline}
+        others = [arm for arm in arms if arm != self._plan.baseline]
+        others.sort(key=lambda arm: scores.mean_at(arm, steps[arm]))
+        kept = {*others[: math.ceil(len(others) / 2)], self._plan.baseline}
         for run in self._record.runs:
             if run.arm in arms and run.arm not in kept and run.state is State.WAITING:
                 run.state = State.DROPPED
