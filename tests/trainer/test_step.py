@@ -7,7 +7,9 @@ import numpy as np
 import optax
 import pytest
 
+from chomp.checkpoint.compatibility import flat
 from chomp.config import OptimConfig
+from chomp.config.optim import RATE_KEYS
 from chomp.models import build_model
 from chomp.optim import Optimizer, Rates, parameter_groups
 from chomp.trainer.program import WithRates, build_program, lower_step
@@ -174,6 +176,9 @@ def test_a_run_with_other_rates_has_the_same_program(make_config: Any, name: str
         {"decay_steps": None, "muon": {"lr_scale": 3.0, "weight_decay_mult": 0.0}},
         {"rewarm_from": 20, "rewarm_steps": 5},
     )
+    # `RATE_KEYS`, by which runs share a program, are these.
+    changed = {key for change in changes for key in flat(change)}
+    assert changed == RATE_KEYS
     texts = set()
     for number, change in enumerate(changes):
         train = {"steps": 40 + number}

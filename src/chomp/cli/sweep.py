@@ -105,9 +105,10 @@ def _display(record: "SweepRecord", jobs: int, console: Console) -> "Display":
 
 
 def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich import box
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=box.SIMPLE)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left")
     for row in rows:

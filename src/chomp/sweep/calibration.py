@@ -11,7 +11,7 @@ from chomp.sweep.figures import read_columns, read_starts
 from chomp.sweep.plan import Plan
 from chomp.sweep.pool import Outcome, Task
 
-FIRST_STEPS = 12
+FIRST_STEPS, ROW_STEPS = 12, 4
 LEAST_SECONDS, LEAST_SHARE = 3.0, 0.05
 """Of the steps that are timed: so many, but no larger a share of a small budget."""
 NEVER = 2**30
@@ -21,6 +21,7 @@ def calibration_task(plan: Plan, arm: str, folder: Path, steps: int, program: st
     """Return the task of a short run with an evaluation, a sample and a checkpoint at its end."""
     values = plan.values(arm, 0, steps)
     train, optim = values["train"], values["optim"]
+    train["log_every"] = min(train["log_every"], ROW_STEPS)
     train["eval_every"] = NEVER
     train["generate_every"] = train["generate_every"] and NEVER
     values["checkpoint"] |= {"save_every": NEVER, "save_every_minutes": None}
@@ -49,11 +50,13 @@ def measured_costs(folder: Path, config: Config, first: Outcome) -> Costs:
         config: of the runs, with their evaluations, samples and checkpoints on the way.
         first: outcome of the first part, with the seconds of start and compile.
     """
-    columns, warm = read_columns(folder), read_starts(folder)[-1]
-    behind = columns["step"] > FIRST_STEPS
+    columns, (cold, *_, warm) = read_columns(folder), read_starts(folder)
+    # Without the first row, which has waited for data while nothing was compiled.
+    behind = columns["step"] > FIRST_STEPS + ROW_STEPS
     done = np.diff(columns["step"], prepend=0.0)[behind]
     step = float((columns["step_time_s"][behind] * done).sum() / done.sum())
     train, once = config.train, first.start_seconds + first.compile_seconds
+    once += cold.seconds.get(Phase.WAITING, 0.0)
     for phase in Phase.STARTING, Phase.RESTORING, Phase.CLOSING:
         once += warm.seconds.get(phase, 0.0)
     for phase, every in (

@@ -110,7 +110,8 @@ def read_figures(folder: Path, start: Start) -> Figures:
     first = sum(starts[0].seconds.get(phase, 0.0) for phase in AT_FIRST) if starts else 0.0
     head = start.process + first + start.compiling
     others = _others(starts, start.compiled) - (training[-1] - _stepping(starts))
-    elapsed = head + training + others * steps / steps[-1]
+    hidden = min(_first_wait(columns), max(0.0, start.compiling - start.compiled))
+    elapsed = head + training - hidden + others * steps / steps[-1]
     there = ~np.isnan(_column(columns, LOSS))
     return Figures(
         Evaluations(
@@ -129,6 +130,17 @@ def read_figures(folder: Path, start: Start) -> Figures:
 
 def _column(columns: Columns, key: str) -> Float[np.ndarray, "row"]:
     return columns.get(key, np.full(len(columns["step"]), np.nan))
+
+
+def _first_wait(columns: Columns) -> float:
+    """Return the seconds that a run waited for its first batch, beyond what it waits usually.
+
+    In a process of its own the batch is made while the step is compiled.
+    """
+    done = np.diff(columns["step"], prepend=0.0)
+    waits = np.nan_to_num(_column(columns, "step_time_s") * _column(columns, "data_wait_share"))
+    usual = (waits * done)[1:].sum() / max(1.0, done[1:].sum())
+    return float(max(0.0, waits[0] - usual) * done[0])
 
 
 def _stepping(starts: list[Attempt]) -> float:

@@ -14,6 +14,9 @@ from chomp.sweep.figures import BITS, LOSS
 from chomp.sweep.plan import METRICS, Point
 from chomp.sweep.record import ENDED, RunRecord, State, SweepRecord
 
+PHASES = (Phase.TRAINING, Phase.WAITING, Phase.EVALUATING, Phase.SAMPLING, Phase.SAVING)
+"""That a step has a share of."""
+
 
 class RunRow(NamedTuple):
     """A run as a line of a table; None where there is no such value yet."""
@@ -87,6 +90,16 @@ class Progress:
         """Read a run anew, which isn't being trained any more."""
         self._metrics.pop(run, None)
 
+    def _pace(self, run: RunRecord) -> float | None:
+        """Return the seconds of a step of a run; None before its first."""
+        reading = read_heartbeat(RunFolder(self._folder / run.run).heartbeat)
+        if reading and reading.start == 1 and reading.finished:
+            return sum(reading.times.seconds[phase] for phase in PHASES) / reading.finished
+        columns = self._columns(run)
+        if "step_time_s" not in columns:
+            return None
+        return float(np.nanmedian(columns["step_time_s"]))
+
     @property
     def done(self) -> int:
         """How many runs have ended, well or not."""
@@ -95,14 +108,14 @@ class Progress:
     def seconds_left(self, jobs: int) -> float | None:
         """Return the seconds until the sweep is through; None: unknown.
 
-        By the seconds that a step took so far in the same arm, or else in any.
+        By the seconds that a step took so far in the same arm, or else in any, with its share of
+        evaluations, samples and checkpoints.
         """
         paces: dict[str, list[float]] = {}
         left: dict[str, int] = {}
         for run in self._record.runs:
-            columns = self._columns(run)
-            if "step_time_s" in columns:
-                paces.setdefault(run.arm, []).append(float(np.nanmedian(columns["step_time_s"])))
+            if pace := self._pace(run):
+                paces.setdefault(run.arm, []).append(pace)
             if run.run in self._ends and run.state is State.WAITING:
                 end = self._ends[run.run]
                 left[run.arm] = left.get(run.arm, 0) + max(0, end - self.row(run).step)

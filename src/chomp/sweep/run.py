@@ -4,11 +4,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from chomp.errors import ResumeError
-from chomp.sweep.conduct import Conductor
+from chomp.sweep.conduct import CALIBRATION, Conductor
 from chomp.sweep.display import Display
 from chomp.sweep.plan import Plan, timing_key
 from chomp.sweep.pool import Pool
-from chomp.sweep.record import SweepRecord, check_same, extended, read_record, record_of
+from chomp.sweep.record import NAME, SweepRecord, check_same, extended, read_record, record_of
 from chomp.sweep.results import SweepResults, results
 from chomp.system.console import Console
 from chomp.system.folder_lock import FolderLock
@@ -31,10 +31,11 @@ def open_record(plan: Plan, folder: Path, console: Console, resources: ExitStack
         ResumeError: it holds something else, or another process is at it.
     """
     record = read_record(folder)
-    if record is None:
-        _check_free(folder)
-    else:
+    if record is not None and any((folder / run.run).exists() for run in record.runs):
         check_same(record, plan, folder)
+    else:
+        record = None  # or it has trained nothing
+        _check_free(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         resources.callback(FolderLock(folder, LOCK).close)
@@ -63,7 +64,8 @@ def _check_free(folder: Path) -> None:
         raise ResumeError(
             f"{folder} can't be read ({error.strerror}); give another --dir"
         ) from error
-    others = [name for name in there if name != LOCK and not name.startswith("worker-")]
+    own = (LOCK, NAME, CALIBRATION)
+    others = [name for name in there if name not in own and not name.startswith("worker-")]
     if others:
         raise ResumeError(
             f"{folder} holds no sweep, but {others[0]}; give another --dir, or an empty folder"

@@ -15,8 +15,8 @@ def columns(found: SweepResults) -> list[str]:
     """Return the heads of the table."""
     score = "bits per byte" if found.score == "bits_per_byte" else "evaluation loss"
     return [
-        *("arm", "seeds", f"{score} ± deviation", "difference", "95% interval", "p (Holm)"),
-        *("ms a step", "seconds", f"after {found.equal_seconds or 0:.0f} s"),
+        *("arm", "seeds", score, "difference", "95% interval", "p, Holm"),
+        *("ms/step", "seconds", f"at {found.equal_seconds or 0:.0f} s"),
     ]
 
 
