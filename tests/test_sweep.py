@@ -243,24 +243,19 @@ def test_halving_leaves_the_worse_half_behind(chomp: Any, config: Path, tmp_path
     assert done.code == 2 and "train.eval_every: is given twice" in done.err
 
 
-def test_budgets_decide_the_steps(chomp: Any, config: Path, tmp_path: Path):
-    tokens = chomp(
-        "sweep",
-        config,
-        "train.batch_size=2,4",
-        "--budget",
-        "2600tokens",
-        "--json",
-        "--dir",
-        tmp_path / "tokens",
-    )
-    assert tokens.code == 0, tokens.err
-    steps = [arm["seeds"][0]["steps"] for arm in json.loads(tokens.out)["arms"]]
-    assert steps == [10, 5]  # of 256 and 512 tokens
-    done = chomp("sweep", config, "--budget", "9s", "--json", "--dir", tmp_path / "seconds")
-    assert done.code == 0, done.err
-    assert "calibrated default: " in done.err
-    found = json.loads(done.out)["arms"][0]["seeds"][0]
-    assert found["steps"] > 12 and 3 < found["seconds"] < 18
-    short = chomp("sweep", config, "--budget", "0.1s", "--dir", tmp_path / "short")
-    assert short.code == 2 and "s for one step" in short.err
+def test_a_budget_of_seconds_is_measured(start_chomp: Any, config: Path, tmp_path: Path):
+    """The run itself is stopped: how long it takes is a matter of the machine."""
+    folder = tmp_path / "sweep"
+    run = folder / "default_seed0"
+    process = start_chomp("sweep", config, "--budget", "2000s", "--dir", folder)
+    wait_for(lambda: (r := read_heartbeat(run / "heartbeat")) and r.finished > 5, 120)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "calibrated default: " in out
+    record = read_record(folder)
+    assert record is not None
+    steps = record.steps("default")
+    resolved = json.loads((run / "config_resolved.json").read_text())
+    assert steps == resolved["train"]["steps"]
+    assert steps is not None and 1_000 < steps < 2_000_000
