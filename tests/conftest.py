@@ -58,6 +58,7 @@ LONGEST = (
     "hlo/test_gpu_budget.py",
     "distributed/test_process_group.py",
     "plan/test_plan.py",
+    "test_sweep.py",
     "proof/test_prove_resume.py",
     "data/test_outages.py",
     "distributed/test_gpu_program.py",

@@ -33,6 +33,23 @@ def test_every_corpus_has_an_evaluation_set(opened, documents, asked, evaluated,
     assert trained_on(data) == set(range(documents)) - held_out
 
 
+@pytest.mark.parametrize("shuffle_buffer_size", [10, 1000])
+def test_the_same_documents_are_held_out_whatever_the_order(opened, shuffle_buffer_size):
+    texts = [f"document {number}" for number in range(60)]
+    keys = {"local_text": texts, "max_eval_samples": 5, "shuffle_buffer_size": shuffle_buffer_size}
+    sets, orders = set(), set()
+    for seed in range(3):
+        data = opened(**keys, seed=seed, eval_seed=7, evaluate=True, repeat=False)
+        held_out = [document.key for document in data.evaluation.sources[""]._encoded]
+        order = [key for drawn in data.train for key in drawn.stats.keys]
+        assert set(order) == set(range(60)) - set(held_out)
+        sets.add(tuple(held_out))
+        orders.add(tuple(order))
+    assert len(sets) == 1 and len(orders) == 3
+    other = opened(**keys, seed=7, evaluate=True).evaluation.sources[""]._encoded
+    assert tuple(document.key for document in other) in sets
+
+
 def test_the_default_counts_no_further_than_it_must(opened, monkeypatch):
     monkeypatch.setattr(module, "MOST", 5)
     monkeypatch.setattr(module, "MOST_COUNTED", 100)

@@ -7,7 +7,9 @@ import numpy as np
 import optax
 import pytest
 
+from chomp.checkpoint.compatibility import flat
 from chomp.config import OptimConfig
+from chomp.config.optim import RATE_KEYS
 from chomp.models import build_model
 from chomp.optim import Optimizer, Rates, parameter_groups
 from chomp.trainer.program import WithRates, build_program, lower_step
@@ -174,10 +176,14 @@ def test_a_run_with_other_rates_has_the_same_program(make_config: Any, name: str
         {"grad_clip_norm": 0.0, "warmup_steps": 0, "min_lr_ratio": 0.1},
         {"decay_steps": None, "muon": {"lr_scale": 3.0, "weight_decay_mult": 0.0}},
         {"rewarm_from": 20, "rewarm_steps": 5},
-        {"schedule": "wsd", "decay_shape": "linear"},
-        {"schedule": "constant", "lr_scales": {"head": 0.5}, "muon": {"lr": 0.3}},
+        {"schedule": "wsd", "decay_shape": "linear", "decay_share": 0.3},
+        {"schedule": "constant", "muon": {"lr": 0.3}},
+        {"lr_scales": {"embedding": 2.0, "head": 0.5, "vectors": 3.0}},
         {"weight_decay_tokens": 1e6},
     )
+    # `RATE_KEYS`, by which runs share a program, are these.
+    changed = {key for change in changes for key in flat(change)}
+    assert changed == RATE_KEYS
     texts = set()
     for number, change in enumerate(changes):
         train = {"steps": 40 + number}

@@ -20,7 +20,7 @@ SPANS: dict[str, list[float]] = {}
 """By name: begin and end, seconds since 1970."""
 FUNCTIONS = (
     ("chomp.trainer.components", "open_tokenizer", "tokenizer"),
-    ("chomp.trainer.components", "build_program", "model"),
+    ("chomp.trainer.shared_programs", "build_program", "model"),
     ("chomp.trainer.components", "open_data", "data"),
     ("chomp.trainer.trainer", "compile_step", "compile"),
 )

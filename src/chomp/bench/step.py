@@ -32,7 +32,7 @@ class Contender:
     def __init__(self, components: Components, batches: Sequence[Batch]):
         self.compiled = compile_step(components.program, components.config.train)
         self._batches = batches
-        self._state = components.program.init()
+        self._state = components.program.init(components.config.train.seed)
         # The first call also loads the program; its loss is comparable between contenders.
         self._state, metrics = self.compiled.step(self._state, batches[0])
         self.loss, self.grad_norm = float(metrics.loss), float(metrics.grad_norm)

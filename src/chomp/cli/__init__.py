@@ -21,13 +21,14 @@ from chomp.cli.prove_resume import prove_resume
 from chomp.cli.prove_scale import prove_scale
 from chomp.cli.report import report
 from chomp.cli.status import status
+from chomp.cli.sweep import sweep
 from chomp.cli.tokenizer import tokenizer
 from chomp.cli.trace import trace
 from chomp.cli.train import train
 from chomp.cli.watch import watch
 
 COMMANDS = (
-    *(init, train, generate, evaluate, lm_eval, export, branch),
+    *(init, train, sweep, generate, evaluate, lm_eval, export, branch),
     *(status, report, watch, compare),
     *(checkpoints, trace, data, tokenizer, config),
     *(doctor, plan, bench, prove_resume, prove_scale),

@@ -115,6 +115,9 @@ class DataConfig(Section):
     """Documents in the shuffling window. Not used with `backend: tokens`."""
     seed: Seed = 0
     """Seed of the document order (the model's is `train.seed`)."""
+    eval_seed: Seed | None = None
+    """Seed of the order whose first documents are held out for evaluation. `null`: `data.seed`.
+    With a value, runs with different `data.seed` are evaluated on the same documents."""
     repeat: bool = True
     """Start over when the documents are used up. `false`: the run ends after one epoch."""
     lanes: Count | None = None
@@ -156,6 +159,11 @@ class DataConfig(Section):
     """Batches prepared ahead in the background."""
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
     """How text becomes token ids."""
+
+    @property
+    def held_out_seed(self) -> int:
+        """The seed that decides which documents are held out."""
+        return self.seed if self.eval_seed is None else self.eval_seed
 
     def by_source(self) -> dict[str, "DataConfig"]:
         """Return for each entry of `sources` the section that it would be alone, by its name."""

@@ -1,11 +1,22 @@
 """The `optim` section: learning rate schedule and optimizer."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 from pydantic import Field
 
 from chomp.config.base import Count, CountOrZero, NotNegative, Positive, Rate, Section
+
+RATE_KEYS = frozenset(
+    {
+        *("lr", "warmup_steps", "decay_steps", "min_lr_ratio", "rewarm_steps", "rewarm_from"),
+        *("schedule", "decay_share", "decay_shape"),
+        *("weight_decay", "weight_decay_tokens", "grad_clip_norm"),
+        *("muon.lr", "muon.lr_scale", "muon.weight_decay_mult"),
+        *("lr_scales.embedding", "lr_scales.head", "lr_scales.vectors"),
+    }
+)
+"""Keys that are inputs of the compiled step: with other values it is the same program."""
 
 
 class MuonConfig(Section):
@@ -122,6 +133,17 @@ class OptimConfig(Section):
         if self.schedule == "wsd":
             return self.decay_shape
         return "cosine" if self.schedule == "cosine" else "linear"
+
+    def without_rates(self) -> dict[str, Any]:
+        """Return all values but those of `RATE_KEYS`."""
+        values = self.model_dump(mode="json")
+        for key in RATE_KEYS:
+            *sections, last = key.split(".")
+            section = values
+            for name in sections:
+                section = section[name]
+            del section[last]
+        return values
 
     def decay_length(self, steps: int) -> int:
         """Return the updates from the highest rate to the lowest.

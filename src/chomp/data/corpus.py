@@ -111,7 +111,7 @@ def find_texts(
             f"evaluation files hold what is trained on too: {found[0][0]} is a copy of "
             f"{found[0][1]}{more}"
         )
-    seed = config.seed % SEEDS
+    seed = config.held_out_seed % SEEDS
 
     def texts_of(
         corpus: Corpus, own: Corpus | None, asked: int | None, evaluation: ReadPolicy = reading

@@ -1,6 +1,7 @@
 """Whether a difference between two models is more than chance."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -65,3 +66,56 @@ def paired_test(
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
     return (values * weights).sum(axis=axis) / weights.sum(axis=axis)
+
+
+class PairedDifference(NamedTuple):
+    """The mean difference, first minus second, of runs that differ in their seeds alone."""
+
+    pairs: int
+    difference: float
+    low: float | None
+    """Beginning of the 95% interval, by Student's t; None with one pair."""
+    high: float | None
+    p: float | None
+    """Of a difference at least so large if there were none; two-sided."""
+
+
+def paired_difference(
+    first: Float[np.ndarray, "pair"], second: Float[np.ndarray, "pair"]
+) -> PairedDifference:
+    """Compare pairs by a t-test, which supposes that differences are normally distributed.
+
+    Unlike a permutation of signs it can tell something from few pairs: with five the least p of
+    those is 0.06.
+
+    Args:
+        first: scores of one arm, at least one.
+        second: those of the other, with the same seeds.
+    """
+    differences = first - second
+    count, mean = len(differences), float(differences.mean())
+    if count < 2:
+        return PairedDifference(count, mean, None, None, None)
+    if not np.ptp(differences):  # no spread: Student's t is 0/0, or infinite
+        return PairedDifference(count, mean, mean, mean, float(mean == 0))
+    from scipy.stats import ttest_rel
+
+    test: Any = ttest_rel(first, second)
+    interval = test.confidence_interval(0.95)
+    return PairedDifference(
+        count, mean, float(interval.low), float(interval.high), float(test.pvalue)
+    )
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Adjust p values of several comparisons (Holm, 1979), so that one in 20 families errs at 0.05.
+
+    Args:
+        values: p of each comparison.
+    """
+    order = np.argsort(values, kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    adjusted = np.minimum(1.0, np.maximum.accumulate(np.asarray(values)[order] * factors))
+    found = np.empty(len(values))
+    found[order] = adjusted
+    return found.tolist()

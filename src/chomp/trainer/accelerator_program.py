@@ -11,8 +11,8 @@ from chomp.hlo.compiled import Options, Program, compile_memory, compile_traced
 from chomp.hlo.target import devices_of
 from chomp.system.console import Console
 from chomp.system.jax_runtime import gpu_compiler_options
-from chomp.trainer.components import TrainProgram, build_program, open_tokenizer
-from chomp.trainer.program import trace_step
+from chomp.trainer.components import open_tokenizer
+from chomp.trainer.program import TrainProgram, build_program, trace_step
 
 
 def compiler_options(accelerator: Accelerator) -> Options:

@@ -21,7 +21,8 @@ from chomp.data import (
 from chomp.distributed import MeshSharding
 from chomp.errors import ConfigError, DataError
 from chomp.system.console import LOG, Console
-from chomp.trainer.program import TrainProgram, build_program
+from chomp.trainer.program import TrainProgram
+from chomp.trainer.shared_programs import SharedPrograms
 from chomp.types import Batch
 
 # Values of the `model` section that the tokenizer decides.
@@ -97,6 +98,7 @@ def build_components(
     snapshot: Path | None,
     lanes: int | None = None,
     console: Console = LOG,
+    programs: SharedPrograms | None = None,
 ) -> Components:
     """Build every part of a run; its training batches come placed on the device.
 
@@ -105,11 +107,12 @@ def build_components(
         snapshot: the run's own copy of the tokenizer; used if it is there.
         lanes: that the run's data has; None: it is a new run.
         console: shows warnings about the data, from any thread.
+        programs: of the runs before it in this process; None: it shares none.
     """
     given = config
     config, tokenizer = open_tokenizer(given, snapshot)
     train = config.train
-    program = build_program(config)
+    program = (programs or SharedPrograms()).of(config)
     if lanes is None:
         lanes = lanes_at_start(config.data, train.batch_size, jax.process_count())
     data = open_data(

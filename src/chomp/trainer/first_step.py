@@ -18,7 +18,7 @@ class FirstStep(NamedTuple):
 
 def take_first_step(components: Components, batch: Batch) -> FirstStep:
     """Compile the step, and take it with a batch that is on the device."""
-    state = components.program.init()
+    state = components.program.init(components.config.train.seed)
     compiled = compile_step(components.program, components.config.train)
     start = time.perf_counter()
     _, metrics = compiled.step(state, batch)

@@ -38,6 +38,7 @@ from chomp.trainer.resume import (
     choose_checkpoint,
     rate_line,
 )
+from chomp.trainer.shared_programs import SharedPrograms
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
 from chomp.trainer.trainer import Trainer
 
@@ -183,7 +184,9 @@ def _build(
             recorder.on_device(device)
             if saved:
                 check_platform(saved, context)
-            built = _build_components(config, device, context.console, resources, snapshot, lanes)
+            built = _build_components(
+                config, device, context.console, resources, snapshot, lanes, request.programs
+            )
         if saved is None and (weights := open_weights(built, chosen)):
             recorder.began_from(weights.parent)
         return built
@@ -208,9 +211,10 @@ def _build_components(
     resources: ExitStack,
     snapshot: Path | None = None,
     lanes: int | None = None,
+    programs: SharedPrograms | None = None,
 ) -> Components:
     logged = LogConsole(log, console)
-    components = build_components(config, snapshot, lanes, logged)
+    components = build_components(config, snapshot, lanes, logged, programs)
     resources.callback(components.data.close)
     for note in (*components.tokenizer.notes, *components.data.notes):
         logged.warn(note)

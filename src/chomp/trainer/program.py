@@ -4,8 +4,8 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,29 @@ from chomp.types import Batch, TrainState
 T = TypeVar("T")
 
 
+class CompiledPrograms(NamedTuple):
+    """A training step, and what goes with it, as functions that take rates as well."""
+
+    step: Callable[..., StepResult]
+    temp_bytes: int | None
+    norms: Callable[..., jax.Array] | None
+
+
+@dataclass
+class Compiled:
+    """What has been compiled of a program so far: runs that differ in rates or seed share it.
+
+    Attributes:
+        init: makes the first state, from a seed.
+        loss: sums the loss of a batch; compiled at its first call for a shape.
+        steps: training steps, by the shape of a batch and whether norms are watched.
+    """
+
+    init: Callable[[jax.Array], TrainState] | None = None
+    loss: Callable[[Any, Batch], tuple[jax.Array, jax.Array]] | None = None
+    steps: dict[tuple[Any, ...], CompiledPrograms] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class TrainProgram:
     """Model and optimizer with what was decided about them.
@@ -35,7 +58,7 @@ class TrainProgram:
         data_parallel: has all devices work on a batch.
         shapes: shapes, dtypes and places of the training state; nothing is allocated.
         deterministic: dropout is off.
-        seed: of the initial parameters.
+        compiled: what has been compiled of it.
     """
 
     model: LanguageModel
@@ -46,7 +69,11 @@ class TrainProgram:
     data_parallel: DataParallel
     shapes: TrainState
     deterministic: bool
-    seed: int
+    compiled: Compiled
+
+    def with_rates(self, rates: Rates) -> "TrainProgram":
+        """Return the same program, with what is compiled of it, for a run with other rates."""
+        return replace(self, rates=rates)
 
     @property
     def schedules(self) -> dict[str, optax.Schedule]:
@@ -58,22 +85,21 @@ class TrainProgram:
         """Number of trainable scalars."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.shapes.params))
 
-    @functools.cached_property
-    def _init(self) -> Callable[[], TrainState]:
-        make = functools.partial(init_state, self.model, self.optimizer, self.seed)
-        places = self.sharding.shardings(self.shapes)
-        return jax.jit(make, out_shardings=places).lower().compile()
-
     def prepare_init(self) -> None:
         """Compile what `init` runs."""
-        _ = self._init
+        if self.compiled.init is None:
+            make = functools.partial(init_state, self.model, self.optimizer)
+            places = self.sharding.shardings(self.shapes)
+            seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=self.sharding.everywhere)
+            self.compiled.init = jax.jit(make, out_shardings=places).lower(seed).compile()
 
-    def init(self) -> TrainState:
+    def init(self, seed: int = 0) -> TrainState:
         """Make the state before the first step, in one compiled program."""
-        return self._init()
+        self.prepare_init()
+        assert self.compiled.init is not None
+        return self.compiled.init(jax.device_put(np.uint32(seed), self.sharding.everywhere))
 
-    @functools.cached_property
-    def _summed_loss(self) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
+    def _compile_loss(self) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
         def loss(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
             rows = Batch(*(array[0] for array in batch))
             return self.model.loss(params, rows, None)
@@ -85,7 +111,9 @@ class TrainProgram:
 
         It is compiled at its first call, once for a run: evaluation batches have one shape.
         """
-        return self._summed_loss(params, self.sharding.put_batch(batch))
+        if self.compiled.loss is None:
+            self.compiled.loss = self._compile_loss()
+        return self.compiled.loss(params, self.sharding.put_batch(batch))
 
 
 def build_program(
@@ -140,7 +168,7 @@ def build_program(
             jax.eval_shape(functools.partial(init_state, model, optimizer, train.seed))
         ),
         is_deterministic(config),
-        train.seed,
+        Compiled(),
     )
 
 
@@ -167,7 +195,7 @@ class CompiledStep:
 
     Attributes:
         step: state and batch to state and metrics; the state's buffers are donated.
-        seconds: time to compile, or to load from the compile cache.
+        seconds: time to compile, or to load from the compile cache; 0 where it was there already.
         temp_bytes: scratch memory of the program; None where that isn't known.
         norms: a program of its own, for the norms of each layer in the step to come; donates
             nothing.
@@ -196,17 +224,31 @@ def compile_step(
         norms = _with_rates(_norms(program), program) if watch else None
         return CompiledStep(step, 0.0, None, norms)
     start = time.perf_counter()
+    shape = (train.grad_accum, train.batch_size, train.seq_len)
+    made = program.compiled.steps.get((*shape, watch))
+    if made:
+        seconds = 0.0
+        if with_init:
+            program.prepare_init()
+    else:
+        made = _compile(program, train, with_init=with_init, watch=watch)
+        program.compiled.steps[*shape, watch] = made
+        seconds = time.perf_counter() - start
+    norms = _with_rates(made.norms, program) if made.norms else None
+    return CompiledStep(_with_rates(made.step, program), seconds, made.temp_bytes, norms)
+
+
+def _compile(
+    program: TrainProgram, train: TrainConfig, *, with_init: bool, watch: bool
+) -> CompiledPrograms:
     lowered = lower_step(program, train)
     norms = jax.jit(_norms(program)).lower(*_inputs(program, train)) if watch else None
 
-    def finish() -> CompiledStep:
+    def finish() -> CompiledPrograms:
         compiled = lowered.compile()
         memory = compiled.memory_analysis()
         scratch = memory.temp_size_in_bytes if memory else None
-        watched = _with_rates(norms.compile(), program) if norms else None
-        return CompiledStep(
-            _with_rates(compiled, program), time.perf_counter() - start, scratch, watched
-        )
+        return CompiledPrograms(compiled, scratch, norms.compile() if norms else None)
 
     with ThreadPoolExecutor(1) as threads:
         compiling = threads.submit(finish)

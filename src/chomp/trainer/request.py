@@ -7,6 +7,7 @@ from chomp.config import Config
 from chomp.distributed import ProcessInfo
 from chomp.run.run_folder import RunFolder
 from chomp.trainer.callback import Callback
+from chomp.trainer.shared_programs import SharedPrograms
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Request:
         started: `time.perf_counter()` when the command began.
         process: this one among several; None: it is alone.
         callbacks: the user's own, besides those that the configuration asks for.
+        programs: of the runs before it in this process; None: it shares none.
     """
 
     config: Config
@@ -32,3 +34,4 @@ class Request:
     started: float
     process: ProcessInfo | None = None
     callbacks: Sequence[Callback] = ()
+    programs: SharedPrograms | None = None

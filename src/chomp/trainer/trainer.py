@@ -170,7 +170,7 @@ class Trainer:
 
     def _init(self) -> TrainState:
         """Make the state before the first step, with fresh or with another run's parameters."""
-        state = self.components.program.init()
+        state = self.components.program.init(self.config.train.seed)
         parent = self.context.monitor.recorder.record.parent
         weights = open_weights(self.components, parent.step if parent else 0)
         if weights is None:

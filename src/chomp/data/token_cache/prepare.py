@@ -109,7 +109,10 @@ def _plan(
     elif texts.own is None:
         kept |= {"shuffle": config.shuffle}
         if config.shuffle:
-            kept |= {"seed": config.seed % SEEDS, "shuffle_buffer_size": config.shuffle_buffer_size}
+            kept |= {
+                "seed": config.held_out_seed % SEEDS,
+                "shuffle_buffer_size": config.shuffle_buffer_size,
+            }
     return {
         "source": {"backend": config.backend, **texts.fingerprint},
         "text_key": config.text_key,
