@@ -40,6 +40,9 @@ def test_it_goes_on_from_its_checkpoint(start_chomp: Any, run: Path):
         [row[key] for key in SAME] for row in then
     ]
     assert rows_of(run / "ledger.jsonl") == ledger
+    # Defaults that were none then.
+    config = json.loads((run / "config_resolved.json").read_text("utf-8"))
+    assert config["data"]["shuffle_buffer_bytes"] is None
     # Its rates are constants of its program, and a resume of this resume has to know.
     saved = json.loads((run / "checkpoints" / "6" / "run.json").read_text("utf-8"))
     assert saved["meta"]["rates"] is None

@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ NOT_IDENTITY = (
     "data.on_error",
     "data.grain_prefetch",
     "data.eval_sets",
+    "data.hf_revision",  # its content is compared
 )
 OLD_EVALUATION = 1000
 """The default of `data.max_eval_samples` in earlier versions, whatever the corpus."""
@@ -123,10 +125,12 @@ def keep_old_defaults(config: Config, saved: Mapping[str, Any]) -> Config:
         config: that of the new start.
         saved: that of the saved run.
     """
-    if config.data.max_eval_samples is None and saved["data"]["max_eval_samples"] == OLD_EVALUATION:
-        data = config.data.model_copy(update={"max_eval_samples": OLD_EVALUATION})
-        return config.model_copy(update={"data": data})
-    return config
+    before, kept = saved["data"], {}
+    if config.data.max_eval_samples is None and before["max_eval_samples"] == OLD_EVALUATION:
+        kept["max_eval_samples"] = OLD_EVALUATION
+    if "shuffle_buffer_bytes" not in config.data.model_fields_set:
+        kept["shuffle_buffer_bytes"] = before.get("shuffle_buffer_bytes")
+    return config.model_copy(update={"data": config.data.model_copy(update=kept)})
 
 
 def check_begins(config: Config) -> None:
@@ -177,7 +181,13 @@ def matters(change: ConfigChange) -> bool:
         )
     if change.key.startswith(EVALUATION_SETS) and None in (change.old, change.new):
         return False  # a set more, or one less
-    return section in IDENTITY_SECTIONS and change.key not in NOT_IDENTITY
+    return section in IDENTITY_SECTIONS and _of_one_source(change.key) not in NOT_IDENTITY
+
+
+def _of_one_source(key: str) -> str:
+    """Return what the key of a source's revision is called where there is one source."""
+    of_a_source = key.startswith(f"{SOURCES}.") and key.endswith(".hf_revision")
+    return "data.hf_revision" if of_a_source and ".options." not in key else key
 
 
 def _options(refused: Sequence[ConfigChange]) -> str:
@@ -188,6 +198,15 @@ def _options(refused: Sequence[ConfigChange]) -> str:
         for change in refused
     )
     return " ".join(f"--allow-change {key}" for key in keys)
+
+
+def _how_to_stay(change: ConfigChange) -> str:
+    """Say how to go on with the version that a dataset on the hub had; empty for other changes."""
+    commit = str(change.old).rpartition("@")[2]
+    if change.key != f"{CONTENT}.revision" or not re.fullmatch(r"[0-9a-f]{40}", commit):
+        return ""
+    stay = f"-o data.hf_revision={commit}"
+    return f"the dataset has changed on the hub; to stay with it as it was: {stay}"
 
 
 def check_allowed(keys: Sequence[str]) -> None:
@@ -237,6 +256,7 @@ def check_compatible(
         lines = [
             "this is not the run that was saved:",
             *(f"  {change}" for change in refused),
+            *(f"  {line}" for change in refused if (line := _how_to_stay(change))),
             "  put the old values back, start a new run in another folder, or allow the change "
             f"knowingly: {_options(refused)}",
         ]

@@ -22,6 +22,7 @@ DOCUMENT_KEYS = {"data.text_key", "data.document_separator", "data.shuffle", "da
 """Keys that decide which documents come in which order."""
 WINDOW_KEYS = {
     "data.shuffle_buffer_size",
+    "data.shuffle_buffer_bytes",
     "data.max_eval_samples",
     "data.eval_files",
     "data.hf_eval_split",

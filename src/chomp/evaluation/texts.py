@@ -134,6 +134,6 @@ def _open(config: DataConfig, texts: OtherTexts, reading: ReadPolicy) -> Corpus:
     if texts.dataset is None:
         return find_files("--files", list(texts.files), config.text_key, config.document_separator)
     require_package("datasets", "--dataset")
-    from chomp.data.sources.huggingface import open_dataset  # heavy: only where it is needed
+    from chomp.data.sources.huggingface import DatasetName, open_dataset  # heavy: only where needed
 
-    return open_dataset("--split", texts.dataset, None, texts.split, reading)
+    return open_dataset("--split", DatasetName(texts.dataset), texts.split, reading)

@@ -10,6 +10,7 @@ from chomp.errors import ChompError, ConfigError
 from chomp.report.documents import step_with_texts
 from chomp.report.live_runs import LiveRuns
 from chomp.report.page import render
+from chomp.system.json_text import parse_json
 
 LOOPBACK = "127.0.0.1"
 TRIES = 20
@@ -69,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
                     page = render(self.server.runs.page(asked.get("run", [])))
                     self._send(HTTPStatus.OK, "text/html; charset=utf-8", page)
                 case "/changes":
-                    found = self.server.runs.changes(json.loads(asked["have"][0]))
+                    found = self.server.runs.changes(parse_json(asked["have"][0]))
                     self._send_json({"runs": found} if found else None)
                 case "/documents":
                     view = self.server.runs.view(asked["run"][0])

@@ -7,7 +7,7 @@ other run appends to it, deletes in it or goes on from it.
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,6 +119,50 @@ def claim_outputs(
                 f"another --run-dir or {place.key}"
             )
     return warnings
+
+
+def check_asked_for(folder: Path, config: Config, given: Collection[str] | None) -> None:
+    """Check that nothing new is made outside of a run folder which the user hasn't asked for.
+
+    The configuration of a run folder may be somebody else's. What the run has made outside of it
+    is marked as its own, which nobody can do who only made the folder.
+
+    Args:
+        folder: the run folder.
+        config: the run's.
+        given: dotted keys and sections that the user gives; None: all of `config` is the user's.
+
+    Raises:
+        ResumeError: it is.
+    """
+    if given is None:
+        return
+    places = list(_places(folder, config))
+    if config.train.profile and (value := config.train.profile_dir):
+        places.append(OutputPath("train.profile_dir", value, folder / value))
+    home = os.path.realpath(folder)
+    for place in places:
+        asked = any(place.key == key or place.key.startswith(f"{key}.") for key in given)
+        try:
+            real = place.real
+            unknown = not asked and not real.is_relative_to(home) and not _is_there(place)
+        except (OSError, ValueError, RuntimeError):  # `claim_outputs` says what is wrong with it
+            continue
+        if unknown:
+            raise ResumeError(
+                f"{place.key}: {shortened(folder)} has it lead to {shortened(real)}, outside of "
+                "it, where nothing of this run is; if you want the run to write there, say so: "
+                f"-o {place.key}={shortened(place.value)}"
+            )
+
+
+def _is_there(place: OutputPath) -> bool:
+    """Whether a place is marked, or holds what may be an earlier version's; or is a device."""
+    if place.key == "train.profile_dir":
+        return (place.real / "plugins").is_dir()  # JAX makes it
+    if place.real.exists() and not (place.real.is_file() or place.real.is_dir()):
+        return True
+    return _owner(place) is not None or _has_content(place.real)
 
 
 def _places(folder: Path, config: Config) -> Iterator[OutputPath]:

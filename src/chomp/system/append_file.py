@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chomp.system.atomic_file import open_plain
+from chomp.system.atomic_file import open_plain, unshare
 from chomp.system.console import Console
 
 
@@ -125,6 +125,8 @@ class AppendFile:
         try:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
+                if self._opener:
+                    unshare(self._path)
                 self._file = io.FileIO(self._path, "a", opener=self._opener)
             self._unwritten.write_to(self._file)
         except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chomp.errors import ConfigError, ResumeError
 from chomp.system.append_file import AppendFile, Tail
-from chomp.system.atomic_file import new_file, open_plain, remedy
+from chomp.system.atomic_file import new_file, open_plain, remedy, unshare
 from chomp.system.console import Console
 from chomp.system.json_text import parse_json
 from chomp.system.terminal import printable
@@ -105,7 +105,9 @@ def keep_rows_up_to(step: int, path: Path) -> bool:
                 else:
                     replaced.append(line)
         if replaced:
-            with open(path.with_suffix(".replaced.jsonl"), "ab", opener=open_plain) as file:
+            beside = path.with_suffix(".replaced.jsonl")
+            unshare(beside)
+            with open(beside, "ab", opener=open_plain) as file:
                 file.writelines(replaced)
         if replaced or not whole:
             os.replace(replacement, path)

@@ -12,7 +12,7 @@ from chomp.distributed import ProcessInfo, connect
 from chomp.errors import ChompError, ResumeError
 from chomp.run.acquire import AcquiredFolder
 from chomp.run.monitor import RunMonitor
-from chomp.run.ownership import claim_outputs
+from chomp.run.ownership import check_asked_for, claim_outputs
 from chomp.run.run_folder import RunFolder
 from chomp.system.console import PrintConsole
 from chomp.system.jax_runtime import numeric_environment
@@ -120,6 +120,7 @@ def _claim(request: Request, run: str, acquired: AcquiredFolder, resources: Exit
     new = not folder.holds_run()
     clean = lock is not None and not lock.was_there
     try:
+        check_asked_for(folder.path, request.config, request.given)
         found = claim_outputs(folder.path, run, request.config, resources, new=new, clean=clean)
     except ChompError:
         if new and lock:

@@ -1,6 +1,6 @@
 """What the user asked for: a run, or to go on with one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from chomp.config import Config
@@ -22,6 +22,8 @@ class Request:
         started: `time.perf_counter()` when the command began.
         process: this one among several; None: it is alone.
         callbacks: the user's own, besides those that the configuration asks for.
+        given: dotted keys that the user gives, where the rest of the configuration is that of the
+            run folder, which may be somebody else's; None: all is the user's.
     """
 
     config: Config
@@ -32,3 +34,4 @@ class Request:
     started: float
     process: ProcessInfo | None = None
     callbacks: Sequence[Callback] = ()
+    given: Collection[str] | None = None

@@ -32,7 +32,13 @@ from chomp.data.token_cache.files import (
     write_json,
     write_shard,
 )
-from chomp.data.token_cache.unfinished import UnfinishedCache, check_same, locked, read_unfinished
+from chomp.data.token_cache.unfinished import (
+    WINDOW_BYTES,
+    UnfinishedCache,
+    check_same,
+    locked,
+    read_unfinished,
+)
 from chomp.data.tokenize import EncodedBlocks, encode
 from chomp.data.tokenizers.base import Tokenizer
 from chomp.errors import DataError
@@ -109,7 +115,11 @@ def _plan(
     elif texts.own is None:
         kept |= {"shuffle": config.shuffle}
         if config.shuffle:
-            kept |= {"seed": config.seed % SEEDS, "shuffle_buffer_size": config.shuffle_buffer_size}
+            kept |= {
+                "seed": config.seed % SEEDS,
+                "shuffle_buffer_size": config.shuffle_buffer_size,
+                WINDOW_BYTES: config.shuffle_buffer_bytes,
+            }
     return {
         "source": {"backend": config.backend, **texts.fingerprint},
         "text_key": config.text_key,
