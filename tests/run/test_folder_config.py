@@ -123,6 +123,8 @@ def test_it_makes_no_file_elsewhere_but_by_the_users_own_word(
     assert done.code == 2
     assert f"-o logging.log_file={outside}" in done.err
     assert not outside.parent.exists()
+    new = ("train", resolved, "--run-dir", tmp_path / "new")
+    assert f"-o logging.log_file={outside}" in chomp(*new).err
     said = f"logging.log_file={outside}"
     assert chomp(*resume, "-o", said).code == 0
     assert outside.is_file()

@@ -150,8 +150,9 @@ def check_asked_for(folder: Path, config: Config, given: Collection[str] | None)
             continue
         if unknown:
             raise ResumeError(
-                f"{place.key}: {shortened(folder)} has it lead to {shortened(real)}, outside of "
-                "it, where nothing of this run is; if you want the run to write there, say so: "
+                f"{place.key}: the configuration, a run folder's, has it lead to "
+                f"{shortened(real)}, outside of {shortened(folder)}, where nothing of this run is; "
+                "if you want the run to write there, say so: "
                 f"-o {place.key}={shortened(place.value)}"
             )
 
