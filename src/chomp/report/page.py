@@ -6,6 +6,8 @@ import re
 from importlib.resources import files
 from typing import Any
 
+from chomp.system.json_text import finite_json
+
 PARTS = files("chomp.report") / "page"
 PROGRAM = (
     "dom.js",
