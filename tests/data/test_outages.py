@@ -51,13 +51,13 @@ def hub(tmp_path, texts):
 def start(hub, tmp_path, config_file, start_chomp):
     """Start a run on the hub's dataset."""
 
-    def start_(*options, dataset="me/data", retries=1, **sections):
+    def start_(*options, dataset="me/data", retries=1, config=True, **sections):
         data = {"backend": "hf", "hf_dataset": dataset, "hf_name": None, "files": []}
         data |= {"shuffle_buffer_size": 8, "grain_prefetch": 1}
         data |= {"max_retries": retries, "retry_delay_sec": 0.5, "timeout_sec": 1.0}
-        config = config_file(data=data, **sections)
+        words = ("train", config_file(data=data, **sections)) if config else ()
         environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
-        return start_chomp("train", config, *options, env=environment | {"HF_HUB_OFFLINE": ""})
+        return start_chomp(*words, *options, env=environment | {"HF_HUB_OFFLINE": ""})
 
     return start_
 
@@ -103,14 +103,16 @@ def test_a_run_stays_with_the_version_of_its_dataset(start, hub, tmp_path, read_
     shutil.copy(tmp_path / "set" / "train-00000-of-00003.jsonl", hub.folder / "more.jsonl")
     again = ("--run-dir", run, "--resume", 4)
     process = start(*again, **keys)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2, err
-    stay = f"data.hf_revision={commit}"
-    assert f"to stay with it as it was: -o {stay}\n" in err
-    process = start(*again, "-o", stay, **keys)
-    _, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
+    assert f"data.hf_revision: was None, now '{commit}'" in out
     assert losses(read_rows, run) == before
+    traced = start(*("trace", run, "--json"), config=False)
+    assert json.loads(traced.communicate(timeout=60)[0])["documents"]
+    process = start(*again, "--allow-change", "data.content", **keys)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert hub.sha in (run / "ledger.jsonl").read_text()
     process = start("--dry-run", "-o", "data.hf_revision=none-such", retries=50, **keys)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2, err

@@ -3,7 +3,6 @@
 import functools
 import importlib.metadata
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -200,15 +199,6 @@ def _options(refused: Sequence[ConfigChange]) -> str:
     return " ".join(f"--allow-change {key}" for key in keys)
 
 
-def _how_to_stay(change: ConfigChange) -> str:
-    """Say how to go on with the version that a dataset on the hub had; empty for other changes."""
-    commit = str(change.old).rpartition("@")[2]
-    if change.key != f"{CONTENT}.revision" or not re.fullmatch(r"[0-9a-f]{40}", commit):
-        return ""
-    stay = f"-o data.hf_revision={commit}"
-    return f"the dataset has changed on the hub; to stay with it as it was: {stay}"
-
-
 def check_allowed(keys: Sequence[str]) -> None:
     """Check that what is allowed to change is a key or section of the configuration.
 
@@ -256,7 +246,6 @@ def check_compatible(
         lines = [
             "this is not the run that was saved:",
             *(f"  {change}" for change in refused),
-            *(f"  {line}" for change in refused if (line := _how_to_stay(change))),
             "  put the old values back, start a new run in another folder, or allow the change "
             f"knowingly: {_options(refused)}",
         ]

@@ -85,7 +85,7 @@ class DataConfig(Section):
     """For `backend: hf`: the split to train on."""
     hf_revision: Name | None = None
     """For `backend: hf`: the dataset's version on the hub: a commit, branch or tag. `null`: the
-    newest. A resume is refused where the commit has changed; this goes back to it."""
+    newest when the run begins; a resume stays with that commit."""
     hf_eval_split: Name | None = None
     """For `backend: hf`: the split to evaluate on. `null`: the first `max_eval_samples` documents
     of the shuffled training split are held out and never trained on."""

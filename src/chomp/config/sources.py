@@ -85,7 +85,7 @@ class SourceConfig(Section):
     hf_split: Name = "train"
     """For `hf_dataset`: the split to train on."""
     hf_revision: Name | None = None
-    """For `hf_dataset`: its version on the hub. `null`: the newest."""
+    """For `hf_dataset`: its version on the hub. `null`: the newest when the run begins."""
     hf_eval_split: Name | None = None
     """For `hf_dataset`: the split to evaluate on. `null`: documents are held out."""
     max_eval_samples: Count | None = None
@@ -168,7 +168,7 @@ class EvaluationSetConfig(Section):
     hf_split: Name = "test"
     """For `hf_dataset`: the split."""
     hf_revision: Name | None = None
-    """For `hf_dataset`: its version on the hub. `null`: the newest."""
+    """For `hf_dataset`: its version on the hub. `null`: the newest when the run begins."""
     text_key: Name | None = None
     """The column or key of a document's text. `null`: `data.text_key`."""
     document_separator: Name | None = None

@@ -33,7 +33,13 @@ from chomp.trainer.initial_weights import choose_step, located, open_weights
 from chomp.trainer.open_run import connect_processes, console_of, open_run, shared_settings
 from chomp.trainer.refusal import all_at_once, check_installed
 from chomp.trainer.request import Request
-from chomp.trainer.resume import check_contents, check_settings, choose_checkpoint, rate_line
+from chomp.trainer.resume import (
+    check_contents,
+    check_settings,
+    choose_checkpoint,
+    rate_line,
+    stay_at_commits,
+)
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
 from chomp.trainer.trainer import Trainer
 
@@ -140,6 +146,7 @@ def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Co
             allowed = [*context.allow_change, *branched.allow_change]
             context = dataclasses.replace(context, allow_change=allowed)
         config = keep_old_defaults(config, saved.meta["config"])
+        config = stay_at_commits(config, saved, context)
         config = rewarm_from(config, saved.meta["config"], choice.step)
         check_settings(config, saved, context)
     else:
