@@ -42,7 +42,7 @@ def test_no_command_crashes(
     monkeypatch.chdir(tmp_path)  # where the page goes
     run = Path(shutil.copytree(small_run, tmp_path / "run"))
     for content in (*CONTENTS.values(), None):
-        (run / name).unlink()
+        (run / name).unlink(missing_ok=True)
         if content is None:
             (run / name).mkdir()
         else:
