@@ -212,3 +212,14 @@ def test_devices_and_what_is_inside_of_the_folder_need_no_word(tmp_path: Path):
     (tmp_path / "loop").symlink_to("loop")
     for value in ("/dev/null", "logs/a.log", "x/../a.log", str(tmp_path / "loop"), "a\0b"):
         check_asked_for(tmp_path, config_of(log_file=value), [])
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/1"])
+def test_a_standard_stream_is_nobodys_and_only_for_the_log(take: Any, tmp_path: Path, path: str):
+    for name in ("one", "two"):
+        assert take(name, log_file=path) == []
+        check_asked_for(tmp_path / name, config_of(log_file=path), [])
+    with pytest.raises(ConfigError, match=rf"logging.metrics_file: must be a file \(got '{path}'"):
+        take("three", metrics_file=path)
+    with pytest.raises(ConfigError, match=rf"checkpoint.root_dir: must be a folder \(got '{path}'"):
+        take("four", root_dir=path)

@@ -19,6 +19,7 @@ from chomp.system.atomic_file import replace_text
 from chomp.system.folder_lock import FolderLock
 from chomp.system.json_text import parse_json
 from chomp.system.path_limits import LONGEST, check_path, shortened, why
+from chomp.system.terminal import is_standard_stream
 
 OWNER = "chomp-run.json"
 LOCK = "chomp-run.lock"
@@ -87,6 +88,11 @@ def claim_outputs(
     taken = {home / place: f"the run's own {place}" for place in RUN_PLACES}
     warnings = []
     for place in _places(folder, config):
+        if is_standard_stream(place.path):
+            if place.rows or place.is_folder:
+                what = "folder" if place.is_folder else "file"
+                raise ConfigError([f"{place.key}: must be a {what} (got {place.value!r})"])
+            continue
         try:
             real = place.real
             check_path(real / LONGEST if place.is_folder else place.mark)
@@ -141,7 +147,7 @@ def check_asked_for(folder: Path, config: Config, given: Collection[str] | None)
     if config.train.profile and (value := config.train.profile_dir):
         places.append(OutputPath("train.profile_dir", value, folder / value))
     home = os.path.realpath(folder)
-    for place in places:
+    for place in (place for place in places if not is_standard_stream(place.path)):
         asked = any(place.key == key or place.key.startswith(f"{key}.") for key in given)
         try:
             real = place.real
