@@ -31,7 +31,7 @@ from chomp.config import load_config
 from chomp.proof.trial import Trial
 from chomp.proof.trial_config import trial_values
 from chomp.proof.verdict import differences
-from chomp.run.heartbeat import read_heartbeat
+from chomp.run.heartbeat import Phase, read_heartbeat
 
 STEPS = 40
 CHECKPOINTS = 6
@@ -101,6 +101,10 @@ class FullTrial(Trial):
         """A checkpoint is being written, after a step."""
         reached = self.finished(step)
         return lambda: reached() and self._writing()
+
+    def sampling(self) -> bool:
+        beat = read_heartbeat(self.folder.heartbeat)
+        return bool(beat and beat.pid == self.process.pid and beat.phase is Phase.SAMPLING)
 
     def end(self) -> int:
         return self.process.wait()
@@ -176,7 +180,8 @@ def at_rows(disk: Disk) -> Iterator[str]:
 def at_samples(disk: Disk) -> Iterator[str]:
     trial = disk.trial
     trial.start()
-    yield from full_between(disk, trial.finished(11), trial.finished(14))
+    # While the first one is made, which takes seconds: its file has no page yet.
+    yield from full_between(disk, trial.sampling, trial.finished(14))
 
 
 def to_the_end(disk: Disk) -> Iterator[str]:

@@ -178,3 +178,19 @@ def test_it_runs_from_any_folder_and_leaves_nothing_there(config_file: Any, tmp_
     command = [PROGRAM, "config", "show", config]
     subprocess.run(command, cwd=elsewhere, check=True, stdout=subprocess.DEVNULL)
     assert os.listdir(elsewhere) == []
+
+
+@pytest.mark.parametrize("line", ["train c.yaml --run-dir {new}", "doctor"])
+def test_a_current_folder_that_is_gone_is_one_line(
+    chomp: Any, config_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+):
+    config = config_file(data={"files": ["texts.jsonl"]})
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    words = [word.format(new=tmp_path / "new") for word in line.split()]
+    done = chomp(*[config if word == "c.yaml" else word for word in words])
+    assert (done.code, done.err) == (
+        2,
+        "error: the current folder has been removed; go to another: cd\n",
+    )

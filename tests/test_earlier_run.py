@@ -53,6 +53,9 @@ def test_it_goes_on_from_its_checkpoint_where_that_is_wanted(start_chomp: Any, r
         [row[key] for key in SAME] for row in then
     ]
     assert rows_of(run / "ledger.jsonl") == ledger
+    # Defaults that were none then.
+    config = json.loads((run / "config_resolved.json").read_text("utf-8"))
+    assert config["data"]["shuffle_buffer_bytes"] is None
     for row, before in zip(now, then, strict=True):
         for key in set(COMPUTED) & set(before):
             assert row[key] == pytest.approx(before[key], rel=1e-4), (row["step"], key)

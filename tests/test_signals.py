@@ -26,7 +26,7 @@ from chomp.errors import DataError
 from chomp.proof.verdict import MEASURED
 from chomp.run.heartbeat import HeartbeatReading, Phase, read_heartbeat
 from chomp.run.record import EventKind, RunRecord, read_record
-from chomp.system.signals import Signals
+from chomp.system.signals import REPEATED, Signals
 
 STEPS = 12
 PATIENCE = 240
@@ -327,40 +327,43 @@ class TestStop:
         assert [start.ended for start in starts] == ["stopped"] * 3 + ["killed", "finished"]
 
 
-class TestHangUp:
-    """SIGHUP: what a run is sent when its terminal closes."""
+@pytest.mark.parametrize("number", REPEATED)
+class TestRepeatedStops:
+    """What a run is sent, perhaps several times, by a terminal that closes or a batch system."""
 
     @pytest.fixture(autouse=True)
-    def handlers(self) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-        before = {number: signal.getsignal(number) for number in numbers}
+    def handlers(self, number: signal.Signals) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, *REPEATED)
+        before = {each: signal.getsignal(each) for each in numbers}
+        signal.signal(number, signal.SIG_DFL)
         yield
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
     @pytest.mark.parametrize("then", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-    def test_it_asks_for_one_stop_whatever_comes_with_it(self, then: signal.Signals):
+    def test_one_asks_for_one_stop_whatever_comes_with_it(
+        self, number: signal.Signals, then: signal.Signals
+    ):
         """The system sends it to the foreground, the shell to its jobs, init SIGTERM besides."""
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(then, signal.SIG_DFL)
         with Signals() as signals:
-            for number in (signal.SIGHUP, then, signal.SIGHUP):
-                os.kill(os.getpid(), number)
-            assert signals.stop is signal.SIGHUP
-            assert signals.exit_code == 129
+            for each in (number, then, number):
+                os.kill(os.getpid(), each)
+            assert signals.stop is number
+            assert signals.exit_code == 128 + number
 
-    def test_after_another_stop_it_does_not_end_the_process(self):
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    def test_after_another_stop_it_does_not_end_the_process(self, number: signal.Signals):
         with Signals() as signals:
             os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), number)
             assert signals.exit_code == 143
 
-    def test_it_is_ignored_by_a_run_that_was_started_so(self):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    def test_it_is_ignored_by_a_run_that_was_started_so(self, number: signal.Signals):
+        signal.signal(number, signal.SIG_IGN)
         with Signals() as signals:
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), number)
             assert not signals.stop_requested()
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_an_interrupt_before_anything_was_done_is_quiet(make_run: Callable[..., Run]):

@@ -31,6 +31,10 @@ UNREACHABLE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": "./hub"}
 CORPORA = (
     Case("a missing file", says="data.files", change=FILES | {"data.files": ["a.txt"]}),
     Case("a glob without match", says="data.files", change=FILES | {"data.files": ["x/*.txt"]}),
+    Case("a URL", says="only local files", change=FILES | {"data.files": ["https://a.b/c.jsonl"]}),
+    Case("a shell's variable", says="write the path", change=FILES | {"data.files": ["$X/a.txt"]}),
+    Case("a shell's braces", says="each path", change=FILES | {"data.files": ["{a,b}.txt"]}),
+    Case("two files in one text", says="each in", change=FILES | {"data.files": ["a.txt, b.txt"]}),
     Case("no files", says="data.files: must name", change=FILES),
     Case(
         "an unknown extension",
@@ -101,6 +105,12 @@ CORPORA = (
         "a subset that isn't there",
         says=("data.hf_name", "default"),
         change=HF | {"data.hf_name": "tiny"},
+        prepare=files(set_in_train__jsonl=ROWS),
+    ),
+    Case(
+        "a revision of a folder",
+        says=("data.hf_revision", "leave it out"),
+        change=HF | {"data.hf_revision": "main"},
         prepare=files(set_in_train__jsonl=ROWS),
     ),
     Case(

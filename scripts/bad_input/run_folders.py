@@ -1,5 +1,6 @@
 """Run folders that are incomplete or spoilt (damaged checkpoints are a subject of their own)."""
 
+import json
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,13 @@ def _folder_instead(name: str) -> Prepare:
         (place / "run" / name).mkdir()
 
     return prepare
+
+
+def _log_elsewhere(place: Path, _: ExitStack) -> None:
+    path = place / "run" / "config_resolved.json"
+    config = json.loads(path.read_text("utf-8"))
+    config["logging"]["log_file"] = str(place / "elsewhere" / "train.log")
+    put(path, json.dumps(config))
 
 
 RESOLVED = ("run/config_resolved.json",)
@@ -167,6 +175,18 @@ RUN_FOLDERS = (
         "samples.jsonl",
         prepare=_folder_instead("samples.jsonl"),
         changes=RESOLVED,
+    ),
+    Case(
+        "ledger.jsonl is a folder",
+        MORE,
+        "ledger.jsonl",
+        prepare=_folder_instead("ledger.jsonl"),
+    ),
+    Case(
+        "a log elsewhere that only config_resolved.json asks for",
+        MORE,
+        "-o logging.log_file=",
+        prepare=_log_elsewhere,
     ),
     Case("train.log is a folder", MORE, "logging.log_file", prepare=_folder_instead("train.log")),
 )

@@ -6,7 +6,9 @@ from chomp.checkpoint.compatibility import (
     changes,
     check_arithmetic,
     check_compatible,
+    keep_old_defaults,
 )
+from chomp.config import config_from_mapping
 from chomp.errors import ResumeError
 
 OLD = {
@@ -55,12 +57,40 @@ def test_what_makes_another_run_is_refused_with_old_and_new_value(key: str, valu
         ("train.log_every", 1),
         ("train.eval_every", 7),
         ("data.max_retries", 9),
+        ("data.hf_revision", "main"),
         ("logging.level", "DEBUG"),
     ],
 )
 def test_other_changes_are_reported_only(key: str, value: object):
     [change] = check_compatible(OLD, with_value(key, value), [])
     assert change == ConfigChange(key, changes(OLD, with_value(key, value))[0].old, value)
+
+
+@pytest.mark.parametrize(
+    ("saved", "given", "kept"),
+    [
+        ({}, {}, None),  # of a version that had no such key
+        ({"shuffle_buffer_bytes": 5}, {}, 5),
+        ({"shuffle_buffer_bytes": None}, {}, None),
+        ({"shuffle_buffer_bytes": 5}, {"shuffle_buffer_bytes": 7}, 7),
+        ({}, {"shuffle_buffer_bytes": 2**28}, 2**28),
+    ],
+)
+def test_a_run_keeps_its_window_where_the_user_gives_none(saved: dict, given: dict, kept: int):
+    config = config_from_mapping({"data": given})
+    before = {"data": {"max_eval_samples": None} | saved}
+    assert keep_old_defaults(config, before).data.shuffle_buffer_bytes == kept
+
+
+def test_the_revision_of_a_source_is_no_change_of_its_content():
+    old, new = (
+        {**OLD, "data": {"sources": [{"name": "a.b", "hf_revision": revision, "weight": weight}]}}
+        for revision, weight in (("v1", 1), ("v2", 2))
+    )
+    with pytest.raises(ResumeError) as caught:
+        check_compatible(old, new, [])
+    assert "hf_revision" not in str(caught.value)
+    assert "data.sources.a.b.weight: was 1, now 2" in str(caught.value)
 
 
 def test_nothing_has_changed():

@@ -23,28 +23,36 @@ CONTENTS = {
     "not UTF-8": b"\xff\xfe{}",
     "another type": b"[1]",
     "no keys": b"{}\n",
+    "empty": b"",
+    "out of range": b'{"step": 1e999, "run": 5, "starts": {"a": 1}, "model": NaN}\n',
 }
 COMMANDS = (
     ("status",),
     ("checkpoints", "list"),
     ("checkpoints", "verify"),
     ("trace",),
+    ("report", "--output", "page.html"),
 )
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_command_crashes(chomp: Any, small_run: Path, tmp_path: Path, name: str):
+def test_no_command_crashes(
+    chomp: Any, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.chdir(tmp_path)  # where the page goes
     run = Path(shutil.copytree(small_run, tmp_path / "run"))
-    for content in CONTENTS.values():
-        (run / name).write_bytes(content)
-        for command, *options in COMMANDS:
-            if command == "checkpoints":
-                done = chomp(command, *options, run)
-            else:
-                done = chomp(command, run, *options)
+    for content in (*CONTENTS.values(), None):
+        (run / name).unlink(missing_ok=True)
+        if content is None:
+            (run / name).mkdir()
+        else:
+            (run / name).write_bytes(content)
+        for command in COMMANDS:
+            done = chomp(*command, run)
             assert done.code in (0, 1, 2)
             assert done.code == 0 or done.err.startswith("error: ") or done.out
             assert len(done.err) < 2000
+    (run / name).rmdir()
     (run / name).write_bytes(CONTENTS["nested"])
     if name.startswith("checkpoints"):
         assert "step 30: " + name.split("/")[-1] in chomp("checkpoints", "verify", run).out

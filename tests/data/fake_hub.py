@@ -68,6 +68,7 @@ class FakeHub:
         self.mute_api = False
         self.headers: dict[str, str] = {}  # sent with every fault that has a status
         self.sha, self.tag = "a" * 40, "b" * 40
+        self.older: dict[str, Path] = {}  # folders of earlier commits
         self.refusing = False
         self.ended = threading.Event()
         self.listen(("127.0.0.1", 0))
@@ -101,6 +102,13 @@ class FakeHub:
         time.sleep(self.refused_seconds)
         if not self.ended.is_set():
             self.go_on()
+
+    def at(self, revision: str) -> tuple[str, Path] | None:
+        """Return a revision's commit and folder, if there is such a one."""
+        if revision in ("main", self.sha):
+            return self.sha, self.folder
+        folder = self.older.get(revision)
+        return None if folder is None else (revision, folder)
 
     def fault(self) -> str | None:
         with self.lock:
@@ -148,32 +156,38 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path.startswith(api) and self.hub.mute_api:
             self.hub.ended.wait(5)
         elif path.startswith(api + "/tree/"):
-            self.tree(path.removeprefix(api + "/tree/").partition("/")[2])
+            self.tree(*path.removeprefix(api + "/tree/").partition("/")[::2])
         elif path.startswith(api):
-            names = [str(p.relative_to(self.hub.folder)) for p in self.hub.folder.rglob("*.*")]
+            found = self.hub.at(path.removeprefix(api).removeprefix("/revision/") or "main")
+            if found is None:
+                self.reply(404, b"{}", JSON | {"X-Error-Code": "RevisionNotFound"})
+                return
+            sha, folder = found
+            names = [str(p.relative_to(folder)) for p in folder.rglob("*.*")]
             siblings = [{"rfilename": name} for name in names]
             about = {
                 "id": "me/data",
-                "sha": self.hub.sha,
+                "sha": sha,
                 "private": False,
                 "gated": False,
                 "tags": [],
             }
             self.reply(200, json.dumps(about | {"siblings": siblings}).encode(), JSON)
         elif path.startswith(files):
-            self.file(path.removeprefix(files).partition("/")[2])
+            self.file(*path.removeprefix(files).partition("/")[::2])
         elif path.startswith("/api/datasets/") or path.startswith("/datasets/"):
             self.reply(404, b"{}", JSON | {"X-Error-Code": "RepoNotFound"})
         else:
             self.reply(404, b"{}", JSON)
 
-    def tree(self, name: str) -> None:
-        folder = self.hub.folder / name
+    def tree(self, revision: str, name: str) -> None:
+        root = (self.hub.at(revision) or ("", self.hub.folder / "nowhere"))[1]
+        folder = root / name
         if not folder.is_dir():
             self.reply(404, b"{}", JSON | {"X-Error-Code": "EntryNotFound"})
             return
         entries = [
-            {"path": str(path.relative_to(self.hub.folder)), "oid": "b" * 40}
+            {"path": str(path.relative_to(root)), "oid": "b" * 40}
             | (
                 {"type": "file", "size": path.stat().st_size}
                 if path.is_file()
@@ -183,8 +197,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         ]
         self.reply(200, json.dumps(entries).encode(), JSON)
 
-    def file(self, name: str) -> None:
-        path = self.hub.folder / name
+    def file(self, revision: str, name: str) -> None:
+        path = (self.hub.at(revision) or ("", self.hub.folder / "nowhere"))[1] / name
         if not path.is_file():
             self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.hub.sha})
             return

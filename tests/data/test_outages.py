@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -50,13 +51,13 @@ def hub(tmp_path, texts):
 def start(hub, tmp_path, config_file, start_chomp):
     """Start a run on the hub's dataset."""
 
-    def start_(*options, dataset="me/data", retries=1, **sections):
+    def start_(*options, dataset="me/data", retries=1, config=True, **sections):
         data = {"backend": "hf", "hf_dataset": dataset, "hf_name": None, "files": []}
         data |= {"shuffle_buffer_size": 8, "grain_prefetch": 1}
         data |= {"max_retries": retries, "retry_delay_sec": 0.5, "timeout_sec": 1.0}
-        config = config_file(data=data, **sections)
+        words = ("train", config_file(data=data, **sections)) if config else ()
         environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
-        return start_chomp("train", config, *options, env=environment | {"HF_HUB_OFFLINE": ""})
+        return start_chomp(*words, *options, env=environment | {"HF_HUB_OFFLINE": ""})
 
     return start_
 
@@ -88,6 +89,35 @@ def test_an_outage_in_a_run_ends_it_with_the_state_saved_and_a_resume_goes_on(
     assert process.returncode == 0, err
     assert f"after step {step}" in out + err
     assert losses(read_rows, broken) == losses(read_rows, whole)
+
+
+def test_a_run_stays_with_the_version_of_its_dataset(start, hub, tmp_path, read_rows):
+    run = tmp_path / "run"
+    keys = {"train": {"steps": 8, "log_every": 1}, "checkpoint": {"save_every": 4}}
+    process = start("--run-dir", run, **keys)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    before, commit = losses(read_rows, run), hub.sha
+    hub.older, hub.sha, hub.folder = {commit: hub.folder}, "c" * 40, tmp_path / "newer"
+    shutil.copytree(hub.older[commit], hub.folder)
+    shutil.copy(tmp_path / "set" / "train-00000-of-00003.jsonl", hub.folder / "more.jsonl")
+    again = ("--run-dir", run, "--resume", 4)
+    process = start(*again, **keys)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f"data.hf_revision: was None, now '{commit}'" in out
+    assert losses(read_rows, run) == before
+    traced = start(*("trace", run, "--json"), config=False)
+    assert json.loads(traced.communicate(timeout=60)[0])["documents"]
+    process = start(*again, "--allow-change", "data.content", **keys)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert hub.sha in (run / "ledger.jsonl").read_text()
+    process = start("--dry-run", "-o", "data.hf_revision=none-such", retries=50, **keys)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert "'me/data' can't be opened" in err
+    assert "none-such" in err
 
 
 def test_a_run_begins_when_the_hub_is_back_and_counts_its_retries(start, hub, tmp_path, read_rows):

@@ -116,7 +116,8 @@ def test_what_is_no_request_of_the_page(copy_of: Any, earlier_run: Path, serve: 
     server = serve(run)
     assert get(server, "/", host="somewhere.example:80")[0] == 403
     assert get(server, "/config_resolved.json")[0] == 404
-    for path in ("/changes", "/changes?have=[1]", "/changes?have={", "/documents?run=copy&step=x"):
+    wrong = ("", "?have=[1]", "?have={", f"?have={'[' * 30_000}")
+    for path in (*(f"/changes{query}" for query in wrong), "/documents?run=copy&step=x"):
         assert get(server, path)[0] == 400
     have = quote(json.dumps([{"name": "copy", "generation": 0, "rows": 10**9, "samples": -5,
                               "version": "none"}]))  # fmt: skip

@@ -1,6 +1,7 @@
 """A run folder of unknown origin: nothing in it has this machine run its code."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,42 @@ def test_its_compiled_programs_are_not_run(
     assert done.code == 0, done.err
     assert "others than you could have put programs there" in done.err
     assert list(cache.iterdir()) == []
+
+
+def test_it_makes_no_file_elsewhere_but_by_the_users_own_word(
+    small_run: Path, tmp_path: Path, chomp: Any
+):
+    run, outside = tmp_path / "run", tmp_path / "home" / "new.log"
+    shutil.copytree(small_run, run)
+    resolved = run / "config_resolved.json"
+    config = json.loads(resolved.read_text())
+    config["logging"]["log_file"] = str(outside)
+    resolved.write_text(json.dumps(config))
+    resume = ("train", "--run-dir", run, "--resume", "latest", "-o", "train.steps=31")
+    done = chomp(*resume)
+    assert done.code == 2
+    assert f"-o logging.log_file={outside}" in done.err
+    assert not outside.parent.exists()
+    new = ("train", resolved, "--run-dir", tmp_path / "new")
+    assert f"-o logging.log_file={outside}" in chomp(*new).err
+    said = f"logging.log_file={outside}"
+    assert chomp(*resume, "-o", said).code == 0
+    assert outside.is_file()
+    done = chomp(*resume[:-1], "train.steps=32")
+    assert done.code == 0, done.err
+
+
+def test_a_copy_by_hard_links_shares_nothing_that_is_written(
+    small_run: Path, tmp_path: Path, chomp: Any
+):
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    shutil.copytree(small_run, original)
+    (original / "metrics.replaced.jsonl").write_text("{}\n")
+    shutil.copytree(original, copy, copy_function=os.link)
+    before = {path: path.read_bytes() for path in original.rglob("*") if path.is_file()}
+    modes = {path: path.stat().st_mode for path in before}
+    done = chomp("train", "--run-dir", copy, "--resume", "20")
+    assert done.code == 0, done.err
+    assert {path: path.read_bytes() for path in original.rglob("*") if path.is_file()} == before
+    assert {path: path.stat().st_mode for path in before} == modes
+    assert len((copy / "metrics.replaced.jsonl").read_text().splitlines()) == 11

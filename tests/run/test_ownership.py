@@ -10,7 +10,7 @@ import pytest
 
 from chomp.config import Config, config_from_mapping
 from chomp.errors import ChompError, ConfigError, ResumeError
-from chomp.run.ownership import claim_outputs
+from chomp.run.ownership import check_asked_for, claim_outputs
 from chomp.run_files import RUN_PLACES
 
 KEYS = ("checkpoint.root_dir", "logging.metrics_file", "logging.log_file")
@@ -181,3 +181,45 @@ def test_a_log_that_is_no_file(take: Any, value: str):
 def test_paths_that_can_not_be(take: Any, key: str, value: str):
     with pytest.raises(ChompError, match=key):
         take("run", **{key.split(".")[1]: value})
+
+
+@pytest.mark.parametrize("key", [*KEYS, "train.profile_dir"])
+@pytest.mark.parametrize("through", ["absolute", "up", "link"])
+def test_a_run_folder_alone_makes_nothing_outside_of_itself(tmp_path: Path, key: str, through: str):
+    section, name = key.split(".")
+    folder, outside = tmp_path / "run", tmp_path / "home" / "new"
+    folder.mkdir()
+    (folder / "link").symlink_to(outside)
+    value = {"absolute": str(outside), "up": "../home/new", "link": "link"}[through]
+    sections: dict[str, Any] = {"train": {"profile": True}} | {section: {name: value}}
+    sections["train"] = {"profile": True} | sections["train"]
+    config = config_from_mapping(sections)
+    for given in ([], ["train.steps", "logging.level", "train.profile"]):
+        with pytest.raises(ResumeError, match=rf"{key}: .*{outside}, outside.*-o {key}={value}$"):
+            check_asked_for(folder, config, given)
+    for given in ([key], [section], None):
+        check_asked_for(folder, config, given)
+    # What is there has been made by the run, or is refused as another's.
+    if name == "profile_dir":
+        (outside / "plugins").mkdir(parents=True)
+    else:
+        with ExitStack() as resources:
+            claim_outputs(folder, "run", config, resources, new=True, clean=True)
+    check_asked_for(folder, config, [])
+
+
+def test_devices_and_what_is_inside_of_the_folder_need_no_word(tmp_path: Path):
+    (tmp_path / "loop").symlink_to("loop")
+    for value in ("/dev/null", "logs/a.log", "x/../a.log", str(tmp_path / "loop"), "a\0b"):
+        check_asked_for(tmp_path, config_of(log_file=value), [])
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/1"])
+def test_a_standard_stream_is_nobodys_and_only_for_the_log(take: Any, tmp_path: Path, path: str):
+    for name in ("one", "two"):
+        assert take(name, log_file=path) == []
+        check_asked_for(tmp_path / name, config_of(log_file=path), [])
+    with pytest.raises(ConfigError, match=rf"logging.metrics_file: must be a file \(got '{path}'"):
+        take("three", metrics_file=path)
+    with pytest.raises(ConfigError, match=rf"checkpoint.root_dir: must be a folder \(got '{path}'"):
+        take("four", root_dir=path)

@@ -1,7 +1,9 @@
 import json
 import logging
 import os
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,3 +234,23 @@ def test_a_run_goes_on_while_the_disk_is_full(
         assert len(warnings) == 2
         assert warnings[0].endswith("until there is room")
         assert "at its end are lost, but for those that the newest checkpoint has" in warnings[1]
+
+
+@pytest.mark.parametrize("stream", ["/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2"])
+def test_the_log_may_go_to_a_standard_stream(tmp_path: Path, stream: str):
+    script = (
+        "import logging, pathlib, sys; from chomp.tracking import log_to_file, open_console\n"
+        f"log_to_file(pathlib.Path({stream!r}), 'INFO', open_console(steps=1, use_rich=False))\n"
+        "for line in ('one', 'two'):\n"
+        "    logging.info(line)\n"
+        "    print(line, file=sys.stdout, flush=True)\n"
+    )
+    command = [sys.executable, "-c", script]
+    ours, theirs = socket.socketpair()
+    with ours, theirs, (tmp_path / "file").open("w") as file:
+        for output in (file, subprocess.PIPE, theirs):
+            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=True)
+            text = done.stdout or (ours.recv(1 << 16) if output is theirs else b"")
+            lines = (text.decode() or (tmp_path / "file").read_text()).splitlines()
+            assert [line.rpartition(" ")[2] for line in lines] == ["one", "one", "two", "two"]
+            assert [" INFO root: " in line for line in lines] == [True, False] * 2

@@ -30,6 +30,7 @@ NOT_IDENTITY = (
     "data.on_error",
     "data.grain_prefetch",
     "data.eval_sets",
+    "data.hf_revision",  # its content is compared
 )
 OLD_EVALUATION = 1000
 """The default of `data.max_eval_samples` in earlier versions, whatever the corpus."""
@@ -109,15 +110,19 @@ def _plain(path: Any) -> Any:
     return os.path.normpath(path)
 
 
+OLD_DEFAULTS = {"data.shuffle_buffer_bytes": None}
+"""What keys that earlier versions didn't know stood for there, where that isn't the default now."""
+
+
 @functools.cache
 def _defaults() -> dict[str, Any]:
-    return flat(Config().model_dump(mode="json"))
+    return flat(Config().model_dump(mode="json")) | OLD_DEFAULTS
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[ConfigChange]:
     """Return the dotted keys whose values differ, in order.
 
-    A key that the old values lack, since that version didn't know it, had its default.
+    A key that the old values lack, since that version didn't know it, had its default of then.
     """
     before, after = flat(old), flat(new)
     before = {key: value for key, value in _defaults().items() if key in after} | before
@@ -135,10 +140,12 @@ def keep_old_defaults(config: Config, saved: Mapping[str, Any]) -> Config:
         config: that of the new start.
         saved: that of the saved run.
     """
-    if config.data.max_eval_samples is None and saved["data"]["max_eval_samples"] == OLD_EVALUATION:
-        data = config.data.model_copy(update={"max_eval_samples": OLD_EVALUATION})
-        return config.model_copy(update={"data": data})
-    return config
+    before, kept = saved["data"], {}
+    if config.data.max_eval_samples is None and before["max_eval_samples"] == OLD_EVALUATION:
+        kept["max_eval_samples"] = OLD_EVALUATION
+    if "shuffle_buffer_bytes" not in config.data.model_fields_set:
+        kept["shuffle_buffer_bytes"] = before.get("shuffle_buffer_bytes")
+    return config.model_copy(update={"data": config.data.model_copy(update=kept)})
 
 
 def check_begins(config: Config) -> None:
@@ -219,7 +226,13 @@ def matters(change: ConfigChange) -> bool:
         )
     if change.key.startswith(EVALUATION_SETS) and None in (change.old, change.new):
         return False  # a set more, or one less
-    return section in IDENTITY_SECTIONS and change.key not in NOT_IDENTITY
+    return section in IDENTITY_SECTIONS and _of_one_source(change.key) not in NOT_IDENTITY
+
+
+def _of_one_source(key: str) -> str:
+    """Return what the key of a source's revision is called where there is one source."""
+    of_a_source = key.startswith(f"{SOURCES}.") and key.endswith(".hf_revision")
+    return "data.hf_revision" if of_a_source and ".options." not in key else key
 
 
 def _options(refused: Sequence[ConfigChange]) -> str:

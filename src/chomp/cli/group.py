@@ -1,5 +1,6 @@
 """The program: a group of commands whose errors are clear lines and exit codes."""
 
+import os
 from typing import Any
 
 import click
@@ -30,6 +31,11 @@ class _Group(click.Group):
             if meant := hint(error, words):
                 raise _Hinted(error, meant) from error
             raise
+        except FileNotFoundError:
+            if _is_in_a_folder():
+                raise
+            click.echo("error: the current folder has been removed; go to another: cd", err=True)
+            ctx.exit(2)
         except OutputError as error:
             click.echo(f"error: standard output can't be written: {error.strerror}", err=True)
             ctx.exit(1)
@@ -38,6 +44,14 @@ class _Group(click.Group):
                 raise
             show_error(error)
             ctx.exit(error.exit_code)
+
+
+def _is_in_a_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class _Hinted(click.UsageError):

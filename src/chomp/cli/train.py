@@ -120,6 +120,7 @@ def _options(*, init_from: str | None, overrides: Sequence[str], **options: Any)
 def _train(options: TrainOptions, started: float) -> int:
     options.check()
     config, original, folder = _read_or_refuse(options)
+    given = _keys(options.overrides) if _is_a_run_folders(options.config_path) else None
     start_environment()
     from chomp.distributed import find_process
     from chomp.trainer import launch
@@ -130,7 +131,23 @@ def _train(options: TrainOptions, started: float) -> int:
         launch.dry_run(config, process)
         return 0
     resume, allowed = options.resume, options.allow_change
-    return launch.train(Request(config, original, folder, resume, allowed, started, process))
+    request = Request(config, original, folder, resume, allowed, started, process, given=given)
+    return launch.train(request)
+
+
+def _is_a_run_folders(config: Path | None) -> bool:
+    """Whether a configuration is that of a run folder, which may be somebody else's."""
+    from chomp.run.folder_config import is_of_a_run
+
+    return config is None or is_of_a_run(config)
+
+
+def _keys(overrides: Sequence[str]) -> list[str]:
+    """Return the dotted keys, or sections, that overrides set."""
+    return [
+        ".".join(part.strip() for part in override.partition("=")[0].split("."))
+        for override in overrides
+    ]
 
 
 def _read_or_refuse(options: TrainOptions) -> tuple["Config", str, "RunFolder"]:

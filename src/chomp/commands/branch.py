@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chomp.checkpoint.compatibility import changes, rewarm_from
+from chomp.checkpoint.compatibility import changes, keep_old_defaults, rewarm_from
 from chomp.checkpoint.directory import CheckpointDirectory, damage_lines
 from chomp.config import Config, config_from_mapping
 from chomp.errors import ConfigError, DiskError, ResumeError
@@ -93,7 +93,8 @@ def branch_run(request: BranchRequest, console: Console) -> Branch:
     """
     folder = RunFolder(request.run_dir)
     folder.require_run()
-    old = config_from_mapping(folder.read_resolved())
+    values = folder.read_resolved()
+    old = keep_old_defaults(config_from_mapping(values), values)
     config, warnings = load_folder_config(
         folder.resolved_config, [*_own_places(old), *request.overrides]
     )

@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from chomp.checkpoint.compatibility import changes
 from chomp.config import config_from_mapping
 from chomp.config.data import DataConfig
-from chomp.data import open_whole_corpus
+from chomp.data import at_commits, open_whole_corpus
 from chomp.data.all_sources import source_of
 from chomp.data.sources.documents import Shard
 from chomp.data.sources.read_policy import read_policy
@@ -75,7 +75,8 @@ def trace(run_dir: Path, step: int | None) -> Trace:
     config = config_from_mapping(folder.read_resolved())
     entry = _entry(folder.ledger, step, config.logging.ledger_every)
     reading = read_policy(config.data, threading.Event())._replace(skip_broken=True)
-    corpus = open_whole_corpus(_sources_then(config.data, entry), reading)
+    then = at_commits(_sources_then(config.data, entry), entry.data)
+    corpus = open_whole_corpus(then, reading)
     _check_corpus(entry, corpus.fingerprint)
     documents = read_documents(corpus.shards, entry.docs)
     return Trace(entry.step, entry.batch, entry.hash, entry.tokens, entry.targets, documents)

@@ -83,6 +83,9 @@ class DataConfig(Section):
     """For `backend: hf`: the dataset's configuration (subset). `null`: its default."""
     hf_split: Name = "train"
     """For `backend: hf`: the split to train on."""
+    hf_revision: Name | None = None
+    """For `backend: hf`: the dataset's version on the hub: a commit, branch or tag. `null`: the
+    newest when the run begins; a resume stays with that commit."""
     hf_eval_split: Name | None = None
     """For `backend: hf`: the split to evaluate on. `null`: the first `max_eval_samples` documents
     of the shuffled training split are held out and never trained on."""
@@ -113,6 +116,9 @@ class DataConfig(Section):
     the whole corpus is shuffled."""
     shuffle_buffer_size: Count = 10_000
     """Documents in the shuffling window. Not used with `backend: tokens`."""
+    shuffle_buffer_bytes: Count | None = 2**28
+    """Bytes of text (UTF-8) after which the window is full, however few documents it has: long ones
+    would fill the memory. `null`: no limit, as in runs of earlier versions, which keep it."""
     seed: Seed = 0
     """Seed of the document order (the model's is `train.seed`)."""
     eval_seed: Seed | None = None

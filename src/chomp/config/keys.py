@@ -25,9 +25,7 @@ RETIRED = {
     "model.attention_window": "attention reaches as far as model.chunk_size",
     "model.use_associative_segment_scan": "model.fast_ops chooses how documents are kept apart",
     "model.loss_softmax_dtype": "the loss is always computed in float32",
-    "data.hf_revision": "a run notices at its resume where the dataset has changed since",
     "data.hf_eval_holdout_fraction": "data.max_eval_samples says how many documents are held out",
-    "data.shuffle_buffer_bytes": "data.shuffle_buffer_size counts documents",
     "data.window_shuffle_tokens": "documents are shuffled, by data.shuffle_buffer_size",
     "optim.total_steps": "the rate falls until train.steps, or for optim.decay_steps after the "
     "warm-up",

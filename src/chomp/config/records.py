@@ -81,7 +81,8 @@ class LoggingConfig(Section):
     console_use_rich: bool = True
     """Progress bar, colours and panels. `false`: plain lines."""
     log_file: Name | None = "train.log"
-    """File in the run folder for log lines, other libraries' included. `null`: none."""
+    """File in the run folder for log lines, other libraries' included; or `/dev/stderr`. `null`:
+    none."""
     watch: bool = False
     """Every `train.log_every` steps the row of metrics has the norms of each layer's gradient,
     update and parameters (`grad_norm/layers.0.attn`, `update_norm/...`, `param_norm/...`). Each

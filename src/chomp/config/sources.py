@@ -84,6 +84,8 @@ class SourceConfig(Section):
     """For `hf_dataset`: its configuration. `null`: its default."""
     hf_split: Name = "train"
     """For `hf_dataset`: the split to train on."""
+    hf_revision: Name | None = None
+    """For `hf_dataset`: its version on the hub. `null`: the newest when the run begins."""
     hf_eval_split: Name | None = None
     """For `hf_dataset`: the split to evaluate on. `null`: documents are held out."""
     max_eval_samples: Count | None = None
@@ -165,6 +167,8 @@ class EvaluationSetConfig(Section):
     """For `hf_dataset`: its configuration. `null`: its default."""
     hf_split: Name = "test"
     """For `hf_dataset`: the split."""
+    hf_revision: Name | None = None
+    """For `hf_dataset`: its version on the hub. `null`: the newest when the run begins."""
     text_key: Name | None = None
     """The column or key of a document's text. `null`: `data.text_key`."""
     document_separator: Name | None = None

@@ -8,6 +8,7 @@ from chomp.data.loader import BatchLoader, is_stuck
 from chomp.data.needs import check_packages, missing_inputs
 from chomp.data.pipeline import Data, open_data
 from chomp.data.resume import place_after_changes
+from chomp.data.revisions import at_commits
 from chomp.data.row_stats import combine
 from chomp.data.sources.hub import explain_unreachable
 from chomp.data.sources.local import Corpus
@@ -29,6 +30,7 @@ __all__ = [
     "Samples",
     "SpecialIds",
     "Tokenizer",
+    "at_commits",
     "check_packages",
     "combine",
     "explain_unreachable",

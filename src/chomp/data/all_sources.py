@@ -110,12 +110,11 @@ def _open_texts(config: DataConfig, texts: EvaluationSetConfig, reading: ReadPol
     if texts.files:
         separator = texts.document_separator or config.document_separator
         return find_files(_key(texts), texts.files, text_key, separator)
-    from chomp.data.sources.huggingface import open_dataset  # heavy: only where it is needed
+    from chomp.data.sources.huggingface import DatasetName, open_dataset  # heavy: only where needed
 
-    return open_dataset(
-        *(_key(texts), texts.hf_dataset or "", texts.hf_name, texts.hf_split),
-        reading._replace(text_key=text_key),
-    )
+    dataset = DatasetName(texts.hf_dataset or "", texts.hf_name, texts.hf_revision)
+    reading = reading._replace(text_key=text_key)
+    return open_dataset(_key(texts), dataset, texts.hf_split, reading)
 
 
 def _key(texts: EvaluationSetConfig) -> str:

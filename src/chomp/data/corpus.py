@@ -11,6 +11,7 @@ from chomp.config.registry import SOURCES
 from chomp.data.evaluation_split import EvaluationSplit, cut_in_two
 from chomp.data.lane import Lane
 from chomp.data.packing import Block, TokenizedDocument
+from chomp.data.shuffle import Window
 from chomp.data.sources.documents import Document, DocumentStream
 from chomp.data.sources.fingerprint import Fingerprint, copies
 from chomp.data.sources.local import Corpus, FileShard, find_files, given_texts, standard_library
@@ -116,7 +117,8 @@ def find_texts(
     def texts_of(
         corpus: Corpus, own: Corpus | None, asked: int | None, evaluation: ReadPolicy = reading
     ) -> TextSplits:
-        split = TrainSplit(corpus, reading, config.shuffle, config.shuffle_buffer_size)
+        window = Window(config.shuffle_buffer_size, config.shuffle_buffer_bytes)
+        split = TrainSplit(corpus, reading, config.shuffle, window)
 
         def stream() -> grain.IterDataset[Document]:
             if own is None:
@@ -161,7 +163,7 @@ def open_texts(
 
     samples = split.stream(
         (seed + SAMPLE_SEED) % SEEDS,
-        min(split.window, SAMPLE_WINDOW),
+        split.window._replace(documents=min(split.window.documents, SAMPLE_WINDOW)),
         repeat=True,
         held_out=held_out,
     )
@@ -297,6 +299,7 @@ def open_evaluation_corpus(
 
 
 def _open_split(config: DataConfig, key: str, split: str, reading: ReadPolicy) -> Corpus:
-    from chomp.data.sources.huggingface import open_dataset  # heavy: only where it is needed
+    from chomp.data.sources.huggingface import DatasetName, open_dataset  # heavy: only where needed
 
-    return open_dataset(key, config.hf_dataset, config.hf_name, split, reading)
+    dataset = DatasetName(config.hf_dataset, config.hf_name, config.hf_revision)
+    return open_dataset(key, dataset, split, reading)

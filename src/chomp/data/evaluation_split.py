@@ -43,7 +43,7 @@ class EvaluationSplit:
 
     @cached_property
     def _read(self) -> tuple[list[Document], int]:
-        """The documents that may be needed, and how many were counted."""
+        """The documents, and how many were counted."""
         keep = self._asked or MOST
         most = keep + 1 if self._asked or not self._held_out else MOST_COUNTED
         documents: list[Document] = []
@@ -58,18 +58,18 @@ class EvaluationSplit:
             enough = self._asked is None and characters >= MOST_CHARACTERS
             if count >= most or (enough and count > 1):
                 break
-        return documents, count
+        # Those that were kept and aren't needed would stay in memory as long as the run.
+        return documents[: self._size(count)], count
 
-    @cached_property
-    def _size(self) -> int:
-        documents, count = self._read
+    def _size(self, count: int) -> int:
+        """Return how many documents are evaluated on, of so many."""
         if not self._held_out or (self._asked and self._asked < count):
-            return len(documents[: self._asked or MOST])
+            return self._asked or MOST
         return min(MOST, max(1, count // SHARE), count)
 
     def documents(self) -> list[Document]:
         """Return them."""
-        return self._read[0][: self._size]
+        return self._read[0]
 
     @property
     def only(self) -> Document | None:
@@ -83,7 +83,8 @@ class EvaluationSplit:
         count = self._read[1]
         if not self._held_out or not self._asked or self._asked < count:
             return ""
-        instead = f"{self._size} of them" if count > 1 else "the last part of it"
+        size = len(self.documents())
+        instead = f"{size} of them" if count > 1 else "the last part of it"
         return (
             f"data.max_eval_samples: {self._asked} documents can't be held out, as the corpus has "
             f"only {count}; evaluating on {instead} instead"

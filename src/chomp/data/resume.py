@@ -23,6 +23,7 @@ DOCUMENT_KEYS = {"data.text_key", "data.document_separator", "data.shuffle", "da
 WINDOW_KEYS = {
     "data.shuffle_buffer_size",
     "data.eval_seed",
+    "data.shuffle_buffer_bytes",
     "data.max_eval_samples",
     "data.eval_files",
     "data.hf_eval_split",

@@ -4,7 +4,7 @@ Grain's own window shuffle goes on across an epoch's end: of a corpus smaller th
 would hold many epochs at once, and some documents would come many times before others come once.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain.python as grain
 import numpy as np
@@ -13,27 +13,39 @@ from chomp.data.resume import misfit
 from chomp.data.sources.documents import Document
 
 
+class Window(NamedTuple):
+    """When a window is full."""
+
+    documents: int
+    bytes: int | None = None
+    """Of text, reached or exceeded by the last document; None: however many."""
+
+    def is_full(self, documents: int, size: int) -> bool:
+        """Whether so many documents, of so many bytes, fill it."""
+        return documents >= self.documents or (self.bytes is not None and size >= self.bytes)
+
+
 class WindowShuffle(grain.IterDataset[Document]):
-    """Documents in shuffled windows of up to `size`; a window ends with its epoch.
+    """Documents in shuffled windows; a window ends where it is full, or with its epoch.
 
     Each window has its own order, drawn from `seed` and the window's number.
     """
 
-    def __init__(self, parent: grain.IterDataset[Document], *, size: int, seed: int):
+    def __init__(self, parent: grain.IterDataset[Document], *, window: Window, seed: int):
         super().__init__(parent)
-        self._size = size
+        self._window = window
         self._seed = seed
 
     def __iter__(self) -> "WindowShuffleIterator":
-        return WindowShuffleIterator(self._parent.__iter__(), self._size, self._seed)
+        return WindowShuffleIterator(self._parent.__iter__(), self._window, self._seed)
 
 
 class WindowShuffleIterator(grain.DatasetIterator[Document]):
     """State: the parent's before the window, the window's number, the place in it."""
 
-    def __init__(self, parent: grain.DatasetIterator[Document], size: int, seed: int):
+    def __init__(self, parent: grain.DatasetIterator[Document], full: Window, seed: int):
         super().__init__(parent)
-        self._size = size
+        self._full = full
         self._seed = seed
         self._ahead: Document | None = None
         self._restart(parent.get_state(), 0, 0)
@@ -71,7 +83,8 @@ class WindowShuffleIterator(grain.DatasetIterator[Document]):
         documents = [] if self._ahead is None else [self._ahead]
         self._ahead = None
         end = self._parent.get_state()
-        while len(documents) < self._size:
+        size = sum(document.size for document in documents)
+        while not self._full.is_full(len(documents), size):
             document = next(self._parent, None)
             if document is None:
                 break
@@ -79,6 +92,7 @@ class WindowShuffleIterator(grain.DatasetIterator[Document]):
                 self._ahead = document
                 break
             documents.append(document)
+            size += document.size
             end = self._parent.get_state()
         order = np.random.default_rng([self._seed, self._number]).permutation(len(documents))
         return [documents[i] for i in order], end

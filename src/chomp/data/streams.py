@@ -6,7 +6,7 @@ import grain.python as grain
 
 from chomp.data.holdout import HoldOut
 from chomp.data.lane import WHOLE, Lane
-from chomp.data.shuffle import WindowShuffle
+from chomp.data.shuffle import Window, WindowShuffle
 from chomp.data.sources.documents import Document, DocumentStream
 from chomp.data.sources.local import Corpus
 from chomp.data.sources.read_policy import ReadPolicy
@@ -61,12 +61,12 @@ class TrainSplit(NamedTuple):
     corpus: Corpus
     reading: ReadPolicy
     shuffle: bool
-    window: int
+    window: Window
 
     def stream(
         self,
         seed: int,
-        window: int,
+        window: Window,
         *,
         repeat: bool,
         held_out: frozenset[int] = frozenset(),
@@ -89,4 +89,4 @@ class TrainSplit(NamedTuple):
             documents = HoldOut(documents, held_out)
         if not self.shuffle:
             return documents
-        return WindowShuffle(documents, size=window, seed=seed)
+        return WindowShuffle(documents, window=window, seed=seed)

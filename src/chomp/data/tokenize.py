@@ -50,9 +50,9 @@ def _encoded(document: Document, ids: np.ndarray, max_tokens: int | None) -> Tok
         return TokenizedDocument(ids, document.key, skipped=skipped, epoch=document.epoch)
     cut = max_tokens is not None and len(ids) > max_tokens
     ids = ids[:max_tokens] if cut else ids
-    text, counts = document.text, (document.repaired, document.skipped, document.epoch)
-    size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    return TokenizedDocument(ids, document.key, cut, *counts, len(text), size)
+    counts = (document.repaired, document.skipped, document.epoch)
+    sizes = (len(document.text), document.size)
+    return TokenizedDocument(ids, document.key, cut, *counts, *sizes)
 
 
 class EncodedBlocks(grain.IterDataset[Block]):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from chomp.config import Config
 from chomp.config.data import DataConfig
-from chomp.data import Corpus, Tokenizer
+from chomp.data import Corpus, Tokenizer, at_commits
 from chomp.data.all_sources import joined, open_evaluation_sets, open_sources
 from chomp.data.corpus import HELD_OUT
 from chomp.data.packing import TokenizedDocument
@@ -71,15 +71,16 @@ def own_texts(
     Raises:
         DataError: they can't be read, or there are none.
     """
-    reading = read_policy(config.data, threading.Event(), console)
-    sources = open_sources(config.data, tokenizer, reading, evaluate=True)
+    data = at_commits(config.data, then)
+    reading = read_policy(data, threading.Event(), console)
+    sources = open_sources(data, tokenizer, reading, evaluate=True)
     never = config.train.eval_every == 0
     if never and any(source.evaluated == HELD_OUT for source in sources.values()):
         raise DataError(
             "the run has held no documents out (train.eval_every: 0); name texts that it "
             "wasn't trained on with --files or --dataset"
         )
-    others = {} if never else open_evaluation_sets(config.data, tokenizer, reading)
+    others = {} if never else open_evaluation_sets(data, tokenizer, reading)
     if joined(sources, others).corpus.fingerprint != then:
         console.warn(
             "the run's texts have changed since the checkpoint was saved: these may be other "
@@ -134,6 +135,6 @@ def _open(config: DataConfig, texts: OtherTexts, reading: ReadPolicy) -> Corpus:
     if texts.dataset is None:
         return find_files("--files", list(texts.files), config.text_key, config.document_separator)
     require_package("datasets", "--dataset")
-    from chomp.data.sources.huggingface import open_dataset  # heavy: only where it is needed
+    from chomp.data.sources.huggingface import DatasetName, open_dataset  # heavy: only where needed
 
-    return open_dataset("--split", texts.dataset, None, texts.split, reading)
+    return open_dataset("--split", DatasetName(texts.dataset), texts.split, reading)

@@ -2,10 +2,11 @@
 
 import base64
 import hashlib
-import json
 import re
 from importlib.resources import files
 from typing import Any
+
+from chomp.system.json_text import finite_json
 
 PARTS = files("chomp.report") / "page"
 PROGRAM = (
@@ -59,7 +60,7 @@ def policy(style: str, script: str, *, live: bool) -> str:
 
 def json_in_page(data: Any) -> str:
     """Return JSON that can stand inside a `script` element."""
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = finite_json(data, ensure_ascii=False, separators=(",", ":"))
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

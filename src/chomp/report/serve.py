@@ -1,6 +1,5 @@
 """`chomp watch`: the page of runs, live, for browsers on this machine."""
 
-import json
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -10,6 +9,7 @@ from chomp.errors import ChompError, ConfigError
 from chomp.report.documents import step_with_texts
 from chomp.report.live_runs import LiveRuns
 from chomp.report.page import render
+from chomp.system.json_text import finite_json, parse_json
 
 LOOPBACK = "127.0.0.1"
 TRIES = 20
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
                     page = render(self.server.runs.page(asked.get("run", [])))
                     self._send(HTTPStatus.OK, "text/html; charset=utf-8", page)
                 case "/changes":
-                    found = self.server.runs.changes(json.loads(asked["have"][0]))
+                    found = self.server.runs.changes(parse_json(asked["have"][0]))
                     self._send_json({"runs": found} if found else None)
                 case "/documents":
                     view = self.server.runs.view(asked["run"][0])
@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         if values is None:
             self._send(HTTPStatus.NO_CONTENT, "application/json", "")
         else:
-            self._send(HTTPStatus.OK, "application/json", json.dumps(values, allow_nan=False))
+            self._send(HTTPStatus.OK, "application/json", finite_json(values))
 
     def _send(self, status: HTTPStatus, kind: str, text: str) -> None:
         content = text.encode("utf-8", "backslashreplace")

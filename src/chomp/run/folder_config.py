@@ -14,7 +14,8 @@ from chomp.system.compile_cache import AUTO, cache_folder, is_own
 TRUST = "data.tokenizer.hf_trust_remote_code"
 CACHE = "runtime.compile_cache"
 _HARMLESS = (f"{TRUST}=false", f"{CACHE}={AUTO}")
-NAMES = ("config_original.yaml", "config_resolved.json")
+RESOLVED = "config_resolved.json"
+NAMES = ("config_original.yaml", RESOLVED)
 
 
 def is_of_a_run(path: Path) -> bool:
@@ -38,7 +39,9 @@ def load_folder_config(
         ConfigError: it is wrong, or wants code to be run that the user hasn't asked for.
     """
     asked = load_config(path, overrides)
-    config = load_config(path, [*_HARMLESS, *overrides])
+    old = _old_values(asked) if path.name == RESOLVED else []
+    asked = load_config(path, [*old, *overrides]) if old else asked
+    config = load_config(path, [*old, *_HARMLESS, *overrides])
     if asked.data.tokenizer.hf_trust_remote_code != config.data.tokenizer.hf_trust_remote_code:
         raise ConfigError(
             [
@@ -55,6 +58,12 @@ def load_folder_config(
         f"{CACHE}: {cache} of {path} is not used, as others than you could have put programs "
         f"there; your own cache is. To use it, say so yourself: -o {CACHE}={cache}"
     ]
+
+
+def _old_values(config: Config) -> list[str]:
+    """Return overrides for keys that the run's version didn't have, where the default is new."""
+    old = "shuffle_buffer_bytes" not in config.data.model_fields_set
+    return ["data.shuffle_buffer_bytes=null"] * old
 
 
 def _is_own(cache: str, run: Path) -> bool:

@@ -245,6 +245,8 @@ _pwrite.restype = ctypes.c_ssize_t
 
 def _opened(path: Path) -> int:
     """Open the file, which is made anew if it isn't a plain one; a link isn't followed."""
+    if path.is_file() and path.stat().st_nlink > 1:  # of a copy by links, which has its own
+        path.unlink()
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o644)
     try:

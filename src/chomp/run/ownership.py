@@ -7,7 +7,7 @@ other run appends to it, deletes in it or goes on from it.
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from chomp.system.atomic_file import replace_text
 from chomp.system.folder_lock import FolderLock
 from chomp.system.json_text import parse_json
 from chomp.system.path_limits import LONGEST, check_path, shortened, why
+from chomp.system.terminal import is_standard_stream
 
 OWNER = "chomp-run.json"
 LOCK = "chomp-run.lock"
@@ -87,6 +88,11 @@ def claim_outputs(
     taken = {home / place: f"the run's own {place}" for place in RUN_PLACES}
     warnings = []
     for place in _places(folder, config):
+        if is_standard_stream(place.path):
+            if place.rows or place.is_folder:
+                what = "folder" if place.is_folder else "file"
+                raise ConfigError([f"{place.key}: must be a {what} (got {place.value!r})"])
+            continue
         try:
             real = place.real
             check_path(real / LONGEST if place.is_folder else place.mark)
@@ -119,6 +125,51 @@ def claim_outputs(
                 f"another --run-dir or {place.key}"
             )
     return warnings
+
+
+def check_asked_for(folder: Path, config: Config, given: Collection[str] | None) -> None:
+    """Check that nothing new is made outside of a run folder which the user hasn't asked for.
+
+    The configuration of a run folder may be somebody else's. What the run has made outside of it
+    is marked as its own, which nobody can do who only made the folder.
+
+    Args:
+        folder: the run folder.
+        config: the run's.
+        given: dotted keys and sections that the user gives; None: all of `config` is the user's.
+
+    Raises:
+        ResumeError: it is.
+    """
+    if given is None:
+        return
+    places = list(_places(folder, config))
+    if config.train.profile and (value := config.train.profile_dir):
+        places.append(OutputPath("train.profile_dir", value, folder / value))
+    home = os.path.realpath(folder)
+    for place in (place for place in places if not is_standard_stream(place.path)):
+        asked = any(place.key == key or place.key.startswith(f"{key}.") for key in given)
+        try:
+            real = place.real
+            unknown = not asked and not real.is_relative_to(home) and not _is_there(place)
+        except (OSError, ValueError, RuntimeError):  # `claim_outputs` says what is wrong with it
+            continue
+        if unknown:
+            raise ResumeError(
+                f"{place.key}: the configuration, a run folder's, has it lead to "
+                f"{shortened(real)}, outside of {shortened(folder)}, where nothing of this run is; "
+                "if you want the run to write there, say so: "
+                f"-o {place.key}={shortened(place.value)}"
+            )
+
+
+def _is_there(place: OutputPath) -> bool:
+    """Whether a place is marked, or holds what may be an earlier version's; or is a device."""
+    if place.key == "train.profile_dir":
+        return (place.real / "plugins").is_dir()  # JAX makes it
+    if place.real.exists() and not (place.real.is_file() or place.real.is_dir()):
+        return True
+    return _owner(place) is not None or _has_content(place.real)
 
 
 def _places(folder: Path, config: Config) -> Iterator[OutputPath]:

@@ -177,13 +177,15 @@ class RunFolder:
             )
 
     def _check_files(self) -> None:
-        """Check that nothing will wait for a pipe, or read a device for ever."""
+        """Check that nothing will wait for a pipe, read a device for ever, or lines of a folder."""
         inside = self.tokenizer.iterdir() if self.tokenizer.is_dir() else ()
         for path in (*map(self.inside, RUN_FILES), *inside):
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise ResumeError(
                     f"{path} is a pipe or a device, and not of a run of chomp's; move it away"
                 )
+            if path.suffix == ".jsonl" and path.is_dir():
+                raise ResumeError(f"{path} is a folder, and not of a run of chomp's; move it away")
 
     def _meant(self) -> str:
         """Say what somebody who gave a file as a run may have meant."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from chomp.run.heartbeat import Heartbeat, HeartbeatReading, Phase
 from chomp.system.console import Console
+from chomp.system.terminal import open_followed
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Watchdog:
         if not self._seconds or self._log_file is None:
             self._watch(None)
             return
-        with self._log_file.open("a") as stacks:
+        with open(self._log_file, "a", opener=open_followed) as stacks:
             try:
                 self._watch(stacks.fileno())
             finally:

@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chomp.system.atomic_file import open_plain
+from chomp.system.atomic_file import open_plain, unshare
 from chomp.system.console import Console
+from chomp.system.terminal import open_followed
 
 
 class Tail(NamedTuple):
@@ -80,7 +81,7 @@ class AppendFile:
 
     def __init__(self, path: Path, console: Console, there: int = 0, *, follow_link: bool = False):
         self._path, self._console = path, console
-        self._opener = None if follow_link else open_plain
+        self._opener = open_followed if follow_link else open_plain
         self._lines, self._kept = there, False
         self._file: io.FileIO | None = None
         self._unwritten = _Unwritten()
@@ -125,6 +126,8 @@ class AppendFile:
         try:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
+                if self._opener is open_plain:
+                    unshare(self._path)
                 self._file = io.FileIO(self._path, "a", opener=self._opener)
             self._unwritten.write_to(self._file)
         except OSError as error:

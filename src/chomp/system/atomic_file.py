@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +59,18 @@ def open_plain(path: str, flags: int) -> int:
         OSError: it is such a one, or can't be opened.
     """
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+
+
+def unshare(path: Path) -> None:
+    """Make a file with several names, as `cp -l` and backups give it, one of this name alone.
+
+    Raises:
+        OSError: there is no room for a copy, or it can't be read.
+    """
+    if path.is_file() and path.stat().st_nlink > 1:
+        with path.open("rb") as file, replacing(path) as copy:
+            os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+            shutil.copyfileobj(file, copy)
 
 
 def remedy(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""Requests from the outside: SIGINT, SIGTERM and SIGHUP to stop, SIGUSR1 to save."""
+"""Requests from the outside: SIGINT, SIGTERM and some others to stop, SIGUSR1 to save."""
 
 import signal
 import threading
@@ -12,6 +12,9 @@ from chomp.errors import Interrupted
 T = TypeVar("T")
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
+REPEATED = (signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR2)
+"""Stops that come several times: a terminal closes, the processor time that is allowed is used up,
+a batch system announces the job's end. Their default is to end the process."""
 WORK_THREAD = "chomp-work"
 POLL_SECONDS = 0.02
 
@@ -20,8 +23,9 @@ class Signals:
     """While entered, the first SIGINT or SIGTERM asks for a stop and a second one ends the process
     at once; SIGUSR1 asks for a checkpoint.
 
-    SIGHUP asks for a stop too, unless the process was started to ignore it (`nohup`), and never
-    ends it: when a terminal closes, the system and the shell may both send it, or SIGTERM after it.
+    Those of `REPEATED` ask for a stop too, unless the process was started to ignore them (`nohup`),
+    and never end it: when a terminal closes, the system and the shell may both send SIGHUP, or
+    SIGTERM after it.
     """
 
     def __init__(self):
@@ -34,8 +38,9 @@ class Signals:
     def __enter__(self) -> "Signals":
         for number in STOPS:
             self._before[number] = signal.signal(number, self._ask_to_stop)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
+        for number in REPEATED:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._stop_and_no_more)
         self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_to_save)
         return self
 
@@ -53,7 +58,7 @@ class Signals:
         for either in STOPS:
             signal.signal(either, signal.SIG_DFL)
 
-    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+    def _stop_and_no_more(self, number: int, frame: FrameType | None) -> None:
         self.hear(number)
 
     def _ask_to_save(self, number: int, frame: FrameType | None) -> None:

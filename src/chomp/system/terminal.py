@@ -23,11 +23,28 @@ _STEERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
     "\ufff9-\ufffb]"
 )
+_STREAM = re.compile(r"/dev/(stdout|stderr|fd/\d+)|/proc/self/(fd/\d+)")
 _BREAKS = {"\n": "\\n", "\t": "\\t"}
 # Progress bars of libraries, which steer the terminal and would be lines of escapes here.
 _BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 _GONE = (errno.EIO, errno.EBADF, errno.ENXIO, errno.ENODEV, errno.EPIPE, errno.ECONNRESET)
 """Errors of a terminal, pipe or socket that won't come back."""
+
+
+def is_standard_stream(path: Path) -> bool:
+    """Whether a path names a standard stream of this process, whatever that leads to."""
+    return _STREAM.fullmatch(str(path)) is not None
+
+
+def open_followed(path: str, flags: int) -> int:
+    """Open a file as the `opener` of `open`, links followed; a standard stream is the one there is.
+
+    Opened anew it would have a place of its own to write at, and overwrite what the other wrote.
+    """
+    if found := _STREAM.fullmatch(str(path)):
+        name = found[1] or found[2]
+        return os.dup({"stdout": 1, "stderr": 2}.get(name) or int(name.rpartition("/")[2]))
+    return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
 
 def printable(text: str) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from chomp.errors import ConfigError, ResumeError
 from chomp.system.append_file import AppendFile, Tail
-from chomp.system.atomic_file import new_file, open_plain, remedy
+from chomp.system.atomic_file import new_file, open_plain, remedy, unshare
 from chomp.system.console import Console
 from chomp.system.json_text import parse_json
-from chomp.system.terminal import printable
+from chomp.system.terminal import is_standard_stream, printable
 from chomp.tracking.tracker import NullTracker, Row
 
 
@@ -105,7 +105,9 @@ def keep_rows_up_to(step: int, path: Path) -> bool:
                 else:
                     replaced.append(line)
         if replaced:
-            with open(path.with_suffix(".replaced.jsonl"), "ab", opener=open_plain) as file:
+            beside = path.with_suffix(".replaced.jsonl")
+            unshare(beside)
+            with open(beside, "ab", opener=open_plain) as file:
                 file.writelines(replaced)
         if replaced or not whole:
             os.replace(replacement, path)
@@ -188,7 +190,7 @@ def log_to_file(path: Path | None, level: str, console: Console) -> None:
     Raises:
         ConfigError: the file can't be used, whatever the room on the disk.
     """
-    if path is not None:
+    if path is not None and not is_standard_stream(path):
         _check_usable("logging.log_file", path)
     handler = logging.NullHandler() if path is None else _LogFile(_append_to(path, console))
     handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -199,7 +201,7 @@ def log_to_file(path: Path | None, level: str, console: Console) -> None:
 
 
 def _append_to(path: Path, console: Console) -> AppendFile:
-    if path.exists() and not path.is_file():  # /dev/stderr is a link
+    if is_standard_stream(path) or (path.exists() and not path.is_file()):
         return AppendFile(path, console, follow_link=True)
     return AppendFile(path.resolve(), console)
 

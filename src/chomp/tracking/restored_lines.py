@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from chomp.system.atomic_file import unshare
 from chomp.system.json_text import parse_json
 
 MORE = 1 << 20
@@ -41,6 +42,7 @@ def restore_lines(path: Path, kept: Mapping[str, Any] | None) -> RestoredLines:
     present = {_key(line) for line in tail}
     cut = kept["surplus"]
     if waiting and tail and _is_older(tail[-1], waiting[0], cut):
+        unshare(path)
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - cut)
         present.remove(_key(tail[-1]))

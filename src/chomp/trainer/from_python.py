@@ -48,5 +48,6 @@ def _read(config: Source) -> tuple[Config, str]:
     if isinstance(config, str | os.PathLike):
         text = config_text(Path(config))
         return load_config(Path(config), text=text), text
-    given = config.model_dump(mode="json") if isinstance(config, Config) else dict(config)
-    return config_from_mapping(given), yaml.safe_dump(given, sort_keys=False)
+    if isinstance(config, Config):
+        return config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return config_from_mapping(config), yaml.safe_dump(dict(config), sort_keys=False)

@@ -37,6 +37,7 @@ from chomp.trainer.resume import (
     check_settings,
     choose_checkpoint,
     rate_line,
+    stay_at_commits,
 )
 from chomp.trainer.shared_programs import SharedPrograms
 from chomp.trainer.summary import dry_run_lines, parameter_table, start_lines
@@ -145,6 +146,7 @@ def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Co
             allowed = [*context.allow_change, *branched.allow_change]
             context = dataclasses.replace(context, allow_change=allowed)
         config = keep_old_defaults(config, saved.meta["config"])
+        config = stay_at_commits(config, saved, context)
         config = rewarm_from(config, saved.meta["config"], choice.step)
         check_settings(config, saved, context)
     else:

@@ -12,11 +12,12 @@ from chomp.distributed import ProcessInfo, connect
 from chomp.errors import ChompError, ResumeError
 from chomp.run.acquire import AcquiredFolder
 from chomp.run.monitor import RunMonitor
-from chomp.run.ownership import claim_outputs
+from chomp.run.ownership import check_asked_for, claim_outputs
 from chomp.run.run_folder import RunFolder
 from chomp.system.console import PrintConsole
 from chomp.system.jax_runtime import numeric_environment
 from chomp.system.signals import Signals
+from chomp.system.terminal import is_standard_stream
 from chomp.tracking import NoConsole, PlainConsole, log_to_file, open_console
 from chomp.trainer.context import RunContext
 from chomp.trainer.request import Request
@@ -120,6 +121,7 @@ def _claim(request: Request, run: str, acquired: AcquiredFolder, resources: Exit
     new = not folder.holds_run()
     clean = lock is not None and not lock.was_there
     try:
+        check_asked_for(folder.path, request.config, request.given)
         found = claim_outputs(folder.path, run, request.config, resources, new=new, clean=clean)
     except ChompError:
         if new and lock:
@@ -141,7 +143,9 @@ def _log_path(config: Config, folder: RunFolder, coordinator: Coordinator) -> Pa
     if config.logging.log_file is None:
         return None
     path, index = folder.inside(config.logging.log_file), coordinator.index
-    return path if coordinator.is_leader else path.with_suffix(f".process-{index}{path.suffix}")
+    if coordinator.is_leader or is_standard_stream(path):
+        return path
+    return path.with_suffix(f".process-{index}{path.suffix}")
 
 
 def _open_checkpointer(

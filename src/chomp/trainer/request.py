@@ -1,6 +1,6 @@
 """What the user asked for: a run, or to go on with one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from chomp.config import Config
@@ -24,6 +24,8 @@ class Request:
         process: this one among several; None: it is alone.
         callbacks: the user's own, besides those that the configuration asks for.
         programs: of the runs before it in this process; None: it shares none.
+        given: dotted keys that the user gives, where the rest of the configuration is that of the
+            run folder, which may be somebody else's; None: all is the user's.
     """
 
     config: Config
@@ -35,3 +37,4 @@ class Request:
     process: ProcessInfo | None = None
     callbacks: Sequence[Callback] = ()
     programs: SharedPrograms | None = None
+    given: Collection[str] | None = None

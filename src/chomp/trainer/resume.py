@@ -9,6 +9,7 @@ import numpy as np
 
 from chomp.checkpoint.checkpointer import SavedRun
 from chomp.checkpoint.compatibility import (
+    CONTENT,
     ENVIRONMENT,
     ConfigChange,
     changes,
@@ -20,7 +21,7 @@ from chomp.checkpoint.compatibility import (
 )
 from chomp.checkpoint.directory import CheckpointChoice, damage_lines
 from chomp.config import Config, OptimConfig
-from chomp.data import place_after_changes
+from chomp.data import at_commits, place_after_changes
 from chomp.errors import ResumeError
 from chomp.optim import schedules
 from chomp.system.jax_runtime import keep_cpu_threads, numeric_environment
@@ -68,6 +69,17 @@ def choose_checkpoint(resume: str | None, steps: int, context: RunContext) -> Ch
             "or resume an earlier step"
         )
     return choice
+
+
+def stay_at_commits(config: Config, saved: SavedRun, context: RunContext) -> Config:
+    """Return the configuration with the commits of datasets on the hub that a saved run has read.
+
+    Not where the user allows other content: then what is newest is read.
+    """
+    if {"data", CONTENT} & set(context.allow_change):
+        return config
+    data = at_commits(config.data, saved.meta["identity"]["data"]["content"])
+    return config.model_copy(update={"data": data})
 
 
 def check_settings(config: Config, saved: SavedRun, context: RunContext) -> None:

@@ -1,5 +1,6 @@
 import gzip
 import io
+import itertools
 import json
 
 import pyarrow as pa
@@ -10,6 +11,8 @@ import zstandard
 from chomp.data.sources.formats import read_file, read_lines, read_parquet, value_row
 from chomp.data.sources.rows import BrokenFileError, Row
 from chomp.errors import DataError
+
+MANY = b"".join(json.dumps({"text": f"text {i}"}).encode() + b"\n" for i in range(200))
 
 
 def lines(data: bytes, name="x.jsonl", start=0):
@@ -76,6 +79,32 @@ def test_compressed_lines(suffix, compress):
     with pytest.raises(BrokenFileError, match=r"broken compression at the start"):
         lines(b"??" + data, "x.jsonl" + suffix)
     assert lines(packed, "x.jsonl") == lines(data, "x.jsonl" + suffix) == lines(data)
+
+
+@pytest.mark.parametrize(
+    "suffix, packed, count",
+    [
+        (".gz", gzip.compress(MANY) + b"more", 200),
+        (".gz", gzip.compress(MANY) + gzip.compress(b"?" * 99)[:20], 200),
+        (".gz", gzip.compress(MANY)[:-1], 200),
+        (".gz", gzip.compress(MANY)[:-8] + bytes(8), 0),  # another checksum: any of it may be wrong
+        (".gz", gzip.compress(MANY) + b"\0\0more", 200),
+        (".gz", bytes(500), 0),  # as a disk leaves it whose power went away
+        (".zst", zstandard.compress(MANY) + b"more", 200),
+        (".zst", zstandard.compress(MANY) + zstandard.compress(b"?" * 99)[:-1], 200),
+    ],
+)
+def test_all_before_a_broken_place_is_read(suffix: str, packed: bytes, count: int):
+    rows = read_lines(io.BytesIO(packed), f"x.jsonl{suffix}", 0, "text")
+    assert list(itertools.islice(rows, count)) == lines(MANY)[:count]
+    with pytest.raises(BrokenFileError, match="broken compression"):
+        next(rows)
+
+
+def test_zeros_after_gzip_are_padding():
+    packed = gzip.compress(MANY)
+    padded = packed + bytes(512) + packed + bytes(100_000)
+    assert lines(padded, "x.jsonl.gz") == lines(MANY + MANY)
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])

@@ -12,7 +12,7 @@ import pytest
 
 from chomp.data.sources import huggingface
 from chomp.data.sources.documents import DocumentStream
-from chomp.data.sources.huggingface import RemoteShard, open_dataset
+from chomp.data.sources.huggingface import DatasetName, RemoteShard, open_dataset
 from chomp.errors import DataError
 
 HF = {"backend": "hf", "hf_name": None}
@@ -112,17 +112,17 @@ def test_an_evaluation_split_of_its_own(opened, tmp_path, paragraphs):
 
 def test_mistakes(tmp_path, paragraphs, reading):
     folder = str(write_shards(tmp_path / "set", paragraphs[:8], "parquet"))
-    for arguments, message in [
-        (("hf_split", folder, None, "test", reading), r"no split 'test'; there are: train"),
-        (("hf_split", folder, "big", "train", reading), r"data\.hf_name: .*'big' not found"),
-        (("hf_split", f"{folder}/no", None, "train", reading), r"data\.hf_dataset: there is no f"),
-        (("hf_split", str(tmp_path), None, "train", reading), r"data\.hf_dataset|no split"),
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no split 'test'; there are: train"):
+        open_dataset("data.hf_split", DatasetName(folder), "test", reading)
+    for dataset, message in [
+        ((folder, "big"), r"data\.hf_name: .*'big' not found"),
+        ((f"{folder}/no",), r"data\.hf_dataset: there is no f"),
+        ((str(tmp_path / "empty"),), r"data\.hf_dataset|no split"),
+        ((folder, None, "main"), r"data\.hf_revision: '.*set' is a folder"),
     ]:
-        if arguments[1] == str(tmp_path):
-            (tmp_path / "empty").mkdir()
-            arguments = ("hf_split", str(tmp_path / "empty"), *arguments[2:])
         with pytest.raises(DataError, match=message):
-            open_dataset(*arguments)
+            open_dataset("data.hf_split", DatasetName(*dataset), "train", reading)
 
 
 def test_broken_rows_name_file_and_row(opened, tmp_path, paragraphs):
@@ -223,7 +223,7 @@ def test_an_arrow_file_that_is_cut_short_is_an_error(tmp_path, reading, form):
     if form == "saved":
         state = {"_data_files": [{"filename": path.name}], "_split": "train"}
         (folder / "state.json").write_text(json.dumps(state))
-    corpus = open_dataset("data.hf_split", str(folder), None, "train", reading)
+    corpus = open_dataset("data.hf_split", DatasetName(str(folder)), "train", reading)
     documents = iter(DocumentStream(corpus.shards, reading, repeat=False, seed=None))
     for _ in range(150):
         next(documents)

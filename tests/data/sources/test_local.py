@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,7 +49,17 @@ def test_a_file_matched_twice_is_read_once(tmp_path):
 
 def test_mistakes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"data\.files: no file matches 'no/\*\.txt' \(in /"):
+    for name, hint in (
+        ("https://host/a.jsonl", "it is a URL"),
+        ("$HOME/a.txt", "variables of the shell"),
+        ("${DATA}/a.txt", "variables of the shell"),
+        ("/data/{a,b}.txt", "give each path in the list"),
+        ("a.txt,b.txt", "give each in the list"),
+        ("a.txt b.txt", "give each in the list"),
+    ):
+        with pytest.raises(DataError, match=rf"no file matches '{re.escape(name)}'.*; .*{hint}"):
+            find_files("data.files", [name], "text")
+    with pytest.raises(DataError, match=r"data\.files: no file matches 'no/\*\.txt' \(in /[^;]*$"):
         find_files("data.files", ["no/*.txt"], "text")
     with pytest.raises(DataError, match=r"data\.files: no files given"):
         find_files("data.files", [], "text")

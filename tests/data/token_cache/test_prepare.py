@@ -141,6 +141,16 @@ def test_a_finished_corpus_stays_and_another_is_refused(tmp_path, keys, paragrap
     assert content(tmp_path / "out") == before
 
 
+def test_a_corpus_of_a_version_without_bytes_in_its_plan_stays(tmp_path, keys):
+    make(tmp_path / "out", **keys)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.plan["evaluation"].pop("shuffle_buffer_bytes") == 2**28
+    write_json(tmp_path / "out" / "manifest.json", manifest.as_values())
+    before = content(tmp_path / "out")
+    make(tmp_path / "out", **keys)
+    assert content(tmp_path / "out") == before
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path, keys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years")

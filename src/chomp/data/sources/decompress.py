@@ -1,6 +1,5 @@
 """Compressed files, known by their first bytes rather than by their names."""
 
-import gzip
 import io
 import sys
 import zlib
@@ -17,34 +16,33 @@ def broken_compression() -> tuple[type[Exception], ...]:
     """Return the errors of content that is broken; those of reading aren't among them."""
     zstandard = sys.modules.get("zstandard")  # without it nothing was decompressed by it
     more = () if zstandard is None else (zstandard.ZstdError,)
-    return (EOFError, zlib.error, gzip.BadGzipFile, *more)
+    return (EOFError, zlib.error, *more)
 
 
 def decompressed(file: BinaryIO, name: str) -> BinaryIO:
     """Return what reads a file's text. A plain file with a name of a compressed one is plain."""
     head = file.read(len(ZSTD))
     file.seek(0)
-    if head.startswith(ZSTD):
-        return io.BufferedReader(ZstdFile(file), BUFFER_BYTES)
-    if head.startswith(GZIP):
-        return io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER_BYTES)  # pyright: ignore
-    if not name.endswith((".gz", ".zst")) or head[:1] in (b"{", b"["):
-        return file
-    if name.endswith(".gz"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER_BYTES)  # pyright: ignore
-    return io.BufferedReader(ZstdFile(file), BUFFER_BYTES)
+    is_gzip, is_zstd = head.startswith(GZIP), head.startswith(ZSTD)
+    if not (is_gzip or is_zstd):
+        if not name.endswith((".gz", ".zst")) or head[:1] in (b"{", b"["):
+            return file
+        is_gzip = name.endswith(".gz")
+    return io.BufferedReader(DecompressedFile(file, is_gzip=is_gzip), BUFFER_BYTES)
 
 
-class ZstdFile(io.RawIOBase):
-    """The text of a zstd file, of several frames perhaps.
+class DecompressedFile(io.RawIOBase):
+    """The text of a gzip or zstd file, of several members or frames perhaps.
 
-    The library's own reader takes the end of a file that was cut off for the end of its text.
+    All that comes before a broken place is read: Python's own reader of gzip loses some of it, and
+    the library's of zstd takes the end of a file that was cut off for the end of its text.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, *, is_gzip: bool):
         super().__init__()
-        self._file = file
+        self._file, self._is_gzip = file, is_gzip
         self._frame: Any = None
+        self._frames = 0
         self._text = memoryview(b"")
         self._rest = b""  # of what was read, after the end of a frame
 
@@ -68,10 +66,19 @@ class ZstdFile(io.RawIOBase):
         return count
 
     def _decompress(self, data: bytes) -> None:
-        import zstandard
-
         if self._frame is None:
-            self._frame = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()
+            if self._is_gzip and self._frames and not (data := data.lstrip(b"\0")):
+                self._rest = b""  # it was padding, as of tapes
+                return
+            self._frame = self._new_frame()
+            self._frames += 1
         self._text, self._rest = memoryview(self._frame.decompress(data)), b""
         if self._frame.eof:
             self._rest, self._frame = self._frame.unused_data, None
+
+    def _new_frame(self) -> Any:
+        if self._is_gzip:
+            return zlib.decompressobj(zlib.MAX_WBITS | 16)
+        import zstandard
+
+        return zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()

@@ -35,6 +35,11 @@ class Document(NamedTuple):
     """Documents left out since the last good one."""
     epoch: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of the text in UTF-8."""
+        return len(self.text) if self.text.isascii() else len(self.text.encode("utf-8", "replace"))
+
 
 class Shard(Protocol):
     """A file, or a part of a dataset, whose rows can be read from any one on."""

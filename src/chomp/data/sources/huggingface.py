@@ -122,27 +122,48 @@ def _failed_read(
     return None
 
 
-def open_dataset(key: str, path: str, name: str | None, split: str, reading: ReadPolicy) -> Corpus:
-    """Open a split of a dataset: a hub name or a local folder.
+class DatasetName(NamedTuple):
+    """Which dataset, and of which version."""
+
+    path: str
+    """Hub name or folder."""
+    subset: str | None = None
+    """Its configuration; None for its default."""
+    revision: str | None = None
+    """Commit, branch or tag on the hub; None for the newest commit."""
+
+    def expanded(self) -> "DatasetName":
+        """Return it with the home folder that `~` stands for."""
+        return self._replace(path=os.path.expanduser(self.path))
+
+
+def open_dataset(key: str, dataset: DatasetName, split: str, reading: ReadPolicy) -> Corpus:
+    """Open a split of a dataset.
 
     Args:
         key: the config key of the split, for messages.
-        path: hub name or folder.
-        name: configuration (subset) of the dataset; None for its default.
+        dataset: which.
         split: the split's name.
         reading: how its files are read.
 
-    Raises DataError if there is no such dataset, configuration or split, or no network.
+    Raises DataError if there is no such dataset, configuration, revision or split, or no network.
     """
-    path = os.path.expanduser(path)
+    dataset = dataset.expanded()
+    path = dataset.path
     local = os.path.isdir(path)
+    if local and dataset.revision is not None:
+        raise DataError(
+            f"data.hf_revision: {path!r} is a folder, and only datasets on the hub have revisions "
+            f"(got {dataset.revision!r}); leave it out"
+        )
     if local and is_saved_dataset(path):
         return _open_saved(key, path, split, reading)
     require_package("datasets", f"{key}: {path!r}")
     if not local and (os.path.isabs(path) or path.startswith(".")):
         raise DataError(f"data.hf_dataset: there is no folder {path!r}")
     named = _without_magic(path) if local else path
-    builder = _builder(named, name, None if local else reading)
+    dataset = dataset._replace(path=named)
+    builder = _builder(dataset, None if local else reading)
     files = builder.config.data_files or {}
     identity: Fingerprint = {"dataset": os.path.basename(os.path.normpath(path)) if local else path}
     identity |= {"name": builder.config.name, "split": split}
@@ -158,7 +179,7 @@ def open_dataset(key: str, path: str, name: str | None, split: str, reading: Rea
     splits = list(files) or list(builder.info.splits or {})
     if splits and split not in splits:
         raise _no_split(key, path, split, splits)
-    return _streamed(named, name, split, reading, identity, transient)
+    return _streamed(dataset, split, reading, identity, transient)
 
 
 def _open_saved(key: str, path: str, split: str, reading: ReadPolicy) -> Corpus:
@@ -199,12 +220,14 @@ def _instead(path: str, mirror: str, folder: str) -> str:
     return os.path.join(folder, path[len(mirror) + 1 :]) if inside else path
 
 
-def _builder(path: str, name: str | None, remote: ReadPolicy | None) -> Any:
+def _builder(dataset: DatasetName, remote: ReadPolicy | None) -> Any:
     import datasets
     from datasets.exceptions import DatasetsError
 
+    path, name, revision = dataset
+
     def build() -> Any:
-        return datasets.load_dataset_builder(path, name)
+        return datasets.load_dataset_builder(path, name, revision=revision)
 
     try:
         return ask_hub(remote, "data.hf_dataset", path, build) if remote else build()
@@ -222,8 +245,7 @@ def _readable(builder: Any, files: list[str]) -> bool:
 
 
 def _streamed(
-    path: str,
-    name: str | None,
+    dataset: DatasetName,
     split: str,
     reading: ReadPolicy,
     identity: Fingerprint,
@@ -233,6 +255,7 @@ def _streamed(
     from datasets import config
     from datasets.exceptions import DatasetsError
 
+    path, name, revision = dataset
     # Its own retries wait up to a minute each, uncounted, and go on when the run is closed: one
     # attempt, then ours.
     settings: Any = config
@@ -242,7 +265,7 @@ def _streamed(
     settings.STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL = 0
 
     def load() -> Any:
-        return datasets.load_dataset(path, name, split=split, streaming=True)
+        return datasets.load_dataset(path, name, split=split, revision=revision, streaming=True)
 
     try:
         stream = ask_hub(reading, "data.hf_dataset", path, load) if transient else load()

@@ -118,11 +118,25 @@ def _files_of(key: str, pattern: str, own: list[str]) -> tuple[list[str], list[s
             elif not os.path.isdir(path):
                 raise _no_file(key, path)
         if not found:
-            raise DataError(f"{key}: no file matches {pattern!r} (in {os.getcwd()})")
+            where = "" if os.path.isabs(pattern) else f" (in {os.getcwd()})"
+            raise DataError(f"{key}: no file matches {pattern!r}{where}{_not_a_pattern(pattern)}")
     folders: dict[str, bool] = {}
     others = [path for path in found if not _is_own(path, base, folders)]
     own += sorted(set(found) - set(others))
     return _known_kinds(key, others), notes
+
+
+def _not_a_pattern(text: str) -> str:
+    """Say what a name holds that isn't understood in it; empty: nothing that is known."""
+    if "://" in text:
+        return "; it is a URL, and only local files are read: download it first"
+    if re.search(r"\$\w|\$\{", text):
+        return "; variables of the shell stay as they are: write the path out"
+    if re.search(r"\{.*,.*\}", text):
+        return "; braces stay as they are: give each path in the list"
+    if re.search(r"\S, *\S|\w\.\w+ +\S", text):
+        return "; if these are several, give each in the list: [a.txt, b.txt]"
+    return ""
 
 
 def _no_file(key: str, path: str) -> DataError:

@@ -32,7 +32,13 @@ from chomp.data.token_cache.files import (
     write_json,
     write_shard,
 )
-from chomp.data.token_cache.unfinished import UnfinishedCache, check_same, locked, read_unfinished
+from chomp.data.token_cache.unfinished import (
+    WINDOW_BYTES,
+    UnfinishedCache,
+    check_same,
+    locked,
+    read_unfinished,
+)
 from chomp.data.tokenize import EncodedBlocks, encode
 from chomp.data.tokenizers.base import Tokenizer
 from chomp.errors import DataError
@@ -112,6 +118,7 @@ def _plan(
             kept |= {
                 "seed": config.held_out_seed % SEEDS,
                 "shuffle_buffer_size": config.shuffle_buffer_size,
+                WINDOW_BYTES: config.shuffle_buffer_bytes,
             }
     return {
         "source": {"backend": config.backend, **texts.fingerprint},

@@ -21,6 +21,9 @@ from chomp.system.folder_lock import lock
 
 log = logging.getLogger(__name__)
 
+WINDOW_BYTES = "shuffle_buffer_bytes"
+"""Of a plan: bytes of a window of shuffling, out of which the evaluation documents were taken."""
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -78,6 +81,8 @@ def read_unfinished(out: Path, plan: dict[str, Any], texts: TextSplits) -> Unfin
 def check_same(out: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
     """Compare two plans. Raises DataError that lists what differs."""
     old, new = dict(_flat(then)), dict(_flat(now))
+    if (window := f"evaluation.{WINDOW_BYTES}") not in old:  # of an earlier version: none
+        new.pop(window, None)
     differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if differing:
         lines = [
