@@ -66,6 +66,12 @@ LONGEST = (
     "commands/test_trace.py",
 )
 
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker more than processors: tests wait for processes, disks and clocks."""
+    return (os.cpu_count() or 1) + 1
+
+
 # A model of which everything compiles in seconds. With `decay_steps` given, runs of any length
 # are the same program, which the compile cache of the session then knows.
 MEGALODON: Values = {

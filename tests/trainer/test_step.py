@@ -163,7 +163,7 @@ def test_other_rates_are_the_same_program(make: Any, rows: Batch):
     rates = Rates.of(OptimConfig(lr=0.1, warmup_steps=0, weight_decay=0.5, grad_clip_norm=0), 9)
     for given in (step.rates, rates, Rates.of(OptimConfig(rewarm_from=3, rewarm_steps=2), 50)):
         after, _ = step.program(state, batch, given)
-    faster, _ = step.program(state, batch, Rates.of(OptimConfig(), 9))
+    faster, _ = step.program(state, batch, rates)
     assert step.program._cache_size() == 1
     assert difference(after.params, faster.params) > 0.1
 

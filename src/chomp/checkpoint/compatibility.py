@@ -125,7 +125,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[ConfigChange
     A key that the old values lack, since that version didn't know it, had its default of then.
     """
     before, after = flat(old), flat(new)
-    before = {key: value for key, value in _defaults().items() if key in after} | before
+    before |= {key: was for key, was in _defaults().items() if key in after and key not in before}
     return [
         ConfigChange(key, before.get(key), after.get(key))
         for key in dict.fromkeys([*before, *after])

@@ -65,14 +65,13 @@ class Training:
             (),
             time.perf_counter(),
             callbacks=[StopAfter(stop_after)] if stop_after else [],
-            programs=self._programs,
         )
         self._watch.clear()
         error = None
         code = 0
         try:
             with deferred_collection():
-                code = launch.train(request)
+                code = launch.train(request, self._programs)
         except ChompError as raised:
             error = {"diverged": isinstance(raised, DivergedError), "reason": str(raised)}
         return {

@@ -46,8 +46,12 @@ from chomp.trainer.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def train(request: Request) -> int:
+def train(request: Request, programs: SharedPrograms | None = None) -> int:
     """Train to the last step or to a stop signal, and return the exit code.
+
+    Args:
+        request: what the user asked for.
+        programs: of the runs before it in this process; None: it shares none.
 
     Raises:
         ChompError: anything the user can act on.
@@ -69,7 +73,7 @@ def train(request: Request) -> int:
         try:
             saved, config, context = _restore(request, context)
             request = dataclasses.replace(request, config=config)
-            components = _build(request, context, saved, resources)
+            components = _build(request, context, saved, resources, programs)
         except Interrupted:
             context.monitor.stopped(signals.stop)
             context.console.message("stopped before the first step")
@@ -162,7 +166,11 @@ def _restore(request: Request, context: RunContext) -> tuple[SavedRun | None, Co
 
 
 def _build(
-    request: Request, context: RunContext, saved: SavedRun | None, resources: ExitStack
+    request: Request,
+    context: RunContext,
+    saved: SavedRun | None,
+    resources: ExitStack,
+    programs: SharedPrograms | None,
 ) -> Components:
     """Start JAX, and build the components and say what they are; a stop interrupts it."""
     config = request.config
@@ -187,7 +195,7 @@ def _build(
             if saved:
                 check_platform(saved, context)
             built = _build_components(
-                config, device, context.console, resources, snapshot, lanes, request.programs
+                config, device, context.console, resources, snapshot, lanes, programs
             )
         if saved is None and (weights := open_weights(built, chosen)):
             recorder.began_from(weights.parent)

@@ -7,7 +7,6 @@ from chomp.config import Config
 from chomp.distributed import ProcessInfo
 from chomp.run.run_folder import RunFolder
 from chomp.trainer.callback import Callback
-from chomp.trainer.shared_programs import SharedPrograms
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,6 @@ class Request:
         started: `time.perf_counter()` when the command began.
         process: this one among several; None: it is alone.
         callbacks: the user's own, besides those that the configuration asks for.
-        programs: of the runs before it in this process; None: it shares none.
         given: dotted keys that the user gives, where the rest of the configuration is that of the
             run folder, which may be somebody else's; None: all is the user's.
     """
@@ -36,5 +34,4 @@ class Request:
     started: float
     process: ProcessInfo | None = None
     callbacks: Sequence[Callback] = ()
-    programs: SharedPrograms | None = None
     given: Collection[str] | None = None

@@ -55,7 +55,7 @@ def test_a_checkpoint_holds_what_a_resume_needs(saving: Any):
     }
     assert set(saved.meta) == {
         *("config", "identity", "versions", "environment", "cpu_threads", "losses"),
-        "rates",
+        "arithmetic",
         *("rejected_in_a_row", "skipped", "window", "unfinished", "lines"),
     }
 
