@@ -75,7 +75,10 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
     # are host callbacks, which cost time in each step and keep programs out of the compile cache.
     environ.setdefault("EQX_ON_ERROR", "off")
     environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if is_installed(GPU_COMPILER) and not any(map(is_installed, CAN_RUN)):
+    on_cpu = not any(map(is_installed, CAN_RUN))
+    if on_cpu or environ.get("JAX_PLATFORMS") == "cpu":
+        keep_freed_memory()  # before there are threads
+    if is_installed(GPU_COMPILER) and on_cpu:
         # JAX would take the compiler of the extra `plan` for a GPU's, and report an error.
         environ.setdefault("JAX_PLATFORMS", "cpu")
         # Nor is it news that the half of it that would run programs isn't there.
@@ -193,8 +196,6 @@ def start_jax(
             log.info("compile cache: deleted %d programs, %d bytes", *gone)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    if os.environ.get("JAX_PLATFORMS") == "cpu" or not any(map(is_installed, CAN_RUN)):
-        keep_freed_memory()  # before XLA starts its threads
     try:
         device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # the latter for `cuda` without its plugin

@@ -11,7 +11,8 @@ def keep_freed_memory() -> bool:
 
     XLA's programs for CPUs allocate their scratch memory at each call. By default glibc gets it
     from the kernel and gives it back, page by page, which took a quarter of a small model's step.
-    Threads that already run keep their own pools. Works with glibc only.
+    To be called before the process has threads, whose pools others would be given too. Works with
+    glibc only.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
