@@ -187,10 +187,10 @@ def test_paths_that_can_not_be(take: Any, key: str, value: str):
 @pytest.mark.parametrize("through", ["absolute", "up", "link"])
 def test_a_run_folder_alone_makes_nothing_outside_of_itself(tmp_path: Path, key: str, through: str):
     section, name = key.split(".")
-    folder, outside = tmp_path / "run", tmp_path / "home" / "new"
+    folder, outside = tmp_path / "run", tmp_path / "other" / "new"
     folder.mkdir()
     (folder / "link").symlink_to(outside)
-    value = {"absolute": str(outside), "up": "../home/new", "link": "link"}[through]
+    value = {"absolute": str(outside), "up": "../other/new", "link": "link"}[through]
     sections: dict[str, Any] = {"train": {"profile": True}} | {section: {name: value}}
     sections["train"] = {"profile": True} | sections["train"]
     config = config_from_mapping(sections)

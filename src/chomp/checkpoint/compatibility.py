@@ -111,7 +111,7 @@ def _plain(path: Any) -> Any:
 
 
 OLD_DEFAULTS = {"data.shuffle_buffer_bytes": None}
-"""What keys that earlier versions didn't know stood for there, where that isn't the default now."""
+"""Defaults of earlier versions, which had no such keys, where they differ from those of now."""
 
 
 @functools.cache
