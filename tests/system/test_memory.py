@@ -4,23 +4,19 @@ import sys
 
 import pytest
 
-# Page faults of the second of two large blocks that a thread allocates, fills and frees.
+# Page faults of the second of two large blocks that are allocated, filled and freed.
 FAULTS = """
-import resource, sys, threading
+import resource, sys
 import numpy as np
 from chomp.system.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def fill():
     np.ones(1 << 23).sum()
-def count():
-    fill()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    fill()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-thread = threading.Thread(target=count)
-thread.start()
-thread.join()
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 

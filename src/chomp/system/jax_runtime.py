@@ -16,7 +16,7 @@ from pathlib import Path
 from chomp.errors import ConfigError
 from chomp.system.compile_cache import cache_folder, trim
 from chomp.system.environment import computing_environment, drop_jax_options
-from chomp.system.memory import keep_freed_memory
+from chomp.system.memory import compute_in_calling_thread, keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list
     environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     on_cpu = not any(map(is_installed, CAN_RUN))
     if on_cpu or environ.get("JAX_PLATFORMS") == "cpu":
-        keep_freed_memory()  # before there are threads
+        keep_freed_memory()
     if is_installed(GPU_COMPILER) and on_cpu:
         # JAX would take the compiler of the extra `plan` for a GPU's, and report an error.
         environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -191,6 +191,7 @@ def start_jax(
     import jax
 
     log_environment()
+    compute_in_calling_thread()
     if compile_cache is not None and (folder := _cache_folder(compile_cache)):
         if compile_cache_gb is not None and (gone := trim(folder, compile_cache_gb * 1e9)).programs:
             log.info("compile cache: deleted %d programs, %d bytes", *gone)
