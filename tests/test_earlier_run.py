@@ -36,7 +36,7 @@ def test_it_is_not_gone_on_with_as_if_steps_still_rounded_alike(start_chomp: Any
     code, _, err = resume(start_chomp, run)
     assert code == 2
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
-    assert "arithmetic: was 1, now 3" in line
+    assert "arithmetic: was 1, now 4" in line
     assert line.endswith("--allow-change arithmetic")
     assert {path: path.read_bytes() for path in files} == files
 
@@ -60,4 +60,4 @@ def test_it_goes_on_from_its_checkpoint_where_that_is_wanted(start_chomp: Any, r
         for key in set(COMPUTED) & set(before):
             assert row[key] == pytest.approx(before[key], rel=1e-4), (row["step"], key)
     saved = json.loads((run / "checkpoints" / "6" / "run.json").read_text("utf-8"))
-    assert saved["meta"]["arithmetic"] == 3  # and a resume of this resume needs no permission
+    assert saved["meta"]["arithmetic"] == 4  # and a resume of this resume needs no permission

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from chomp.system.jax_runtime import gpu_compiler_options, memory_readings
+from chomp.system.jax_runtime import cpu_compiler_options, gpu_compiler_options, memory_readings
 
 TRITON_OFF = "--xla_gpu_enable_triton_gemm=false"
 ADDED = f"--xla_gpu_deterministic_ops=true {TRITON_OFF}"
@@ -242,3 +244,18 @@ def test_a_compile_cache_that_can_not_be_made_is_a_warning(tmp_path: Path):
     done = start({"JAX_PLATFORMS": "cpu"}, cache=str(file / "cache"))
     assert done.stdout.startswith("1 x "), done.stderr
     assert done.stderr.startswith("warning: runtime.compile_cache: ")
+
+
+def test_products_of_narrow_models_are_eigen_s_on_a_cpu(monkeypatch):
+    def fusions(width: int) -> int:
+        product = jax.jit(
+            lambda a, b: jnp.tanh(a @ b), compiler_options=cpu_compiler_options(width)
+        )
+        x = jnp.ones((64, 64))
+        return product.lower(x, x).compile().as_text().count("__ynn_fusion")
+
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert fusions(128) == 0
+    assert fusions(512) == 1
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=-reduce")
+    assert cpu_compiler_options(128) == {}  # the user's flag stays

@@ -139,20 +139,19 @@ def _carry(
 
 
 def _by_row(function, *arrays: Array) -> Array:
-    """Apply to each row of the arrays, in a loop.
+    """Apply to each row of the arrays, in the branch of a condition that always holds.
 
-    What a loop reads is in memory; else each of the slices that `function` adds up would compute
-    anew what the arrays are made of. A condition on data keeps a loop of one round from being none.
+    What a branch reads is in memory; else each of the slices that `function` adds up would compute
+    anew what the arrays are made of. The condition is on data, so that a compiler can't know.
     """
-    batch = arrays[0].shape[0]
-    row = jax.eval_shape(function, *(array[0] for array in arrays))
-    count = jnp.where(arrays[-1].reshape(-1)[0] >= -1, batch, 0)
-
-    def body(number: Array, result: Array) -> Array:
-        rows = (jax.lax.dynamic_index_in_dim(array, number, 0, False) for array in arrays)
-        return jax.lax.dynamic_update_index_in_dim(result, function(*rows), number, 0)
-
-    return jax.lax.fori_loop(0, count, body, jnp.zeros((batch, *row.shape), row.dtype))
+    rows = jax.vmap(function)
+    made = jax.eval_shape(rows, *arrays)
+    return jax.lax.cond(
+        arrays[-1].reshape(-1)[0] >= -1,
+        rows,
+        lambda *_: jnp.zeros(made.shape, made.dtype),
+        *arrays,
+    )
 
 
 @jax.custom_vjp

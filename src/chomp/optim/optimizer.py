@@ -10,6 +10,7 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from chomp.config import AdamConfig, MuonConfig, OptimConfig
 from chomp.optim.groups import Group
+from chomp.optim.newton_schulz import Coefficients, orthogonalize
 from chomp.optim.row_norms import normalize_rows
 from chomp.optim.schedule import Rates, Scalar
 from chomp.optim.stacks import Stacking
@@ -17,17 +18,17 @@ from chomp.types import ParameterKind
 
 Transformation = optax.GradientTransformation
 
-STANDARD = (3.4445, -4.7750, 2.0315)
+STANDARD = Coefficients(3.4445, -4.7750, 2.0315)
 """Of each Newton-Schulz iteration (Jordan et al., 2024)."""
 POLAR_EXPRESS = (
-    (8.28721201814563, -23.595886519098837, 17.300387312530933),
-    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
-    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
-    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
-    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
-    (1.875, -1.25, 0.375),
+    Coefficients(8.28721201814563, -23.595886519098837, 17.300387312530933),
+    Coefficients(4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    Coefficients(3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    Coefficients(3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    Coefficients(2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    Coefficients(1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    Coefficients(1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+    Coefficients(1.875, -1.25, 0.375),
 )
 """Of the iterations in turn, the last of all further ones (Amsel et al., arXiv:2505.16932)."""
 SAFETY = 1.01
@@ -52,19 +53,26 @@ def _scale_to_rms(rms: float) -> Transformation:
     )
 
 
-def _coefficients(config: MuonConfig) -> Any:
-    """Return those of the Newton-Schulz iterations: three for all, or for each."""
-    if config.coefficients == "standard":
-        return STANDARD
+def iterations_of(config: MuonConfig) -> tuple[Coefficients, ...]:
+    """Return the coefficients of each Newton-Schulz iteration."""
     count = config.ns_steps
+    if config.coefficients == "standard":
+        return (STANDARD,) * count
     chosen = [POLAR_EXPRESS[min(i, len(POLAR_EXPRESS) - 1)] for i in range(count)]
-    safe = [(a / SAFETY, b / SAFETY**3, c / SAFETY**5) for a, b, c in chosen[:-1]]
+    safe = [Coefficients(a / SAFETY, b / SAFETY**3, c / SAFETY**5) for a, b, c in chosen[:-1]]
     return (*safe, chosen[-1])
 
 
 def orthogonalized_momentum(config: MuonConfig, stacking: Stacking | None) -> Transformation:
-    """Return momentum and its orthogonalization, where wanted of stacks of matrices."""
-    coefficients = _coefficients(config)
+    """Return momentum and its orthogonalization, of stacks of matrices or of each alone.
+
+    Args:
+        config: of both.
+        stacking: on accelerators, where few large products are fastest; None: on a CPU.
+    """
+    iterations = iterations_of(config)
+    # One set of coefficients makes a loop of the iterations.
+    coefficients = STANDARD if config.coefficients == "standard" else iterations
 
     def scale(steps: int, beta: float, nesterov: bool, numbers: Any) -> Transformation:
         return scale_by_muon(
@@ -75,14 +83,14 @@ def orthogonalized_momentum(config: MuonConfig, stacking: Stacking | None) -> Tr
             weight_dimension_numbers=numbers,
         )
 
-    if stacking is None:
-        return scale(config.ns_steps, config.momentum, config.nesterov, _matrices_output_first)
     # Without iterations there is only the momentum, of norm 1; without momentum the iterations.
     momentum = scale(0, config.momentum, config.nesterov, _matrices_output_first)
     iterate = scale(config.ns_steps, 0.0, False, _stacks_output_first)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, state = momentum.update(updates, state, params)
+        if stacking is None:
+            return jax.tree.map(lambda x: orthogonalize(x, iterations), updates), state
         stacked = stacking.stack(updates, config.ns_steps)
         orthogonal: Any = iterate.update(stacked.stacks, iterate.init(stacked.stacks))[0]
         return stacked.restore(orthogonal), state

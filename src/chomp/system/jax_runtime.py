@@ -15,7 +15,7 @@ from pathlib import Path
 
 from chomp.errors import ConfigError
 from chomp.system.compile_cache import cache_folder, trim
-from chomp.system.environment import computing_environment, drop_jax_options
+from chomp.system.environment import computing_environment, drop_jax_options, xla_flags
 from chomp.system.memory import compute_in_calling_thread, keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,9 @@ GPU_PLUGIN = "jax_plugins.xla_cuda13"
 CAN_RUN = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
 """Packages that let JAX use an accelerator."""
 DETERMINISTIC, TRITON = "xla_gpu_deterministic_ops", "xla_gpu_enable_triton_gemm"
+YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
+NARROW = 256
+"""Channels up to which a model is narrow."""
 # Not "Quadro RTX 5000" and "RTX 5000 Ada Generation", which are older designs.
 _BLACKWELL = re.compile(r"\bRTX\s*50[5-9]\d(?!\d)", re.IGNORECASE)
 
@@ -60,6 +63,21 @@ def gpu_compiler_options() -> dict[str, bool | str | int]:
         # Triton's can end in CUDA_ERROR_OUT_OF_MEMORY.
         TRITON: False,
     }
+
+
+def cpu_compiler_options(width: int) -> dict[str, str]:
+    """Return the settings of XLA that a run on a CPU has unless `XLA_FLAGS` decides otherwise.
+
+    XLA has YNNPACK compute sums and products. In the step of a narrow model, whose products are
+    small, Eigen's products are faster: docs/step.md has the figures.
+
+    Args:
+        width: channels of the model.
+    """
+    given = _given_flags(xla_flags(os.environ))
+    if width > NARROW or YNNPACK in given:
+        return {}
+    return {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 def prepare_environment(environ: MutableMapping[str, str] | None = None) -> list[str]:

@@ -16,6 +16,7 @@ from chomp.config import Config, TrainConfig, is_deterministic
 from chomp.distributed import FSDP, DataParallel, MeshSharding, ShardedStacking, make_mesh
 from chomp.models import LanguageModel, build_model
 from chomp.optim import LocalStacking, Optimizer, Rates, parameter_groups
+from chomp.system.jax_runtime import cpu_compiler_options
 from chomp.trainer.step import StepResult, TrainStep, init_state, make_train_step
 from chomp.types import Batch, TrainState
 
@@ -35,11 +36,13 @@ class Compiled:
     """What has been compiled of a program so far: runs that differ in rates or seed share it.
 
     Attributes:
+        options: XLA's settings for all but `init`.
         init: makes the first state, from a seed.
         loss: sums the loss of a batch; compiled at its first call for a shape.
         steps: training steps, by the shape of a batch and whether norms are watched.
     """
 
+    options: dict[str, str] = field(default_factory=dict)
     init: Callable[[jax.Array], TrainState] | None = None
     loss: Callable[[Any, Batch], tuple[jax.Array, jax.Array]] | None = None
     steps: dict[tuple[Any, ...], CompiledPrograms] = field(default_factory=dict)
@@ -104,7 +107,7 @@ class TrainProgram:
             rows = Batch(*(array[0] for array in batch))
             return self.model.loss(params, rows, None)
 
-        return jax.jit(self.data_parallel.sums(loss))
+        return jax.jit(self.data_parallel.sums(loss), compiler_options=self.compiled.options)
 
     def summed_loss(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Return the summed loss in nats of rows [1, batch, time], and the number of targets.
@@ -151,10 +154,11 @@ def build_program(
         cast_dtypes=model.cast_dtypes,
         reduce_dtype=np.dtype(config.parallel.reduce_dtype),
     )
+    on_cpu = (platform or jax.default_backend()) == "cpu"
     stacking = None
     if sharding.mesh.shape[FSDP] > 1:
         stacking = ShardedStacking(sharding)
-    elif (platform or jax.default_backend()) != "cpu":
+    elif not on_cpu:
         stacking = LocalStacking()
     optimizer = Optimizer(optim, groups, kinds, train.tokens_per_step, stacking)
     return TrainProgram(
@@ -168,7 +172,7 @@ def build_program(
             jax.eval_shape(functools.partial(init_state, model, optimizer, train.seed))
         ),
         is_deterministic(config),
-        Compiled(),
+        Compiled(cpu_compiler_options(config.model.model_dim) if on_cpu else {}),
     )
 
 
@@ -245,10 +249,11 @@ def _compile(
     norms = jax.jit(_norms(program)).lower(*_inputs(program, train)) if watch else None
 
     def finish() -> CompiledPrograms:
-        compiled = lowered.compile()
+        options = program.compiled.options
+        compiled = lowered.compile(options)
         memory = compiled.memory_analysis()
         scratch = memory.temp_size_in_bytes if memory else None
-        return CompiledPrograms(compiled, scratch, norms.compile() if norms else None)
+        return CompiledPrograms(compiled, scratch, norms.compile(options) if norms else None)
 
     with ThreadPoolExecutor(1) as threads:
         compiling = threads.submit(finish)
