@@ -65,7 +65,7 @@ def gpu_compiler_options() -> dict[str, bool | str | int]:
     }
 
 
-def cpu_compiler_options(width: int) -> dict[str, str]:
+def cpu_compiler_options(width: int) -> dict[str, str | bool]:
     """Return the settings of XLA that a run on a CPU has unless `XLA_FLAGS` decides otherwise.
 
     XLA has YNNPACK compute sums and products. In the step of a narrow model, whose products are

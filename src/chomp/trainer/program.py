@@ -42,7 +42,7 @@ class Compiled:
         steps: training steps, by the shape of a batch and whether norms are watched.
     """
 
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str | bool] = field(default_factory=dict)
     init: Callable[[jax.Array], TrainState] | None = None
     loss: Callable[[Any, Batch], tuple[jax.Array, jax.Array]] | None = None
     steps: dict[tuple[Any, ...], CompiledPrograms] = field(default_factory=dict)
