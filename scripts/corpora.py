@@ -3,9 +3,9 @@
 python scripts/corpora.py --to corpora                  # all of them
 python scripts/corpora.py gcide botocore --to corpora
 
-Each becomes one file of documents, NAME.jsonl, with the key `text`. Needs apt-get and dpkg-deb (gcide
-and linux-doc are Debian packages) or pip (botocore). A version that a mirror has replaced by a newer
-one can't be fetched from it any more.
+Each becomes one file of documents, NAME.jsonl, with the key `text`. Needs apt-get and dpkg-deb
+(gcide and linux-doc are Debian packages) or pip (botocore). A version that a mirror has replaced
+by a newer one can't be fetched from it any more.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def gcide(package: Path) -> Iterator[str]:
     text = gzip.decompress((root / "gcide.dict.dz").read_bytes())
     index = (line.split("\t") for line in (root / "gcide.index").read_text("utf-8").splitlines())
     begin = 0
-    for start in sorted({_number(place) for _, place, _ in index}) + [len(text)]:
+    for start in [*sorted({_number(place) for _, place, _ in index}), len(text)]:
         if start - begin >= ENTRIES or start == len(text):
             yield text[begin:start].decode("utf-8", "replace")
             begin = start
