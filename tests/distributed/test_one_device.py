@@ -23,6 +23,7 @@ def test_a_mesh_of_one_device_costs_nothing(make_config: Callable[..., Any]):
     )
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), train_program.shapes)
     batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
-    without = jax.jit(step, donate_argnums=0).lower(shapes, batch, train_program.rates).compile()
+    lowered = jax.jit(step, donate_argnums=0).lower(shapes, batch, train_program.rates)
+    without = lowered.compile(train_program.compiled.options)
     assert operations(on_mesh.step.program.as_text()) == operations(without.as_text())
     assert on_mesh.temp_bytes == without.memory_analysis().temp_size_in_bytes
