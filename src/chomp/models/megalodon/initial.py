@@ -1,14 +1,59 @@
-"""Initial values other than the library's."""
+"""Initial values: the library's, in a program that is quick to compile, and others."""
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
-from megalodon_jax import MegalodonForCausalLM
+from jaxtyping import Array, Float, PRNGKeyArray
+from megalodon_jax import MegalodonConfig, MegalodonForCausalLM
 from megalodon_jax.layers.complex_ema import ComplexEMA
+from megalodon_jax.model import MegalodonBlock
+from megalodon_jax.utils import reinit_linear_weights
+
+
+def library_values(config: MegalodonConfig, key: PRNGKeyArray) -> MegalodonForCausalLM:
+    """Return the parameters that `MegalodonForCausalLM(config, key=key)` has, to the bit.
+
+    Blocks differ in their keys alone, so one loop makes them all: a program without it takes as
+    long to compile for each of them (on a GPU 80 seconds for twelve).
+
+    Args:
+        config: of the model.
+        key: as the library gets it.
+    """
+    model_key, *_ = jax.random.split(key, 3)
+    *_, weights_key, blocks_key = jax.random.split(model_key, 4)
+    count, mode = config.num_layers, config.init_mode
+    dim = None if mode == "gaussian" else config.model_dim
+
+    def block(keys: tuple[PRNGKeyArray, PRNGKeyArray]) -> MegalodonBlock:
+        fresh = MegalodonBlock(config, 0, key=keys[0])
+        return reinit_linear_weights(fresh, mode, keys[1], dim=dim)
+
+    keys = jax.random.split(blocks_key, count), jax.random.split(weights_key, count)
+    blocks = jax.lax.map(block, keys)
+    # The library takes the scale of embeddings as a Python number, which is none while traced.
+    with jax.ensure_compile_time_eval() if config.scale_emb else nullcontext():
+        rest = MegalodonForCausalLM(replace(config, num_layers=1), key=key)
+        whole = jax.eval_shape(lambda: MegalodonForCausalLM(config, key=jax.random.PRNGKey(0)))
+    layers = tuple(_block_of(blocks, number) for number in range(count))
+    # `rest` has all but the blocks: nothing else depends on their number.
+    return eqx.tree_at(
+        lambda p: (p.model.embed, p.model.layers, p.model.norm, p.lm_head),
+        whole,
+        (rest.model.embed, layers, rest.model.norm, rest.lm_head),
+        is_leaf=lambda node: node is None,
+    )
+
+
+def _block_of(blocks: MegalodonBlock, number: int) -> MegalodonBlock:
+    block = jax.tree.map(lambda leaf: leaf[number], blocks)
+    if block.ffn.alpha is None:
+        return block
+    return eqx.tree_at(lambda b: b.ffn.alpha, block, block.ffn.alpha * 0.5**number)
 
 
 @dataclass(frozen=True)

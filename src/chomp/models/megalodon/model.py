@@ -1,7 +1,6 @@
 """Megalodon (Ma et al., 2024, arXiv:2404.08801) as megalodon-jax defines it."""
 
 import dataclasses
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -15,7 +14,7 @@ from chomp.config import ModelConfig
 from chomp.models.base import LanguageModel
 from chomp.models.megalodon.flops import model_flops_per_token
 from chomp.models.megalodon.forward import hidden_states
-from chomp.models.megalodon.initial import AS_IN_THE_LIBRARY, InitialValues
+from chomp.models.megalodon.initial import AS_IN_THE_LIBRARY, InitialValues, library_values
 from chomp.models.megalodon.parameters import first_axis_is_cut, kind_of
 from chomp.ops import gather, linear_cross_entropy
 from chomp.types import IGNORE_LABEL, Batch, ParameterKind
@@ -53,11 +52,7 @@ class Megalodon(LanguageModel):
 
     def init(self, key: PRNGKeyArray) -> MegalodonForCausalLM:
         """Make fresh parameters."""
-        # The library takes the scale of embeddings as a Python number, which is none while traced.
-        at_once = jax.ensure_compile_time_eval() if self.config.scale_emb else nullcontext()
-        with at_once:
-            params = MegalodonForCausalLM(self.config, key=key)
-        return self.initial.of(params)
+        return self.initial.of(library_values(self.config, key))
 
     def cast_dtypes(self, params: MegalodonForCausalLM) -> Any:
         """Return the dtype that the model casts each parameter to before it uses it.
