@@ -100,8 +100,8 @@ class ModelConfig(Section):
     in a fraction of the time. `false`: as megalodon-jax does, for comparison."""
     kernels: Literal["auto", "xla", "pallas"] = "auto"
     """Who writes the GPU programs of chomp's own operations. `xla`: the compiler. `pallas`: chomp's
-    kernels where it has them (ComplexEMA, attention), on NVIDIA GPUs only. `auto` is `xla` until
-    kernels have been measured on real devices."""
+    kernels where it has them (ComplexEMA, attention), on NVIDIA GPUs only. `auto`: `pallas` on
+    those of compute capability 8.0 (A100) and above, `xla` elsewhere."""
     output_size: Annotated[int, Ge(-1), Le(INT32_MAX)] = -1
     """Width of the output head. -1: the vocabulary."""
     param_dtype: Dtype = "float32"

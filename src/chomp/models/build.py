@@ -64,6 +64,24 @@ def build_model(
         isolate_documents,
         config.fast_ops,
         platform,
-        config.kernels,
+        _kernels(config, platform),
         initial,
     )
+
+
+def _kernels(config: ModelConfig, platform: str | None) -> str:
+    """Return `pallas` or `xla`."""
+    if config.kernels != "auto":
+        return config.kernels
+    on_gpu = (platform or jax.default_backend()) == "gpu"
+    # GPUs that programs are compiled for without them all have tensor cores for bfloat16.
+    return "pallas" if config.fast_ops and on_gpu and (platform or _fits_kernels()) else "xla"
+
+
+def _fits_kernels() -> bool:
+    """Say whether JAX's GPU is one of NVIDIA's that chomp's kernels are written for."""
+    capability = getattr(jax.local_devices()[0], "compute_capability", "")
+    try:
+        return float(capability) >= 8.0
+    except ValueError:  # of AMD: gfx942
+        return False

@@ -108,19 +108,20 @@ def test_output_of_any_order(order):
 
 def test_as_many_orders_in_a_lane_as_there_can_be(monkeypatch):
     """As on a device that many rows keep busy."""
-    monkeypatch.setattr(ema, "_parts", lambda order, channels: 1)
+    monkeypatch.setattr(ema, "_parts", lambda x, order, multiply_adds: 1)
     check_gradients(8, 8, 5, 11, 2)
 
 
 @pytest.mark.parametrize("rows", [1, 8, 64, 512])
 @pytest.mark.parametrize("order", [1, 2, 3, 5, 8, 16, 32, 64, 100])
-def test_a_lane_s_orders_fit_in_registers(order, rows):
-    parts = ema._parts(order, rows * 640)
-    assert parts in (1, 2, 4, 8, 32) and (order <= 8 * parts)
+@pytest.mark.parametrize(("multiply_adds", "most"), [(5, 16), (10, 8)])
+def test_a_lane_s_orders_fit_in_registers(order, rows, multiply_adds, most):
+    parts = ema._parts(jax.ShapeDtypeStruct((rows, 1, 640), "bfloat16"), order, multiply_adds)
+    assert parts in (1, 2, 4, 8, 32) and (order <= most * parts)
 
 
 def test_more_orders_than_lanes_have_room_for():
-    assert ema._parts(100, 1) == 32
+    assert ema._parts(jnp.zeros((1, 3, 2)), 200, 5) == 32
     check_gradients(9, 100, 2, 3, None)
 
 

@@ -32,7 +32,7 @@ class FastAttention(eqx.Module):
     platform: str = eqx.field(static=True)
     """That the program is for: loops suit `cpu`, windows accelerators."""
     kernels: str = eqx.field(static=True)
-    """What computes on accelerators: `xla` (or `auto`), or `pallas`."""
+    """What computes on accelerators: `xla` or `pallas`."""
 
     def __call__(
         self,

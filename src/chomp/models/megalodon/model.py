@@ -46,7 +46,7 @@ class Megalodon(LanguageModel):
     isolate_documents: bool
     fast_ops: bool = True
     platform: str | None = None
-    kernels: str = "auto"
+    kernels: str = "xla"
     initial: InitialValues = AS_IN_THE_LIBRARY
     can_generate: ClassVar[bool] = True
 

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from chomp.ops.kernels.attention_backward import attention_gradients
 from chomp.ops.kernels.blocks import (
     SMALLEST,
+    BlockSizes,
     Sizes,
     block_sizes,
     first_keys,
@@ -57,23 +58,22 @@ def attention_kernel(
     """
     batch, heads, time, _ = q.shape
     sizes = block_sizes(q.dtype, v.shape[-1], reach or time)
-    pad = -time % sizes.queries
+    pad = -time % sizes.backward.queries
 
     def padded(x: Array, features: int) -> Array:
         x = jnp.pad(x, ((0, 0), (0, 0), (0, pad), (0, -x.shape[-1] % features)))
         return x.reshape(batch * heads, time + pad, -1)
 
-    start = jnp.maximum(start, jnp.arange(time) - sizes.reach + 1)
+    if reach:
+        start = jnp.maximum(start, jnp.arange(time) - reach + 1)
     start = jnp.pad(start, ((0, 0), (0, pad)), constant_values=time + pad)
     start = jnp.repeat(start.astype(jnp.int32), heads, axis=0)
-    q, k, values = padded(q, SMALLEST), padded(k, SMALLEST), padded(v, sizes.values)
+    q, k, values = padded(q, SMALLEST), padded(k, SMALLEST), padded(v, sizes.forward.values)
     out: Array = _attention(q, k, values, start, sizes, interpret)
     return out.reshape(batch, heads, time + pad, -1)[:, :, :time, : v.shape[-1]]
 
 
 def _forward(q: Array, k: Array, v: Array, start: Array, sizes: Sizes, interpret: bool) -> tuple:
-    # Blocks of keys and values for two turns at once, in 99 KiB of shared memory.
-    sizes = sizes._replace(keys=sizes.keys // 2)
     rows, time, dim = q.shape
     splits = v.shape[-1] // sizes.values
     pieces = pieces_of(dim)
@@ -118,7 +118,8 @@ def _forward(q: Array, k: Array, v: Array, start: Array, sizes: Sizes, interpret
         "attention",
         (rows, time // sizes.queries, splits),
         rows * (splits * dim + v.shape[-1]),
-        2,
+        warps=4,
+        stages=2,
         sizes=sizes,
         tokens=time,
         in_specs=[
@@ -138,21 +139,23 @@ def _forward(q: Array, k: Array, v: Array, start: Array, sizes: Sizes, interpret
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attention(q: Array, k: Array, v: Array, start: Array, sizes: Sizes, interpret: bool) -> Array:
-    return _forward(q, k, v, start, sizes, interpret)[0]
+def _attention(
+    q: Array, k: Array, v: Array, start: Array, sizes: BlockSizes, interpret: bool
+) -> Array:
+    return _forward(q, k, v, start, sizes.forward, interpret)[0]
 
 
 def _attention_forward(
-    q: Array, k: Array, v: Array, start: Array, sizes: Sizes, interpret: bool
+    q: Array, k: Array, v: Array, start: Array, sizes: BlockSizes, interpret: bool
 ) -> tuple[Array, tuple[Array, ...]]:
-    out, log_sum = checkpoint_name(_forward(q, k, v, start, sizes, interpret), SAVED)
+    out, log_sum = checkpoint_name(_forward(q, k, v, start, sizes.forward, interpret), SAVED)
     return out, (q, k, v, start, out, log_sum)
 
 
 def _attention_backward(
-    sizes: Sizes, interpret: bool, saved: tuple[Array, ...], grad: Array
+    sizes: BlockSizes, interpret: bool, saved: tuple[Array, ...], grad: Array
 ) -> tuple[Array, Array, Array, None]:
-    return *attention_gradients(saved, grad, sizes, interpret), None
+    return *attention_gradients(saved, grad, sizes.backward, interpret), None
 
 
 _attention.defvjp(_attention_forward, _attention_backward)

@@ -21,6 +21,7 @@ from chomp.ops.kernels.blocks import (
     whole,
 )
 
+PAIRS = 3
 
 def attention_gradients(
     saved: tuple[Array, ...], grad: Array, sizes: Sizes, interpret: bool
@@ -95,8 +96,9 @@ def _pairs(saved: tuple, inner: Array, grad: Array, sizes: Sizes, interpret: boo
         "attention_pairs",
         (rows, time // sizes.queries, slots),
         rows * (dim + values),
-        3,
-        sizes=sizes._replace(values=sizes.inner),
+        warps=4,
+        stages=PAIRS,
+        sizes=sizes,
         tokens=time,
         in_specs=[
             whole(firsts),
@@ -141,8 +143,9 @@ def _to_queries(pairs: Array, k: Array, start: Array, sizes: Sizes, interpret: b
         "attention_to_queries",
         (rows, time // sizes.queries),
         rows * dim,
-        3,
-        sizes=sizes._replace(values=128),
+        warps=4,
+        stages=3,
+        sizes=sizes,
         tokens=time,
         in_specs=[
             whole(firsts),
@@ -187,7 +190,8 @@ def _to_keys(
         name,
         (rows, time // sizes.keys, x.shape[-1] // width),
         rows * x.shape[-1],
-        2,
+        warps=4,
+        stages=2,
         sizes=sizes,
         tokens=time,
         in_specs=[

@@ -32,6 +32,11 @@ from chomp.ops.kernels.token_loop import LANES, Grid, Lanes, Loop, Ref, Tile, mu
 # the choice between few programs with much to do for each token and many with little.
 SCHEDULERS = 4 * 132
 OVERHEAD = 12
+NUMBERS = 80
+"""Of a lane, which together with inputs and coefficients have to fit into 255 registers."""
+CHAINS = 4
+"""Sums that a token's output is first computed in: one after the other, multiply-adds would wait for
+each other."""
 
 
 def ema_kernel(
@@ -50,51 +55,66 @@ def ema_kernel(
         starts: where a document starts and with it the average; None: one stream.
         interpret: run as ordinary operations: on any platform, and slowly.
     """
-    batch, _, dim = x.shape
-    parts = _parts(coefficients.p.shape[1], batch * dim)
-    return _average(x, _table(coefficients, skip, parts), starts, interpret)
+    return _average(x, _table(coefficients, skip), starts, interpret)
 
 
-def _parts(order: int, channels: int) -> int:
+def _parts(x: Float[Array, "batch time dim"], order: int, multiply_adds: int) -> int:
     """Return among how many lanes the orders of one channel are split.
 
     More lanes are more programs, for a chip that few would leave idle, but each has to load and to
-    sum as before. A lane has at most 8 orders, so that all its numbers fit in registers.
+    sum as before. A lane has so few orders that all its numbers fit in registers.
 
     Args:
+        x: input.
         order: of the average.
-        channels: of all rows.
+        multiply_adds: for each order and token; as many numbers are kept of an order.
     """
+    channels = x.shape[0] * x.shape[2]
 
     def cycles(parts: int) -> int:
         warps = pl.cdiv(channels * parts, LANES)
-        return pl.cdiv(warps, SCHEDULERS) * (5 * pl.cdiv(order, parts) + OVERHEAD)
+        return pl.cdiv(warps, SCHEDULERS) * (multiply_adds * pl.cdiv(order, parts) + OVERHEAD)
 
-    fitting = [parts for parts in (1, 2, 4, 8) if parts <= order <= 8 * parts]
+    most = NUMBERS // multiply_adds
+    fitting = [parts for parts in (1, 2, 4, 8) if parts <= order <= most * parts]
     return min(fitting, key=cycles) if fitting else LANES
 
 
 def _table(
-    coefficients: Coefficients, skip: Float[Array, " dim"] | None, parts: int
-) -> Float[Array, "rows parts dim"]:
-    """Return r, -s^2, a and b of each of a lane's orders, then skip.
-
-    Orders are filled up with zeros to a multiple of `parts`; only the first part has the skip.
-    """
+    coefficients: Coefficients, skip: Float[Array, " dim"] | None
+) -> Float[Array, "rows dim"]:
+    """Return r, -s^2, a and b of each order, then skip."""
     p, magnitude, phase, gamma_real, gamma_imag = coefficients
     dim, order = p.shape
     s = magnitude * jnp.sin(phase)
     rows = jnp.stack([magnitude * jnp.cos(phase), -s * s, gamma_real * p, -s * gamma_imag * p])
-    rows = jnp.pad(rows, ((0, 0), (0, 0), (0, -order % parts)))
-    rows = rows.reshape(4, dim, parts, -1).transpose(3, 0, 2, 1).reshape(-1, parts, dim)
-    weight = jnp.zeros((1, 1, dim)) if skip is None else skip.astype(jnp.float32)[None, None]
-    return jnp.concatenate([rows, jnp.pad(weight, ((0, 0), (0, parts - 1), (0, 0)))])
+    weight = jnp.zeros((1, dim)) if skip is None else skip.astype(jnp.float32)[None]
+    return jnp.concatenate([rows.transpose(2, 0, 1).reshape(4 * order, dim), weight])
+
+
+def _split(table: Float[Array, "rows dim"], parts: int) -> Float[Array, "fewer parts dim"]:
+    """Return the rows of each of a channel's lanes, whose orders are a part of all.
+
+    Orders are filled up with zeros to a multiple of `parts`; only the first part has the skip.
+    """
+    dim = table.shape[1]
+    orders = table[:-1].reshape(-1, 4, dim)
+    orders = jnp.pad(orders, ((0, -len(orders) % parts), (0, 0), (0, 0)))
+    rows = orders.reshape(parts, -1, 4, dim).transpose(1, 2, 0, 3).reshape(-1, parts, dim)
+    return jnp.concatenate([rows, jnp.pad(table[None, -1:], ((0, 0), (0, parts - 1), (0, 0)))])
+
+
+def _join(rows: Float[Array, "fewer parts dim"], order: int) -> Float[Array, "rows dim"]:
+    """Return the table again; the inverse of `_split`."""
+    _, parts, dim = rows.shape
+    orders = rows[:-1].reshape(-1, 4, parts, dim).transpose(2, 0, 1, 3).reshape(-1, dim)
+    return jnp.concatenate([orders[: 4 * order], rows[-1, :1]])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _average(
     x: Float[Array, "batch time dim"],
-    table: Float[Array, "rows parts dim"],
+    table: Float[Array, "rows dim"],
     starts: Bool[Array, "batch time"] | None,
     interpret: bool,
 ) -> Float[Array, "batch time dim"]:
@@ -134,13 +154,15 @@ def _advance(fma: Any, order: Sequence[Tile], u: Tile, v: Tile, x: Tile) -> tupl
 
 def _filter(
     x: Float[Array, "batch time dim"],
-    table: Float[Array, "rows parts dim"],
+    table: Float[Array, "rows dim"],
     starts: Bool[Array, "batch time"] | None,
     interpret: bool,
     *,
     reverse: bool,
 ) -> Float[Array, "batch time dim"]:
-    rows, parts, _ = table.shape
+    parts = _parts(x, len(table) // 4, multiply_adds=5)
+    table = _split(table, parts)
+    rows = len(table)
     grid, fma = Grid.over(x, parts), multiply_add(interpret)
 
     def kernel(table_ref: Ref, x_ref: Ref, *refs: Ref) -> None:
@@ -148,12 +170,16 @@ def _filter(
         numbers = _Numbers(lanes, table_ref)
 
         def token(state: Any, sums: tuple[()], x: Tile) -> tuple[Any, tuple[()], Tile]:
-            result, after = numbers.skip * x, []
-            for order, (u, v) in zip(numbers.orders, state, strict=True):
+            results, after = [numbers.skip * x], []
+            for number, (order, (u, v)) in enumerate(zip(numbers.orders, state, strict=True)):
                 u, v = _advance(fma, order, u, v, x)
-                result = fma(order[3], v, fma(order[2], u, result))
+                if number < CHAINS - 1:
+                    results.append(fma(order[3], v, order[2] * u))
+                else:
+                    chain = number % CHAINS
+                    results[chain] = fma(order[3], v, fma(order[2], u, results[chain]))
                 after.append([u, v])
-            return after, sums, result
+            return after, sums, sum(results[1:], results[0])
 
         *cleared, out_ref = refs
         loop = Loop(lanes, grid.time, [x_ref], cleared[0] if cleared else None, out_ref)
@@ -176,38 +202,41 @@ def _filter(
 def _table_gradient(
     x: Float[Array, "batch time dim"],
     grad: Float[Array, "batch time dim"],
-    table: Float[Array, "rows parts dim"],
+    table: Float[Array, "rows dim"],
     starts: Bool[Array, "batch time"] | None,
     interpret: bool,
-) -> Float[Array, "rows parts dim"]:
+) -> Float[Array, "rows dim"]:
     """Return the derivative with respect to the table.
 
     As transfer functions of the delay z, with D = (1 - r z)^2 + s^2 z^2: u = (1 - r z) x / D and
     v = z x / D. The second stage's U and V are the same of v instead of x. Hence
     du/dr = v - 2 s^2 z V, dv/dr = 2 z U, du/ds^2 = -z U, dv/ds^2 = -z V.
     """
-    sums = _products(x, grad, table, starts, interpret).sum(0)
-    shape = (-1, 4, *table.shape[1:])
+    sums = _products(x, grad, table, starts, interpret)
+    shape = (-1, 4, table.shape[1])
     to_u, to_v, to_second_u, to_second_v = sums[:-1].reshape(shape).swapaxes(0, 1)
     _, minus_square, a, b = table[:-1].reshape(shape).swapaxes(0, 1)
     to_r = a * (to_v + 2.0 * minus_square * to_second_v) + 2.0 * b * to_second_u
     to_minus_square = a * to_second_u + b * to_second_v
-    rows = jnp.stack([to_r, to_minus_square, to_u, to_v], 1).reshape(-1, *table.shape[1:])
+    rows = jnp.stack([to_r, to_minus_square, to_u, to_v], 1).reshape(-1, table.shape[1])
     return jnp.concatenate([rows, sums[-1:]])
 
 
 def _products(
     x: Float[Array, "batch time dim"],
     grad: Float[Array, "batch time dim"],
-    table: Float[Array, "rows parts dim"],
+    table: Float[Array, "rows dim"],
     starts: Bool[Array, "batch time"] | None,
     interpret: bool,
-) -> Float[Array, "batch rows parts dim"]:
-    """Return by row of the batch, summed over time, dy_t times u_t, v_t, U_{t-1} and V_{t-1}.
+) -> Float[Array, "rows dim"]:
+    """Return, summed over all tokens, dy_t times u_t, v_t, U_{t-1} and V_{t-1}.
 
     These of each order; then dy_t times x_t.
     """
-    rows, parts, _ = table.shape
+    order = len(table) // 4
+    parts = _parts(x, order, multiply_adds=10)
+    table = _split(table, parts)
+    rows = len(table)
     grid, fma = Grid.over(x, parts), multiply_add(interpret)
 
     def kernel(table_ref: Ref, x_ref: Ref, grad_ref: Ref, *refs: Ref) -> None:
@@ -235,7 +264,7 @@ def _products(
 
     cleared = [] if starts is None else [restarts(starts, reverse=False)]
     nbytes = x.nbytes + grad.nbytes + (1 + grid.batch) * table.nbytes
-    return pl.pallas_call(
+    sums: Array = pl.pallas_call(
         kernel,
         name="ema_coefficients",
         grid=grid.programs,
@@ -251,6 +280,7 @@ def _products(
         cost_estimate=_cost(x, table, multiply_adds=10, nbytes=nbytes),
         interpret=interpret,
     )(table, x, grad, *cleared)
+    return _join(sums.sum(0), order)
 
 
 def _cost(x: Array, table: Array, *, multiply_adds: int, nbytes: int) -> pl.CostEstimate:
