@@ -39,6 +39,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # rate takes a sixth of the processor's time.
 gc.set_threshold(100_000, 20, 20)
 
+# A machine's GPU runs those marked `gpu` alone: JAX_PLATFORMS=cuda XLA_FLAGS= pytest -m gpu
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
 # As the commands do, before anything imports JAX.
 prepare_environment()
 

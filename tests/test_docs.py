@@ -143,7 +143,7 @@ def test_the_readme_quotes_the_quickstart() -> None:
 def test_shell_lines_name_files_that_exist() -> None:
     for page in PAGES:
         for block in blocks(page, "bash"):
-            for name in re.findall(r"configs/[\w-]+\.yaml", block):
+            for name in re.findall(r"[\w/]*configs/[\w-]+\.yaml", block):
                 assert (ROOT / name).exists() or name == "configs/my.yaml", f"{page.name}: {name}"
 
 

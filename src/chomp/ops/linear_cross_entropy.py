@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 LOGITS_AT_ONCE = 1 << 22
 """What suits a CPU's caches."""
-LOGITS_AT_ONCE_ACCELERATOR = 1 << 26
-"""A quarter of a GiB: each piece adds to the head's gradient in memory, so they should be few."""
+LOGITS_AT_ONCE_ACCELERATOR = 1 << 27
+"""Half a GiB: each piece adds to the head's gradient in memory, so they should be few."""
 
 
 def linear_cross_entropy(

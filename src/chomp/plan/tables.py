@@ -132,7 +132,7 @@ def _speed(plan: Plan) -> Iterator[str]:
         rate = (
             f"{found.slow:,.0f} (one after the other) to {found.fast:,.0f} tokens/s (both at once)"
         )
-    source = "by --mfu" if plan.request.mfu else "+-40%, no real device has been met"
+    source = "by --mfu" if plan.request.mfu else "+-40%"
     yield f"speed              {seconds}: {rate}; {source}"
     if plan.figures is not None:
         bounds = sorted(plan.figures.bounds.items(), key=lambda item: -item[1])

@@ -22,7 +22,8 @@ CLOSE = {"float32": 1e-4, "bfloat16": 2e-2}
 def assert_close(ours, exact, dtype):
     for a, b in zip(ours, exact, strict=True):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        assert np.abs(a - b).max() <= CLOSE[dtype] * np.abs(b).max()
+        # Exactly, the gradients of a query that sees one key are zero.
+        assert np.abs(a - b).max() <= CLOSE[dtype] * max(np.abs(b).max(), 0.01)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -119,7 +119,7 @@ def _forward(q: Array, k: Array, v: Array, start: Array, sizes: Sizes, interpret
         (rows, time // sizes.queries, splits),
         rows * (splits * dim + v.shape[-1]),
         warps=4,
-        stages=2,
+        stages=3,
         sizes=sizes,
         tokens=time,
         in_specs=[

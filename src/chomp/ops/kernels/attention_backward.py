@@ -21,7 +21,6 @@ from chomp.ops.kernels.blocks import (
     whole,
 )
 
-PAIRS = 3
 
 def attention_gradients(
     saved: tuple[Array, ...], grad: Array, sizes: Sizes, interpret: bool
@@ -97,7 +96,7 @@ def _pairs(saved: tuple, inner: Array, grad: Array, sizes: Sizes, interpret: boo
         (rows, time // sizes.queries, slots),
         rows * (dim + values),
         warps=4,
-        stages=PAIRS,
+        stages=2,
         sizes=sizes,
         tokens=time,
         in_specs=[

@@ -32,11 +32,8 @@ from chomp.ops.kernels.token_loop import LANES, Grid, Lanes, Loop, Ref, Tile, mu
 # the choice between few programs with much to do for each token and many with little.
 SCHEDULERS = 4 * 132
 OVERHEAD = 12
+# Of a lane; with inputs and coefficients they have to fit into 255 registers.
 NUMBERS = 80
-"""Of a lane, which together with inputs and coefficients have to fit into 255 registers."""
-CHAINS = 4
-"""Sums that a token's output is first computed in: one after the other, multiply-adds would wait for
-each other."""
 
 
 def ema_kernel(
@@ -170,16 +167,12 @@ def _filter(
         numbers = _Numbers(lanes, table_ref)
 
         def token(state: Any, sums: tuple[()], x: Tile) -> tuple[Any, tuple[()], Tile]:
-            results, after = [numbers.skip * x], []
-            for number, (order, (u, v)) in enumerate(zip(numbers.orders, state, strict=True)):
+            result, after = numbers.skip * x, []
+            for order, (u, v) in zip(numbers.orders, state, strict=True):
                 u, v = _advance(fma, order, u, v, x)
-                if number < CHAINS - 1:
-                    results.append(fma(order[3], v, order[2] * u))
-                else:
-                    chain = number % CHAINS
-                    results[chain] = fma(order[3], v, fma(order[2], u, results[chain]))
+                result = fma(order[3], v, fma(order[2], u, result))
                 after.append([u, v])
-            return after, sums, sum(results[1:], results[0])
+            return after, sums, result
 
         *cleared, out_ref = refs
         loop = Loop(lanes, grid.time, [x_ref], cleared[0] if cleared else None, out_ref)
