@@ -16,7 +16,7 @@ from chomp.config import Config, TrainConfig, is_deterministic
 from chomp.distributed import FSDP, DataParallel, MeshSharding, ShardedStacking, make_mesh
 from chomp.models import LanguageModel, build_model
 from chomp.optim import LocalStacking, Optimizer, Rates, parameter_groups
-from chomp.system.jax_runtime import cpu_compiler_options
+from chomp.system.jax_runtime import CPU_ONCE, cpu_compiler_options
 from chomp.trainer.step import StepResult, TrainStep, init_state, make_train_step
 from chomp.types import Batch, TrainState
 
@@ -37,12 +37,14 @@ class Compiled:
 
     Attributes:
         options: XLA's settings for all but `init`.
+        init_options: those for `init`.
         init: makes the first state, from a seed.
         loss: sums the loss of a batch; compiled at its first call for a shape.
         steps: training steps, by the shape of a batch and whether norms are watched.
     """
 
     options: dict[str, str | bool] = field(default_factory=dict)
+    init_options: dict[str, str | bool] = field(default_factory=dict)
     init: Callable[[jax.Array], TrainState] | None = None
     loss: Callable[[Any, Batch], tuple[jax.Array, jax.Array]] | None = None
     steps: dict[tuple[Any, ...], CompiledPrograms] = field(default_factory=dict)
@@ -94,7 +96,8 @@ class TrainProgram:
             make = functools.partial(init_state, self.model, self.optimizer)
             places = self.sharding.shardings(self.shapes)
             seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=self.sharding.everywhere)
-            self.compiled.init = jax.jit(make, out_shardings=places).lower(seed).compile()
+            lowered = jax.jit(make, out_shardings=places).lower(seed)
+            self.compiled.init = lowered.compile(self.compiled.init_options)
 
     def init(self, seed: int = 0) -> TrainState:
         """Make the state before the first step, in one compiled program."""
@@ -172,7 +175,7 @@ def build_program(
             jax.eval_shape(functools.partial(init_state, model, optimizer, train.seed))
         ),
         is_deterministic(config),
-        Compiled(cpu_compiler_options(config.model.model_dim) if on_cpu else {}),
+        Compiled(cpu_compiler_options(config.model.model_dim), CPU_ONCE) if on_cpu else Compiled(),
     )
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -130,6 +131,33 @@ def test_kernels_are_for_nvidia_gpus():
     for platform, name in ((None, "cpu"), ("tpu", "tpu")):
         with pytest.raises(ConfigError, match=rf"^model\.kernels: .* \(got pallas on {name}\)$"):
             build_model(config, isolate_documents=False, platform=platform)
+
+
+@pytest.mark.parametrize(
+    ("changes", "platform", "kernels"),
+    [
+        ({}, "gpu", "pallas"),
+        ({"fast_ops": False}, "gpu", "xla"),
+        ({"kernels": "xla"}, "gpu", "xla"),
+        ({}, "tpu", "xla"),
+        ({}, None, "xla"),
+    ],
+)
+def test_kernels_by_default(changes: dict[str, Any], platform: str | None, kernels: str):
+    model = build_model(ModelConfig(**changes), isolate_documents=False, platform=platform)
+    assert model.kernels == kernels
+
+
+@pytest.mark.parametrize(
+    ("capability", "kernels"),
+    [("9.0", "pallas"), ("8.0", "pallas"), ("7.5", "xla"), ("gfx942", "xla")],
+)
+def test_kernels_are_for_bfloat16_on_tensor_cores(monkeypatch, capability: str, kernels: str):
+    """Only what JAX says of its device is made up: there is none here."""
+    gpu = SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
+    assert build_model(ModelConfig(), isolate_documents=False).kernels == kernels
 
 
 def test_dropout_needs_a_key(make_config: Callable[..., Any], documents: list[np.ndarray]):
