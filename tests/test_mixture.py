@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -154,3 +155,68 @@ def test_what_a_source_lacks_is_said_at_once(mixed: Any, chomp: Any, tmp_path: P
     assert done.code == 2
     assert "none/*.txt" in done.err and "nowhere" in done.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rewind_leaves_out_the_batch_of_one_source(
+    values: Callable[..., Values], chomp: Any, tmp_path: Path, read_rows: Any
+):
+    """A stage of one batch of noise: without it, all is as if the source weren't there."""
+    bad, steps = 21, 30
+    rng = np.random.default_rng(0)
+    texts = {
+        "easy": ["abc" * 21] * 200,  # a row each, with its EOS
+        "noise": ["".join(map(chr, rng.integers(33, 127, 63))) for _ in range(20)],
+    }
+    for name, documents in texts.items():
+        lines = (json.dumps({"text": text}) + "\n" for text in documents)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines), "utf-8")
+
+    def train(name: str, **noise: Any) -> Any:
+        sources = [
+            {"name": name, "files": [str(tmp_path / f"{name}.jsonl")], "weight": 1}
+            for name in (texts if noise else ["easy"])
+        ]
+        made = values(
+            "dummy",
+            data={"sources": sources, "shuffle": False, "max_eval_samples": 1, **noise},
+            train={
+                "steps": steps,
+                "log_every": 5,
+                "on_spike": "rewind",
+                "spike_window": 16,
+                "spike_threshold": 5.0,
+            },
+            optim={"lr": 0.1},
+            checkpoint={"save_every": 8},
+        )
+        del made["data"]["files"], made["data"]["backend"]
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(made))
+        return chomp("train", tmp_path / "config.yaml", "--run-dir", tmp_path / name)
+
+    stages = [
+        {"from_step": 1, "weights": {"easy": 1, "noise": 0}},
+        {"from_step": bad, "weights": {"easy": 0, "noise": 1}},
+        {"from_step": bad + 1, "weights": {"easy": 1, "noise": 0}},
+    ]
+    done = train("rewound", stages=stages)
+    assert done.code == 0, done.err
+    assert f"going back to step 16, and leaving out batch {bad}\n" in done.out
+    assert train("clean").code == 0
+    for row, expected in zip(
+        read_rows(tmp_path / "rewound"), read_rows(tmp_path / "clean"), strict=True
+    ):
+        for key in ("step", "loss", "grad_norm", "tokens_seen"):
+            assert row[key] == expected[key]
+
+
+def test_a_mixture_begins_with_another_run_s_weights(
+    run: Path, mixed: Any, chomp: Any, tmp_path: Path, read_rows: Any
+):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(mixed()))
+    new = tmp_path / "new"
+    done = chomp("train", tmp_path / "config.yaml", "--run-dir", new, "--init-from", f"{run}:8")
+    assert done.code == 0, done.err
+    before, after = read_rows(run), read_rows(new)
+    assert after[0]["loss"] < before[0]["loss"]
+    # The same batches from the beginning, whatever the other run has read.
+    assert [row["tokens_seen"] for row in after] == [row["tokens_seen"] for row in before]
