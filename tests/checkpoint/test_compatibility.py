@@ -127,13 +127,18 @@ def test_a_value_that_is_gone_is_a_change_and_a_new_one_was_its_default():
 def test_steps_that_round_otherwise_are_refused_in_one_line():
     """Versions before the number kept whether rates were inputs of the step."""
     versions = {"chomp": "0.1.0", "commit of chomp": "abc"}
-    for kept, platform in (({"rates": "inputs"}, "gpu"), ({"arithmetic": 4}, "cpu")):
+    for kept, platform in (
+        ({"arithmetic": 3}, "gpu"),
+        ({"arithmetic": 4}, "cpu"),
+        ({"rates": "inputs"}, "tpu"),
+    ):
         check_arithmetic({"versions": versions, **kept}, platform, [])
     for kept, platform, was in (
         ({"rates": "inputs"}, "cpu", 2),
+        ({"rates": "inputs"}, "gpu", 2),
         ({"rates": None}, "gpu", 1),
         ({}, "cpu", 1),
-        ({"arithmetic": 3}, "gpu", 3),
+        ({"arithmetic": 3}, "cpu", 3),
     ):
         meta = {"versions": versions, **kept}
         with pytest.raises(ResumeError) as caught:
