@@ -40,6 +40,17 @@ def random_runs(rng: np.random.Generator, batch: int, time: int, documents: int)
     return np.stack([np.searchsorted(np.sort(c), np.arange(time), side="right") for c in cuts])
 
 
+def with_gradients(compute, towards, *given):
+    """Return the result of `compute(*given)`, then the gradients of its product with `towards`."""
+
+    def score(*given):
+        result = compute(*given)
+        return (result * towards).sum(), result
+
+    grads, result = jax.jit(jax.grad(score, (0, 1, 2), has_aux=True))(*given)
+    return [result, *jax.tree.leaves(grads)]
+
+
 def dense(x: jax.Array, c: Coefficients, runs: np.ndarray | None) -> jax.Array:
     """The same average in float64 as one masked matrix, for its derivatives."""
     time = x.shape[-1]

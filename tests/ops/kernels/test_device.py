@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from attention_reference import REACH, case
 from attention_reference import reference as attention_reference
-from ema_reference import dense, random_runs, some_coefficients
+from ema_reference import dense, random_runs, some_coefficients, with_gradients
 
 from chomp.ops import attention_kernel
 from chomp.ops.kernels import ema
@@ -46,20 +46,14 @@ def test_average_and_its_gradients(order, dim, time, documents, dtype):
         y = ema.ema_kernel(x.astype(dtype).swapaxes(1, 2), c, skip, starts)
         return y.swapaxes(1, 2).astype(jnp.float32)
 
-    def measure(compute, *given):
-        def score(*given):
-            result = compute(*given)
-            return (result * towards).sum(), result
-
-        grads, result = jax.jit(jax.grad(score, (0, 1, 2), has_aux=True))(*given)
-        return [result, *jax.tree.leaves(grads)]
-
     narrow = jnp.asarray(x, jnp.float32)
-    ours = measure(kernel, c, narrow, skip)
-    again = measure(kernel, c, narrow, skip)
+    ours = with_gradients(kernel, towards, c, narrow, skip)
+    again = with_gradients(kernel, towards, c, narrow, skip)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (c, x, skip))
-        exact = measure(lambda c, x, skip: dense(x, c, runs) + skip[:, None] * x, *wide)
+        exact = with_gradients(
+            lambda c, x, skip: dense(x, c, runs) + skip[:, None] * x, towards, *wide
+        )
     assert_close(ours, exact, dtype)
     for a, b in zip(ours, again, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ema_reference import dense, random_runs, reference, some_coefficients
+from ema_reference import dense, random_runs, reference, some_coefficients, with_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from megalodon_jax.layers.complex_ema import ComplexEMA
@@ -64,18 +64,14 @@ def check_gradients(seed: int, order: int, dim: int, time: int, documents: int |
     towards = rng.normal(size=x.shape)
     runs = None if documents is None else random_runs(rng, 2, time, documents)
 
-    def measure(compute, *given):
-        def score(*given):
-            result = compute(*given)
-            return (result * towards).sum(), result
-
-        grads, result = jax.jit(jax.grad(score, (0, 1, 2), has_aux=True))(*given)
-        return [result, *jax.tree.leaves(grads)]
-
-    ours = measure(lambda c, x, skip: interpreted(x, c, skip, starts_of(runs)), c, x, skip)
+    ours = with_gradients(
+        lambda c, x, skip: interpreted(x, c, skip, starts_of(runs)), towards, c, x, skip
+    )
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (c, x, skip))
-        exact = measure(lambda c, x, skip: dense(x, c, runs) + skip[:, None] * x, *wide)
+        exact = with_gradients(
+            lambda c, x, skip: dense(x, c, runs) + skip[:, None] * x, towards, *wide
+        )
     for a, b in zip(ours, exact, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 

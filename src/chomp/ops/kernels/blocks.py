@@ -43,7 +43,7 @@ class BlockSizes(NamedTuple):
 def block_sizes(dtype: Any, values: int, reach: int) -> BlockSizes:
     """Return the blocks for this number format, width of values and reach.
 
-    The fastest of some thirty on an H100 that fit into 99 KiB of shared memory as well.
+    Chosen among some thirty on an H100; all fit into 99 KiB of shared memory as well.
     """
     values = max(SMALLEST, pl.next_power_of_2(values))
     if jnp.dtype(dtype).itemsize > 2:
