@@ -62,6 +62,7 @@ MEASURED = {
 }
 # The end of JAX's message about each program that it compiles, which train.log keeps.
 COMPILED_STEP = "Finished XLA compilation of jit(train_step)"
+LOADED_STEP = "Persistent compilation cache hit for 'jit_train_step'"
 
 
 @dataclass
@@ -252,14 +253,16 @@ class TestKilled:
         assert straight.count(COMPILED_STEP) == 1
         assert broken.count(COMPILED_STEP) == 3
 
-    def test_the_compile_cache_serves_every_later_start(self, killed: Chain, read_rows: Any):
+    def test_the_compile_cache_serves_every_later_start(self, killed: Chain):
         names = [path.name for path in (killed.folder / "cache").iterdir()]
         assert sum(name.startswith("jit_train_step") and "-cache" in name for name in names) == 1
-        name = "first_step_compile_time_s"
-        first, later = read_rows(killed.straight)[0][name], read_rows(killed.broken)[0][name]
-        assert later < 0.7 * first
-        # The row that was the first of its start says what that start's compilation took.
-        assert name not in read_rows(killed.straight)[1]
+        assert (killed.straight / "train.log").read_text().count(LOADED_STEP) == 0
+        assert (killed.broken / "train.log").read_text().count(LOADED_STEP) == 3
+
+    def test_the_first_row_of_a_start_says_what_compiling_took(self, killed: Chain, read_rows: Any):
+        first, second, *_ = read_rows(killed.straight)
+        assert first["first_step_compile_time_s"] > 0
+        assert "first_step_compile_time_s" not in second
 
     def test_tokens_seen_is_a_recount_of_the_targets(self, killed: Chain, read_rows: Any):
         resolved = json.loads((killed.broken / "config_resolved.json").read_text())
