@@ -46,12 +46,15 @@ def train(
     )
 
 
-def open_run(path: "str | PathLike[str]", *, trust_remote_code: bool = False) -> "Run":
+def open_run(
+    path: "str | PathLike[str]", *, trust_remote_code: bool = False, ema: bool = False
+) -> "Run":
     """Open a saved run: its parameters, tokenizer and metrics, to generate and to score.
 
     Args:
         path: the run folder, or `RUN:STEP`; by default the newest good checkpoint.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
+        ema: take the average of the parameters (`train.ema`) instead of the newest ones.
 
     Raises:
         ResumeError: the folder holds no run.
@@ -59,7 +62,7 @@ def open_run(path: "str | PathLike[str]", *, trust_remote_code: bool = False) ->
     _prepare_environment()
     from chomp.commands.open_run import Run
 
-    return Run(str(path), trust_remote_code=trust_remote_code)
+    return Run(str(path), trust_remote_code=trust_remote_code, ema=ema)
 
 
 @functools.cache

@@ -153,6 +153,9 @@ class TrainState(eqx.Module):
     """Steps whose update was not applied because loss or gradients were not finite."""
     key: PRNGKeyArray
     """Root of the run's dropout keys; never changes."""
+    average: PyTree[Float[Array, "..."]] | None = None
+    """Averaged parameters in float32, with `train.ema`; the step itself neither reads nor writes
+    them."""
 
 
 class StepMetrics(NamedTuple):

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
 
-from chomp.checkpoint.contents import INDEX, PARAMS, TRAIN
+from chomp.checkpoint.contents import AVERAGE, INDEX, PARAMS, TRAIN
 from chomp.checkpoint.plain_path import plainly_named, temporary_folder
 from chomp.types import TrainState
 
@@ -19,13 +19,16 @@ Flat = dict[str, Any]
 
 
 def split(state: TrainState) -> dict[str, Flat]:
-    """Return the two items of a checkpoint: the parameters alone, and everything else."""
-    return {PARAMS: by_path(state.params), TRAIN: by_path(_rest(state))}
+    """Return the items of a checkpoint: the parameters, their average, and everything else."""
+    items = {PARAMS: by_path(state.params), TRAIN: by_path(_rest(state))}
+    return items if state.average is None else items | {AVERAGE: by_path(state.average)}
 
 
 def join(like: TrainState, items: dict[str, Flat]) -> TrainState:
-    """Put the items together to a state again."""
-    return TrainState(unflatten(like.params, items[PARAMS]), *unflatten(_rest(like), items[TRAIN]))
+    """Put the items together to a state again; without an average where they have none."""
+    params, rest = unflatten(like.params, items[PARAMS]), unflatten(_rest(like), items[TRAIN])
+    average = unflatten(like.average, items[AVERAGE]) if AVERAGE in items else None
+    return TrainState(params, *rest, average=average)
 
 
 def by_path(tree: Any) -> Flat:

@@ -19,7 +19,7 @@ from chomp.checkpoint.arrays import (
     split,
     unflatten,
 )
-from chomp.checkpoint.contents import ITEMS, PARAMS, RECORD
+from chomp.checkpoint.contents import AVERAGE, PARAMS, RECORD
 from chomp.checkpoint.directory import CheckpointDirectory, Retention
 from chomp.checkpoint.disk import DISK_ERRORS, EXTRA, check_room, free_bytes, megabytes, reason
 from chomp.checkpoint.draft import Draft
@@ -186,13 +186,24 @@ class Checkpointer(CheckpointDirectory):
         return saved
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
-        """Return the saved state, its arrays shaped and placed as in `like` (shapes suffice)."""
-        items = split(like)
-        return join(like, {name: read_item(self.path(step), name, items[name]) for name in ITEMS})
+        """Return the saved state, its arrays shaped and placed as in `like` (shapes suffice).
 
-    def restore_params(self, step: int, like: Any) -> Any:
-        """Return the saved parameters alone, shaped as in `like`."""
-        return unflatten(like, read_item(self.path(step), PARAMS, by_path(like)))
+        Without an average where none was saved.
+        """
+        items = split(like)
+        if not self.has_average(step):
+            items.pop(AVERAGE, None)
+        path = self.path(step)
+        return join(like, {name: read_item(path, name, item) for name, item in items.items()})
+
+    def has_average(self, step: int) -> bool:
+        """Return whether averaged parameters were saved."""
+        return (self.path(step) / AVERAGE).is_dir()
+
+    def restore_params(self, step: int, like: Any, *, average: bool = False) -> Any:
+        """Return the saved parameters alone, or their average, shaped as in `like`."""
+        item = AVERAGE if average else PARAMS
+        return unflatten(like, read_item(self.path(step), item, by_path(like)))
 
     def check_shapes(self, step: int, like: Any) -> None:
         """Check that the saved parameters have the paths and shapes of `like`.

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 RECORD = "run.json"
-PARAMS, TRAIN = "params", "train"
+PARAMS, TRAIN, AVERAGE = "params", "train", "average"
 ITEMS = (PARAMS, TRAIN)
+"""Of every checkpoint. `AVERAGE` is there with `train.ema`."""
 INDEX = "manifest.ocdbt"
 """File of an item's folder: the index of its arrays, merged from those of the saving processes."""
 PART = "ocdbt.process_"
@@ -18,8 +19,10 @@ def what_is_missing(files: Iterable[str]) -> str | None:
     An item's index may be missing where its parts have theirs: it can be merged anew.
     """
     there = set(files)
-    needed = [RECORD, *(f"{item}/{METADATA}" for item in ITEMS)]
-    for item in ITEMS:
+    average = any(name.startswith(f"{AVERAGE}/") for name in there)
+    items = (*ITEMS, AVERAGE) if average else ITEMS
+    needed = [RECORD, *(f"{item}/{METADATA}" for item in items)]
+    for item in items:
         parts = {name.split("/")[1] for name in there if name.startswith(f"{item}/{PART}")}
         if not parts:
             needed.append(f"{item}/{INDEX}")

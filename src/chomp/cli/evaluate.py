@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import RunAndStep, plugin_option, start_environment, trust_option
+from chomp.cli.options import (
+    RunAndStep,
+    ema_option,
+    plugin_option,
+    start_environment,
+    trust_option,
+)
 from chomp.system.console import PrintConsole
 
 
@@ -30,6 +36,7 @@ from chomp.system.console import PrintConsole
     help="Read each document as a stream of up to N tokens, and score by position.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@ema_option
 @trust_option
 @plugin_option
 def evaluate(

@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import FolderPath, RunAndStep, plugin_option, start_environment, trust_option
+from chomp.cli.options import (
+    FolderPath,
+    RunAndStep,
+    ema_option,
+    plugin_option,
+    start_environment,
+    trust_option,
+)
 from chomp.system.console import PrintConsole
 
 
@@ -39,6 +46,7 @@ from chomp.system.console import PrintConsole
     metavar="USER/NAME",
     help="Upload the folder to the Hugging Face Hub as well; a new repository is private.",
 )
+@ema_option
 @trust_option
 @plugin_option
 def export(run: tuple[Path, str], out: Path, format_: str, **options: Any) -> None:

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import RunAndStep, plugin_option, start_environment, trust_option
+from chomp.cli.options import (
+    RunAndStep,
+    ema_option,
+    plugin_option,
+    start_environment,
+    trust_option,
+)
 from chomp.system.console import PrintConsole
 from chomp.system.terminal import styled
 
@@ -66,6 +72,7 @@ def _read_prompt() -> str:
     type=click.IntRange(1),
     help="Continuations to write, one after the other.",
 )
+@ema_option
 @trust_option
 @plugin_option
 def generate(run: tuple[Path, str], step: str | None, prompt: str | None, **options: Any) -> None:

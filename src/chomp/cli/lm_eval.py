@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from chomp.cli.options import RunAndStep, plugin_option, start_environment, trust_option
+from chomp.cli.options import (
+    RunAndStep,
+    ema_option,
+    plugin_option,
+    start_environment,
+    trust_option,
+)
 from chomp.system.console import PrintConsole
 
 
@@ -28,6 +34,7 @@ from chomp.system.console import PrintConsole
     help="Examples before each question. [default: the task's]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@ema_option
 @trust_option
 @plugin_option
 def lm_eval(run: tuple[Path, str], tasks: Sequence[str], as_json: bool, **options: Any) -> None:

@@ -49,6 +49,15 @@ def trust_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def ema_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--ema` to a command that reads a run's parameters."""
+    return click.option(
+        "--ema",
+        is_flag=True,
+        help="Take the average of the parameters (train.ema) instead of the newest ones.",
+    )(command)
+
+
 def _load_plugins(context: click.Context, _: click.Parameter, modules: Sequence[str]) -> None:
     from chomp.system.plugins import load_plugin
 

@@ -9,7 +9,7 @@ import numpy as np
 from chomp.checkpoint.arrays import read_numpy
 from chomp.checkpoint.checkpointer import Checkpointer
 from chomp.checkpoint.compatibility import changes
-from chomp.checkpoint.contents import ITEMS
+from chomp.checkpoint.contents import AVERAGE, ITEMS
 from chomp.commands.checkpoints import open_run
 from chomp.errors import ResumeError
 
@@ -29,7 +29,10 @@ def difference(
         ResumeError: one of them isn't there or is damaged.
     """
     (one, step), (two, other) = (_open(left, left_step), _open(right, right_step))
-    for item in ITEMS:
+    kept = [place.has_average(at) for place, at in ((one, step), (two, other))]
+    if kept[0] != kept[1]:
+        yield f"average of the parameters: only in the {'first' if kept[0] else 'second'}"
+    for item in (*ITEMS, AVERAGE) if all(kept) else ITEMS:
         yield from _arrays(read_numpy(one.path(step), item), read_numpy(two.path(other), item))
     before, after = one.restore_run(step), two.restore_run(other)
     for change in changes(before.progress._asdict(), after.progress._asdict()):

@@ -34,6 +34,7 @@ class EvaluateRequest:
         per_document: score each document as well.
         context: tokens that a document is read as one stream of; None: as in training.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
+        ema: take the average of the parameters instead of the newest ones.
     """
 
     run_dir: Path
@@ -42,6 +43,7 @@ class EvaluateRequest:
     per_document: bool = False
     context: int | None = None
     trust_remote_code: bool = False
+    ema: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Evaluation:
         each: place and score of each, where that was asked for.
         positions: scores of ranges of positions, where documents were read as streams.
         by_name: scores of the run's sources and evaluation sets, where it has several.
+        ema: whether the parameters were their average.
     """
 
     run: Path
@@ -67,12 +70,14 @@ class Evaluation:
     each: Sequence[tuple[str, Score]] = ()
     positions: Sequence[PositionScore] = ()
     by_name: Mapping[str, Score] = field(default_factory=dict)
+    ema: bool = False
 
     def as_values(self) -> dict[str, Any]:
         """Return it as JSON values."""
         values: dict[str, Any] = {
             "run": str(self.run),
             "step": self.step,
+            "ema": self.ema,
             "documents": self.documents,
             "texts": self.described,
             **self.score.as_values(),
@@ -93,8 +98,9 @@ class Evaluation:
     def lines(self) -> list[str]:
         """Return what a person reads of it."""
         score, plural = self.score, "s" if self.documents != 1 else ""
+        averaged = ", averaged parameters" if self.ema else ""
         lines = [
-            f"run         {self.run}, step {self.step}",
+            f"run         {self.run}, step {self.step}{averaged}",
             f"texts       {self.documents:,} document{plural} {self.described}",
             f"loss        {score.loss:.4f} nats per token, {score.targets:,} targets",
             f"perplexity  {score.perplexity:.3f}",
@@ -136,7 +142,7 @@ def evaluate(request: EvaluateRequest, console: Console) -> Evaluation:
     """
     folder = RunFolder(request.run_dir)
     config = open_run_config(folder, request.trust_remote_code, console)
-    saved = restore_model(config, folder, request.step, console)
+    saved = restore_model(config, folder, request.step, console, ema=request.ema)
     texts = _texts(request, saved, console)
     if request.context is not None:
         return _by_position(request, saved, texts)
@@ -154,6 +160,7 @@ def evaluate(request: EvaluateRequest, console: Console) -> Evaluation:
         _sum([score for part, score in scores if part.counted]),
         each,
         by_name={part.name: score for part, score in scores if part.name},
+        ema=saved.ema,
     )
 
 
@@ -209,7 +216,9 @@ def _by_position(
             if (alone := scorer.score([document]))
         ]
     total = _sum([position.score for position in found])
-    return Evaluation(request.run_dir, saved.step, count, described, total, each, found)
+    return Evaluation(
+        *(request.run_dir, saved.step, count, described, total, each, found), ema=saved.ema
+    )
 
 
 def _sum(parts: Sequence[Score]) -> Score:

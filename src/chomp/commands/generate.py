@@ -26,6 +26,7 @@ class GenerateRequest:
         seed: of sampling.
         samples: number of continuations.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
+        ema: take the average of the parameters instead of the newest ones.
     """
 
     run_dir: Path
@@ -35,6 +36,7 @@ class GenerateRequest:
     seed: int
     samples: int
     trust_remote_code: bool = False
+    ema: bool = False
 
 
 def generate_text(request: GenerateRequest, console: Console) -> Iterator[str]:
@@ -54,7 +56,7 @@ def generate_text(request: GenerateRequest, console: Console) -> Iterator[str]:
             f"{request.run_dir}: the {config.model.backend} model can't generate; "
             "only model.backend megalodon can"
         )
-    saved = restore_model(config, folder, request.step, console)
+    saved = restore_model(config, folder, request.step, console, ema=request.ema)
     params, tokenizer = saved.params, saved.tokenizer
     prompt = tokenizer.encode_prompt(request.prompt)
     sampling = replace(request.sampling, eos_id=tokenizer.eos_id)

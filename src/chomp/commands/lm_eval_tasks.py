@@ -35,6 +35,7 @@ class LmEvalRequest:
         limit: examples of each task at most; None: all.
         num_fewshot: examples before each question; None: as the task says.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
+        ema: take the average of the parameters instead of the newest ones.
     """
 
     run_dir: Path
@@ -44,6 +45,7 @@ class LmEvalRequest:
     limit: int | None = None
     num_fewshot: int | None = None
     trust_remote_code: bool = False
+    ema: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,25 @@ class TaskResults:
         run: folder of the run.
         step: of the checkpoint.
         found: lm_eval's results.
+        ema: whether the parameters were their average.
     """
 
     run: Path
     step: int
     found: dict[str, Any]
+    ema: bool = False
 
     def as_values(self) -> dict[str, Any]:
         """Return it as JSON values."""
         parts = {name: self.found[name] for name in PARTS if self.found.get(name)}
-        return {"run": str(self.run), "step": self.step, **parts}
+        return {"run": str(self.run), "step": self.step, "ema": self.ema, **parts}
 
     def lines(self) -> list[str]:
         """Return what a person reads of it: lm_eval's tables."""
         from lm_eval.utils import make_table  # pyright: ignore[reportMissingImports]
 
-        lines = [f"run {self.run}, step {self.step}", "", make_table(self.found)]
+        averaged = ", averaged parameters" if self.ema else ""
+        lines = [f"run {self.run}, step {self.step}{averaged}", "", make_table(self.found)]
         if self.found.get("groups"):
             lines.append(make_table(self.found, "groups"))
         return lines
@@ -101,11 +106,11 @@ def run_tasks(request: LmEvalRequest, console: Console) -> TaskResults:
     manager = _find_tasks(request)
     from chomp.evaluation.lm_eval_model import SavedLM  # needs the extra
 
-    saved = restore_model(config, folder, request.step, console)
+    saved = restore_model(config, folder, request.step, console, ema=request.ema)
     model = SavedLM(
         saved.params, saved.tokenizer, batch_spec(saved.config), scorer_of(saved), console
     )
-    return TaskResults(request.run_dir, saved.step, _evaluate(model, manager, request))
+    return TaskResults(request.run_dir, saved.step, _evaluate(model, manager, request), saved.ema)
 
 
 def _find_tasks(request: LmEvalRequest) -> Any:

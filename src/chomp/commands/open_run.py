@@ -29,14 +29,16 @@ class Run:
     Args:
         path: `RUN` or `RUN:STEP`.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
+        ema: take the average of the parameters (`train.ema`) instead of the newest ones.
 
     Raises:
         ResumeError: the folder holds no run.
         ConfigError: its configuration can't be used.
     """
 
-    def __init__(self, path: str, *, trust_remote_code: bool = False):
+    def __init__(self, path: str, *, trust_remote_code: bool = False, ema: bool = False):
         folder, self._step = split_step(path)
+        self._ema = ema
         self._folder = RunFolder(run_path(folder))
         self._config = open_run_config(self._folder, trust_remote_code, LOG)
 
@@ -45,7 +47,7 @@ class Run:
 
     @functools.cached_property
     def _saved(self) -> SavedModel:
-        return restore_model(self._config, self._folder, self._step, LOG)
+        return restore_model(self._config, self._folder, self._step, LOG, ema=self._ema)
 
     @functools.cached_property
     def _scorer(self) -> DocumentScorer:

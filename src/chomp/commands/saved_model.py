@@ -25,9 +25,10 @@ class SavedModel:
     Attributes:
         config: fitted to the tokenizer.
         tokenizer: of the run.
-        params: the parameters.
+        params: the parameters, or their average.
         step: after which they were saved.
         checkpoints: the run's.
+        ema: whether `params` are their average.
     """
 
     config: Config
@@ -35,6 +36,7 @@ class SavedModel:
     params: Any
     step: int
     checkpoints: Checkpointer
+    ema: bool = False
 
 
 def open_run_config(folder: RunFolder, trust_remote_code: bool, console: Console) -> Config:
@@ -59,7 +61,9 @@ def open_run_config(folder: RunFolder, trust_remote_code: bool, console: Console
     return config
 
 
-def restore_model(config: Config, folder: RunFolder, step: str, console: Console) -> SavedModel:
+def restore_model(
+    config: Config, folder: RunFolder, step: str, console: Console, *, ema: bool = False
+) -> SavedModel:
     """Start JAX, and return the model and the tokenizer of a checkpoint.
 
     Args:
@@ -67,9 +71,10 @@ def restore_model(config: Config, folder: RunFolder, step: str, console: Console
         folder: of the run.
         step: `latest` or a saved step.
         console: shows warnings.
+        ema: take the average of the parameters (`train.ema`) instead of the newest ones.
 
     Raises:
-        ResumeError: there is no such checkpoint that is good.
+        ResumeError: there is no such checkpoint that is good, or it holds no average.
     """
     runtime = config.runtime
     start_jax(
@@ -87,9 +92,14 @@ def restore_model(config: Config, folder: RunFolder, step: str, console: Console
         raise ResumeError(f"{folder.path} has no checkpoint yet; train it first")
     for line in damage_lines(choice):
         console.warn(line)
+    if ema and not checkpoints.has_average(choice.step):
+        raise ResumeError(
+            f"{checkpoints.path(choice.step)} holds no average of the parameters: it was saved "
+            "without train.ema; leave out --ema"
+        )
     shapes = jax.eval_shape(model_of(config).init, jax.random.PRNGKey(0))
-    params = checkpoints.restore_params(choice.step, shapes)
-    return SavedModel(config, tokenizer, params, choice.step, checkpoints)
+    params = checkpoints.restore_params(choice.step, shapes, average=ema)
+    return SavedModel(config, tokenizer, params, choice.step, checkpoints, ema)
 
 
 def model_of(config: Config) -> LanguageModel:

@@ -52,6 +52,13 @@ class TrainConfig(Section):
     generate_top_p: Annotated[float, Interval(gt=0, le=1)] | None = None
     """Sample among the likeliest tokens that make up this share of the probability. `null`: among
     all."""
+    ema: Annotated[float, Interval(gt=0, le=1)] | None = None
+    """Decay of an exponential moving average of the parameters, kept beside them: each step keeps
+    this share of it. Until there are `1 / (1 - ema)` steps in it, it is their plain mean, and with
+    1.0 always. It is evaluated too; `chomp eval`, `generate` and `export` take it with `--ema`.
+    `null`: none."""
+    ema_from: CountOrZero = 0
+    """Finished steps at which that average begins, such as 800 of 1,000."""
     on_divergence: DivergencePolicy = "stop"
     """What happens when loss or gradients are not finite; such an update is never applied. `stop`
     ends the run and names the batch; the newest checkpoint is a good one. `skip` goes on. `rewind`

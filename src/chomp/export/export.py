@@ -52,6 +52,7 @@ class ExportRequest:
         repository: to push to, on the Hugging Face Hub; None: nowhere.
         license_id: of the model, as the Hub names it; None: the card says that none was given.
         trust_remote_code: run the Python code that comes with the run's tokenizer.
+        ema: take the average of the parameters instead of the newest ones.
     """
 
     run_dir: Path
@@ -62,6 +63,7 @@ class ExportRequest:
     repository: str | None = None
     license_id: str | None = None
     trust_remote_code: bool = False
+    ema: bool = False
 
 
 def export_run(request: ExportRequest, console: Console) -> Iterator[str]:
@@ -88,8 +90,9 @@ def export_run(request: ExportRequest, console: Console) -> Iterator[str]:
     if request.license_id is not None:
         check_license(request.license_id)
     with _new_folder(request.out) as draft:
-        saved = restore_model(config, folder, request.step, console)
-        yield f"model      step {saved.step:,} of {request.run_dir}"
+        saved = restore_model(config, folder, request.step, console, ema=request.ema)
+        averaged = ", averaged parameters" if saved.ema else ""
+        yield f"model      step {saved.step:,} of {request.run_dir}{averaged}"
         # Before there is a configuration of a model, which transformers would want to run code for.
         if differing := _write_tokenizer(saved, draft):
             console.warn(f"the tokenizer in {request.out} {differing}")
@@ -164,14 +167,15 @@ def _write_card(
     rows = _rows_up_to(saved.step, folder.inside(saved.config.logging.metrics_file))
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (draft / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    ema = saved.config.train.ema
     facts = Facts(
         name=request.repository or request.out.absolute().name,
         format=request.format,
-        dtype=request.dtype,
+        dtype=request.dtype + (f", averaged (train.ema: {ema})" if saved.ema else ""),
         config=saved.config,
         progress=saved.checkpoints.restore_run(saved.step).progress,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(saved.params)),
-        rows=rows,
+        rows=[*map(_evaluated_averages, rows)] if saved.ema else rows,
         versions=_versions(folder),
         checked=checked,
     )
@@ -193,6 +197,12 @@ def _rows_up_to(step: int, path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step:
             rows.append(row)
     return rows
+
+
+def _evaluated_averages(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of metrics whose evaluation is the average's; without one where it has none."""
+    names = ("eval_loss", "eval_bits_per_byte")
+    return row | {name: row.get(f"ema_{name}") for name in names}
 
 
 def _versions(folder: RunFolder) -> dict[str, str]:

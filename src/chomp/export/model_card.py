@@ -22,11 +22,11 @@ class Facts(NamedTuple):
     Attributes:
         name: of the model.
         format: `hf`, `jax` or `upstream`.
-        dtype: number format of the matrices.
+        dtype: number format of the matrices, and whether the parameters are an average.
         config: of the run, fitted to the tokenizer.
         progress: of the run when the model was saved.
         parameters: number of them.
-        rows: of metrics, up to the step.
+        rows: of metrics, up to the step, with evaluations of these parameters.
         versions: of the packages that trained it.
         checked: what the comparison with the original found.
     """

@@ -17,6 +17,7 @@ MEMORY = {
     "batch": "batch",
     "gradients": "gradients (float32)",
     "temporaries": "temporaries",
+    "average": "average of the parameters",
     "results": "metrics",
 }
 
@@ -37,7 +38,8 @@ def memory_table(plan: Plan) -> Table:
     """Return what each device holds while a step runs."""
     table = _table("memory of a device", "GB")
     for name, size in asdict(plan.sizes.memory).items():
-        table.add_row(MEMORY[name], _gb(size))
+        if size or name != "average":
+            table.add_row(MEMORY[name], _gb(size))
     table.add_section()
     table.add_row("together", _gb(plan.sizes.memory.total))
     table.add_row("allowed", _gb(plan.request.limit))

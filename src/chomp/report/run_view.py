@@ -18,6 +18,7 @@ from chomp.run.lineage import ancestors
 from chomp.run.run_folder import RunFolder
 from chomp.system.json_text import parse_json
 
+EVALUATIONS = ("eval_loss", "eval_bits_per_byte", "ema_eval_loss", "ema_eval_bits_per_byte")
 OF_STATUS = ("running", "step", "steps", "goodput", "skipped_batches", "seconds_left")
 """What a page takes over of `chomp status --json`."""
 OF_START = (
@@ -125,7 +126,7 @@ def _best(columns: Columns) -> dict[str, tuple[int, float]]:
     """Return the step and the value of the least evaluation loss, by key."""
     found = {}
     for key, column in columns.items():
-        if key.startswith(("eval_loss", "eval_bits_per_byte")) and not np.isnan(column).all():
+        if key.startswith(EVALUATIONS) and not np.isnan(column).all():
             row = np.nanargmin(column)
             found[key] = (int(columns["step"][row]), float(column[row]))
     return found

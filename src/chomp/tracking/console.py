@@ -33,6 +33,7 @@ _FIELDS: list[tuple[str, Callable[[Any], str]]] = [
     ("fraction_of_matmul_bound", lambda v: f"matmul {v:.0%}"),
     ("eval_loss", lambda v: f"eval {v:.4f}"),
     ("eval_bits_per_byte", lambda v: f"{v:.4f} bits/byte"),
+    ("ema_eval_bits_per_byte", lambda v: f"{v:.4f} averaged"),
     ("packing_utilization", lambda v: f"packed {v:.1%}"),
     ("device_memory_gb", lambda v: f"{v:.2f} GiB"),
     ("error", lambda v: f"error {v}"),

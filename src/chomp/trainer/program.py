@@ -17,6 +17,7 @@ from chomp.distributed import FSDP, DataParallel, MeshSharding, ShardedStacking,
 from chomp.models import LanguageModel, build_model
 from chomp.optim import LocalStacking, Optimizer, Rates, parameter_groups
 from chomp.system.jax_runtime import CPU_ONCE, cpu_compiler_options
+from chomp.trainer.parameter_average import average_shapes
 from chomp.trainer.step import StepResult, TrainStep, init_state, make_train_step
 from chomp.types import Batch, TrainState
 
@@ -61,7 +62,8 @@ class TrainProgram:
         rates: inputs of the step that stay the same in a run.
         sharding: which device holds what.
         data_parallel: has all devices work on a batch.
-        shapes: shapes, dtypes and places of the training state; nothing is allocated.
+        shapes: shapes, dtypes and places of the training state, the average of the parameters
+            included; nothing is allocated.
         deterministic: dropout is off.
         compiled: what has been compiled of it.
     """
@@ -86,6 +88,11 @@ class TrainProgram:
         return self.rates.named(self.optimizer.config.name)
 
     @property
+    def step_shapes(self) -> TrainState:
+        """Those of the state that the step takes: it knows nothing of an average."""
+        return replace(self.shapes, average=None)
+
+    @property
     def parameters(self) -> int:
         """Number of trainable scalars."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.shapes.params))
@@ -94,7 +101,7 @@ class TrainProgram:
         """Compile what `init` runs."""
         if self.compiled.init is None:
             make = functools.partial(init_state, self.model, self.optimizer)
-            places = self.sharding.shardings(self.shapes)
+            places = self.sharding.shardings(self.step_shapes)
             seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=self.sharding.everywhere)
             lowered = jax.jit(make, out_shardings=places).lower(seed)
             self.compiled.init = lowered.compile(self.compiled.init_options)
@@ -164,6 +171,11 @@ def build_program(
     elif not on_cpu:
         stacking = LocalStacking()
     optimizer = Optimizer(optim, groups, kinds, train.tokens_per_step, stacking)
+    shapes = sharding.place_shapes(
+        jax.eval_shape(functools.partial(init_state, model, optimizer, train.seed))
+    )
+    if train.ema is not None:
+        shapes = replace(shapes, average=average_shapes(shapes.params))
     return TrainProgram(
         model,
         optimizer,
@@ -171,9 +183,7 @@ def build_program(
         Rates.of(optim, train.steps, train.tokens_per_step),
         sharding,
         data_parallel,
-        sharding.place_shapes(
-            jax.eval_shape(functools.partial(init_state, model, optimizer, train.seed))
-        ),
+        shapes,
         is_deterministic(config),
         Compiled(cpu_compiler_options(config.model.model_dim), CPU_ONCE) if on_cpu else Compiled(),
     )
@@ -273,7 +283,7 @@ def lower_step(program: TrainProgram, train: TrainConfig) -> jax.stages.Lowered:
 def trace_step(program: TrainProgram, train: TrainConfig) -> jax.stages.Traced:
     """Trace the training step for the shapes and places of a run's state and batches."""
     # The next step takes the state from where this one leaves it.
-    results = (program.sharding.shardings(program.shapes), None)
+    results = (program.sharding.shardings(program.step_shapes), None)
     step = jax.jit(_train_step(program), donate_argnums=0, out_shardings=results)
     return step.trace(*_inputs(program, train))
 
@@ -283,7 +293,7 @@ def _inputs(program: TrainProgram, train: TrainConfig) -> tuple[Any, ...]:
     batch = batch_shapes(train.grad_accum, train.batch_size, train.seq_len)
     placed = program.sharding.place_batch_shapes(batch)
     scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=program.sharding.everywhere)
-    return program.shapes, placed, jax.tree.broadcast(scalar, program.rates)
+    return program.step_shapes, placed, jax.tree.broadcast(scalar, program.rates)
 
 
 def _with_rates(

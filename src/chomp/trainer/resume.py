@@ -20,13 +20,14 @@ from chomp.checkpoint.compatibility import (
     without_evaluation,
 )
 from chomp.checkpoint.directory import CheckpointChoice, damage_lines
-from chomp.config import Config, OptimConfig
+from chomp.config import Config, OptimConfig, TrainConfig
 from chomp.data import at_commits, place_after_changes
 from chomp.errors import ResumeError
 from chomp.optim import schedules
 from chomp.system.jax_runtime import keep_cpu_threads, numeric_environment
 from chomp.trainer.components import Components
 from chomp.trainer.context import RunContext
+from chomp.trainer.parameter_average import check_average
 
 
 def choose_checkpoint(resume: str | None, steps: int, context: RunContext) -> CheckpointChoice:
@@ -120,7 +121,11 @@ def check_contents(components: Components, saved: SavedRun, context: RunContext)
         then, now = without_evaluation(then), without_evaluation(now)
     check_compatible(then, now, context.allow_change)
     if context.checkpointer:
-        context.checkpointer.check_shapes(saved.progress.step, components.program.shapes.params)
+        step = saved.progress.step
+        context.checkpointer.check_shapes(step, components.program.shapes.params)
+        before = TrainConfig.model_validate(saved.meta["config"]["train"])
+        there = context.checkpointer.has_average(step)
+        check_average(components.config.train, before, step, there=there)
 
 
 def rate_line(components: Components, saved: SavedRun) -> str:

@@ -43,6 +43,7 @@ def program_key(config: Config) -> str:
             "train": config.train.model_dump(mode="json", include=set(OF_TRAIN)),
             "isolate_documents": config.data.isolate_documents,
             "deterministic": is_deterministic(config),
+            "average": config.train.ema is not None,
         },
         sort_keys=True,
     )

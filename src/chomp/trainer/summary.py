@@ -123,6 +123,11 @@ def _mesh(components: Components) -> str:
 def dry_run_lines(components: Components, step: FirstStep, memory: dict[str, float]) -> list[str]:
     """Return what a dry run found out."""
     derived, shapes = derived_values(components)["train"], components.program.shapes
+    average = (
+        f", average {device_bytes(shapes.average) / 1e6:.2f} MB"
+        if shapes.average is not None
+        else ""
+    )
     scratch_bytes = step.compiled.temp_bytes
     scratch = "" if scratch_bytes is None else f", scratch {scratch_bytes / GIB:.2f} GiB"
     return [
@@ -130,7 +135,7 @@ def dry_run_lines(components: Components, step: FirstStep, memory: dict[str, flo
         f"compile          {step.compiled.seconds:.1f} s",
         f"first step       {step.seconds:.2f} s, loss {step.loss:.4f}",
         f"state            parameters {device_bytes(shapes.params) / 1e6:.2f} MB, optimizer "
-        f"{device_bytes(shapes.opt_state) / 1e6:.2f} MB on each device",
+        f"{device_bytes(shapes.opt_state) / 1e6:.2f} MB{average} on each device",
         f"memory           peak {memory.get('peak_memory_gb', float('nan')):.2f} GiB{scratch}",
         f"tokens per step  {derived['tokens_per_step']:,}",
         f"tokens planned   {derived['tokens_planned']:,}",
@@ -164,6 +169,11 @@ def summary_lines(
             f"{latest['eval_bits_per_byte']:.4f} bits per byte"
             f"{f' (after step {at})' if at != progress.step else ''}"
         )
+        if "ema_eval_loss" in latest:
+            lines.append(
+                f"average    {latest['ema_eval_loss']:.4f} nats per token, "
+                f"{latest['ema_eval_bits_per_byte']:.4f} bits per byte (train.ema)"
+            )
         lines += _lowest(components, context, latest)
     trained = progress.tokens_seen - first.tokens_seen
     lines.append(f"tokens     {progress.tokens_seen:,} seen, {trained:,} of them now")

@@ -33,6 +33,7 @@ from chomp.trainer.loop import LoopResult, StopReason, TrainLoop
 from chomp.trainer.loop_context import LoopContext
 from chomp.trainer.loss_monitor import Incident, LossMonitor, LossPolicy, Rewind
 from chomp.trainer.output_files import OutputFiles
+from chomp.trainer.parameter_average import AveragedStep, with_average
 from chomp.trainer.program import CompiledStep, compile_step
 from chomp.trainer.resume import data_position
 from chomp.trainer.step_timer import StepTimer
@@ -136,6 +137,8 @@ class Trainer:
             if compiled.norms:
                 every = config.train.log_every
                 step = WatchedStep(step, compiled.norms, every=every, done=progress.step)
+            if config.train.ema is not None:
+                step = AveragedStep(step, config.train)
             return TrainLoop(step, control, callbacks, timer, steps, skipped).run(state, progress)
 
     def _compile(self, tracker: Tracker) -> CompiledStep:
@@ -164,9 +167,11 @@ class Trainer:
         program, checkpointer = self.components.program, self.context.checkpointer
         with self.context.monitor.heartbeat.during(Phase.RESTORING):
             if saved is None or checkpointer is None:
-                return control.unless_stopped(self._init)
-            step = saved.progress.step
-            return control.unless_stopped(checkpointer.restore_state, step, program.shapes)
+                state = control.unless_stopped(self._init)
+            else:
+                step = saved.progress.step
+                state = control.unless_stopped(checkpointer.restore_state, step, program.shapes)
+            return state if self.config.train.ema is None else with_average(state)
 
     def _init(self) -> TrainState:
         """Make the state before the first step, with fresh or with another run's parameters."""

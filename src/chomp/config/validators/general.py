@@ -65,6 +65,16 @@ def prompts_fit(config: Sections) -> Iterator[Problem]:
         )
 
 
+@rule("train.steps", "train.ema", "train.ema_from")
+def averages_begin(config: Sections) -> Iterator[Problem]:
+    """`train.ema_from` is less than `train.steps`."""
+    begin, steps = config.train.ema_from, config.train.steps
+    if config.train.ema is not None and begin >= steps:
+        yield Problem(
+            "train.ema_from", f"must be less than train.steps, which is {steps} (got {begin})"
+        )
+
+
 @rule("train.steps", "optim.warmup_steps")
 def warmup_ends(config: Sections) -> Iterator[Problem]:
     """`optim.warmup_steps` is less than `train.steps`."""
@@ -266,6 +276,7 @@ def _vocab(config: Sections) -> int:
 RULES = (
     rows_are_whole_chunks,
     prompts_fit,
+    averages_begin,
     warmup_ends,
     rewarming_has_a_length,
     axes_are_sizes,

@@ -7,6 +7,9 @@ const KNOWN = [
     { key: "eval_loss", smooth: true, title: "Evaluation loss", unit: "nats per token", by: "set" },
     { key: "eval_bits_per_byte", smooth: true, title: "Bits per byte", unit: "of the evaluation", by: "set" },
     { key: "eval_perplexity", smooth: true, title: "Evaluation perplexity", by: "set" },
+    { key: "ema_eval_loss", smooth: true, title: "Evaluation loss of the average", unit: "nats per token", by: "set" },
+    { key: "ema_eval_bits_per_byte", smooth: true, title: "Bits per byte of the average", unit: "of the evaluation", by: "set" },
+    { key: "ema_eval_perplexity", smooth: true, title: "Evaluation perplexity of the average", by: "set" },
     { key: "eval_targets", title: "Targets of the evaluation" },
   ]],
   ["optimization", "Optimization", [

@@ -4,6 +4,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import optax
+
 from chomp.data import EvaluationSet, EvaluationSets
 from chomp.run.heartbeat import Phase
 from chomp.tracking.tracker import Row
@@ -12,7 +14,7 @@ from chomp.trainer.control import RunControl
 from chomp.trainer.program import TrainProgram
 from chomp.trainer.score import Score, sum_losses
 from chomp.trainer.step_timer import StepTimer
-from chomp.types import Batch
+from chomp.types import Batch, TrainState
 
 
 class Evaluate(Callback):
@@ -45,12 +47,21 @@ class Evaluate(Callback):
         """Return `eval_loss`, `eval_perplexity`, `eval_bits_per_byte` and `eval_targets`.
 
         Where there are several sets, also `eval_loss/NAME` and `eval_bits_per_byte/NAME` of each.
+        With an average of the parameters, its losses too, as `ema_eval_loss` and so on.
 
         Raises:
             Interrupted: a stop was requested.
         """
         with self._timer.paused_after(info.state, Phase.EVALUATING):
-            return self._control.unless_stopped(self.evaluate, info.state.params)
+            return self._control.unless_stopped(self._evaluate_both, info.state)
+
+    def _evaluate_both(self, state: TrainState) -> Row:
+        row = self.evaluate(state.params)
+        if state.average is not None:
+            of_average = self.evaluate(optax.tree.cast_like(state.average, state.params))
+            del of_average["eval_targets"]
+            row |= {f"ema_{key}": value for key, value in of_average.items()}
+        return row
 
     def evaluate(self, params: Any) -> Row:
         """Return the metrics of `params`: nats per target, its exponential, bits per byte."""
