@@ -17,6 +17,7 @@ from chomp.config.sources import (
     SourceConfig,
     Stage,
 )
+from chomp.config.token_lengths import LENGTHS
 from chomp.config.validators.general import RULE_BROKEN
 
 ENTRIES = {
@@ -178,6 +179,8 @@ def _fix(detail: ErrorDetails) -> str:
         return "; leave the key out for its default"
     if kind in ("int_type", "int_from_float") and isinstance(value, float) and value.is_integer():
         return f"; write {int(value)}"
+    if kind == "int_type" and isinstance(value, str) and "token" in value and _is_length(detail):
+        return "; an amount of tokens is a number, K, M or B if you like, and the word: 2.5B tokens"
     if kind in ("int_type", "float_type") and isinstance(value, str) and _is_number(value):
         return "; write it without quotes"
     if kind == "bool_type" and isinstance(value, str):
@@ -202,6 +205,10 @@ def _may_be_null(loc: tuple[int | str, ...]) -> bool:
     names = [part for part in loc if isinstance(part, str)]
     field = next((field for path, field in fields() if path == ".".join(names)), None)
     return field is not None and type(None) in get_args(field.annotation)
+
+
+def _is_length(detail: ErrorDetails) -> bool:
+    return ".".join(part for part in detail["loc"] if isinstance(part, str)) in LENGTHS
 
 
 def _is_number(text: str) -> bool:

@@ -10,6 +10,7 @@ from chomp.config.error_messages import findings, shown
 from chomp.config.interpolation import resolve_references
 from chomp.config.schema import Config
 from chomp.config.sections import Sections
+from chomp.config.token_lengths import in_steps
 from chomp.config.validators.general import RULE_BROKEN
 from chomp.config.yaml_loader import YamlError, parse_yaml
 from chomp.errors import ConfigError
@@ -148,7 +149,8 @@ def _apply(mapping: Values, keys: list[str], value: object, problems: list[str])
 
 
 def _validate(mapping: Mapping[str, Any], invalid: frozenset[str], problems: list[str]) -> Config:
-    found = _check(mapping, invalid)
+    given = in_steps(mapping)
+    found = _check(given.mapping, invalid | given.left_out)
     lines = problems + found.lines
     if lines or not isinstance(found.sections, Config):
         raise _config_error(lines, found.sections, found.invalid)

@@ -62,6 +62,13 @@ what follows the `=` is read as YAML. A mapping sets the keys that it names and 
 `-o 'optim.muon={ns_steps: 4, momentum: 0.9}'`. Overrides come before references, so
 `-o variables.context=2048` reaches every place that uses it.
 
+**Lengths in tokens.** A length in steps may be given in tokens: `train.steps: 2.5B tokens`,
+`optim.warmup_steps: 20M tokens`, `train.eval_every: 1e8 tokens`; also `train.log_every`,
+`train.generate_every`, `train.ema_from`, `optim.decay_steps`, `optim.rewarm_steps`,
+`checkpoint.save_every`, `checkpoint.keep_every` and a stage's `from_step`. It becomes the number of
+steps that have at least so many tokens, `grad_accum * batch_size * seq_len` in each, padding
+included: a run with another batch then has as many. The resolved config holds steps.
+
 **References.** `${train.seq_len}` stands for the value of another key (its default, if the file
 doesn't set it), `${variables.x}` for one of your own in the top-level mapping `variables`. If a
 value is one reference and nothing else, it keeps its type; inside longer text the value is put
