@@ -107,3 +107,43 @@ def test_a_folder_without_texts(chomp):
     assert done.code == 2
     assert done.err == "error: a.jsonl: none of its keys holds text; there are: n\n"
     assert not Path("my-text.yaml").exists()
+
+
+class TestATokenizerOfTheTexts:
+    def test_is_made_and_used(self, chomp):
+        Path("texts").mkdir()
+        for name, text in (("one.txt", ENGLISH), ("two.md", RUSSIAN), ("three.txt", RUSSIAN)):
+            Path("texts", name).write_text(text)
+        done = chomp("init", "my-text", "--dir", "texts", "--vocab", 300)
+        assert done.code == 0, done.err
+        assert "made   texts/tokenizer.json: 300 tokens, from 2 documents of " in done.out
+        config = load_config(Path("texts/my-text.yaml"))
+        assert config_warnings(config) == []
+        tokenizer = load_tokenizer(config.data.tokenizer)
+        assert tokenizer.vocab_size == config.model.vocab_size == 300
+        [ids] = tokenizer.encode_batch([RUSSIAN])
+        assert len(ids) < 0.7 * len(RUSSIAN.encode())
+        assert config.data.tokenizer.add_eos and ids[-1] == tokenizer.eos_id
+        dry = chomp("train", "texts/my-text.yaml", "--dry-run")
+        assert dry.code == 0, dry.err
+
+    def test_overwrites_nothing(self, chomp):
+        Path("one.txt").write_text(ENGLISH)
+        Path("tokenizer.json").write_text("mine")
+        done = chomp("init", "my-text", "--vocab", 300)
+        assert done.code == 2
+        assert done.err.startswith("error: tokenizer.json: is there already")
+        assert Path("tokenizer.json").read_text() == "mine"
+        assert not Path("my-text.yaml").exists()
+
+    def test_has_a_token_for_each_byte(self, chomp):
+        Path("one.txt").write_text(ENGLISH)
+        done = chomp("init", "my-text", "--vocab", 100)
+        assert done.code == 2
+        assert "--vocab" in done.err
+        assert sorted(path.name for path in Path().iterdir()) == ["one.txt"]
+
+    def test_is_for_texts(self, chomp):
+        done = chomp("init", "quickstart", "--vocab", 300)
+        assert done.code == 2
+        assert "--vocab is for my-text" in done.err

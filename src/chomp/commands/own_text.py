@@ -8,13 +8,19 @@ from typing import NamedTuple
 
 import tokenizers
 
-from chomp.commands.starter import TOKENIZER, Draft, scalar, shipped, shipped_draft
+from chomp.commands.starter import TOKENIZER, Draft, check_free, scalar, shipped, shipped_draft
+from chomp.commands.tokenizer import TokenizerRequest, TrainedTokenizer, train_tokenizer
+from chomp.config import load_config
 from chomp.data.sources.formats import LINES_SUFFIXES, read_file
 from chomp.data.sources.patterns import find_paths
 from chomp.errors import DataError
+from chomp.system.console import Console
 from chomp.system.extras import require_package
 
 NAME = "my-text.yaml"
+OWN_TOKENIZER = "tokenizer.json"
+MOST_BYTES = 1 << 30
+"""Text that a tokenizer is made of, at most."""
 KINDS = (".txt", ".md", *LINES_SUFFIXES, ".parquet")
 TEXT_KEY = "text"
 SAMPLE_ROWS, SAMPLE_CHARACTERS = 20, 100_000
@@ -43,8 +49,13 @@ class Kind(NamedTuple):
         )
 
 
-def own_text_draft(folder: Path) -> tuple[Draft, str]:
+def own_text_draft(folder: Path, vocab: int | None = None) -> tuple[Draft, str]:
     """Make a config for the texts of a folder; returns a line about what was found, too.
+
+    Args:
+        folder: of the texts, and of the config.
+        vocab: tokens of a tokenizer that `make_tokenizer` will put there; None: the shipped one or
+            bytes, what suits the texts.
 
     Raises:
         DataError: there are none, or they can't be read.
@@ -53,22 +64,39 @@ def own_text_draft(folder: Path) -> tuple[Draft, str]:
     draft = shipped_draft(NAME, folder)
     entries = ", ".join(kind.entry for kind in kinds)
     text = draft.text.replace(FILES_LINE, f"  files: [{entries}]", 1)
-    companions: tuple[str, ...] = ()
+    paths = [path for kind in kinds for path in kind.paths]
+    megabytes = sum(Path(path).stat().st_size for path in paths) / 1e6
+    found = f"{len(paths):,} {'files' if len(paths) > 1 else 'file'}, {megabytes:.2f} MB"
+    if vocab is not None:
+        return Draft(NAME, _with_tokenizer(text, folder / OWN_TOKENIZER, vocab)), found
     bpe = tokenizers.Tokenizer.from_str(shipped(TOKENIZER))
     sample = "".join(itertools.chain.from_iterable(map(_sample, kinds)))[:SAMPLE_CHARACTERS]
     if len(bpe.encode(sample).ids) < WORTH_IT * len(sample.encode()):
-        size, tokenizer = BYTES
-        path = scalar(str(folder / TOKENIZER))
-        text = text.replace(size, f"vocab_size: {bpe.get_vocab_size()}", 1)
-        text = text.replace(
-            tokenizer, f"tokenizer: {{kind: hf, hf_name_or_path: {path}, add_eos: true}}", 1
-        )
-        companions = (TOKENIZER,)
-    paths = [path for kind in kinds for path in kind.paths]
-    megabytes = sum(Path(path).stat().st_size for path in paths) / 1e6
-    many = "files" if len(paths) > 1 else "file"
-    chosen = "the quickstart's tokenizer" if companions else "a token for each byte"
-    return Draft(NAME, text, companions), f"{len(paths):,} {many}, {megabytes:.2f} MB, {chosen}"
+        text = _with_tokenizer(text, folder / TOKENIZER, bpe.get_vocab_size())
+        return Draft(NAME, text, (TOKENIZER,)), f"{found}, the quickstart's tokenizer"
+    return Draft(NAME, text), f"{found}, a token for each byte"
+
+
+def make_tokenizer(draft: Draft, folder: Path, vocab: int, console: Console) -> TrainedTokenizer:
+    """Make the tokenizer that a draft names, of the texts that a run of it trains on.
+
+    Raises:
+        ConfigError: the draft's file or the tokenizer's is there, or the vocabulary is too small.
+        DataError: the texts can't be read, or there are too few.
+    """
+    path, out = folder / draft.name, folder / OWN_TOKENIZER
+    check_free([path, out])
+    # Which documents are held out of training doesn't depend on the tokenizer.
+    as_bytes = ["model.vocab_size=384", "data.tokenizer={kind: byte, byte_offset: 3}"]
+    config = load_config(path, as_bytes, draft.text)
+    return train_tokenizer(TokenizerRequest(config, out, vocab, MOST_BYTES), console)
+
+
+def _with_tokenizer(text: str, path: Path, vocab: int) -> str:
+    """Return the config's text with a tokenizer's file in the place of bytes."""
+    size, tokenizer = BYTES
+    named = f"tokenizer: {{kind: hf, hf_name_or_path: {scalar(str(path))}, add_eos: true}}"
+    return text.replace(size, f"vocab_size: {vocab} ", 1).replace(tokenizer, named, 1)
 
 
 def _find(folder: Path) -> list[Kind]:

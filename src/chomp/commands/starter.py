@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -67,14 +68,7 @@ def write_draft(draft: Draft, folder: Path) -> list[Path]:
         for name in draft.companions:
             if not _holds(folder / name, shipped(name)):
                 texts[folder / name] = shipped(name)
-        if there := [path for path in texts if path.exists() or path.is_symlink()]:
-            raise ConfigError(
-                [
-                    f"{path}: is there already, and nothing is overwritten; "
-                    "move it away, or write elsewhere with --dir"
-                    for path in there
-                ]
-            )
+        check_free(texts)
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
             with path.open("x", encoding="utf-8") as file:
@@ -85,6 +79,18 @@ def write_draft(draft: Draft, folder: Path) -> list[Path]:
             f"{error.filename or folder}: can't be written: {error.strerror}"
         ) from error
     return written
+
+
+def check_free(paths: Iterable[Path]) -> None:
+    """Check that files to write aren't there. Raises ConfigError where some are."""
+    if there := [path for path in paths if path.exists() or path.is_symlink()]:
+        raise ConfigError(
+            [
+                f"{path}: is there already, and nothing is overwritten; "
+                "move it away, or write elsewhere with --dir"
+                for path in there
+            ]
+        )
 
 
 def _holds(path: Path, text: str) -> bool:
