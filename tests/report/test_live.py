@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -111,6 +112,24 @@ def test_a_folder_of_runs(copy_of: Any, earlier_run: Path, serve: Any):
     assert status == 404 and b"holds no run ../one now" in text
 
 
+def test_runs_that_come_and_go_are_told(copy_of: Any, earlier_run: Path, serve: Any):
+    folder = copy_of(earlier_run, "runs/one").parent
+    server = serve(folder)
+
+    def changes(known: int) -> tuple[int, Any]:
+        have = quote(json.dumps([state(server.runs.page(["one"])["runs"][0])]))
+        status, text = get(server, f"/changes?known={known}&have={have}")
+        return status, json.loads(text) if text else None
+
+    assert changes(known=1) == (204, None)
+    copy_of(earlier_run, "runs/two")
+    status, news = changes(known=1)
+    assert (status, news["others"]) == (200, ["two"])
+    assert changes(known=2) == (204, None)
+    shutil.rmtree(folder / "two")
+    assert changes(known=2)[1]["others"] == []
+
+
 def test_what_is_no_request_of_the_page(copy_of: Any, earlier_run: Path, serve: Any):
     run = copy_of(earlier_run)
     server = serve(run)
@@ -172,4 +191,19 @@ def test_a_run_that_trains(
         server.address,
         f"{server.address}changes",
     }
+    assert chromium.problems == []
+
+
+def test_a_run_that_begins_beside_those_shown(
+    chromium: Browser, copy_of: Any, earlier_run: Path, serve: Any
+):
+    """Its name comes to the page by itself, and leads to it."""
+    folder = copy_of(earlier_run, "runs/one").parent
+    server = serve(folder)
+    chromium.open(server.address)
+    assert chromium.js("document.querySelector('.legend details')") is None
+    copy_of(earlier_run, "runs/two")
+    chromium.wait("document.querySelector('.legend details[open] a')?.innerText === 'two'")
+    chromium.js("document.querySelector('.legend details a').click()")
+    chromium.wait("document.querySelectorAll('.legend input').length === 2")
     assert chromium.problems == []

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,16 @@ class LiveRuns:
                 if news:
                     found.append({"name": each["name"], **news})
         return found
+
+    def others(self, names: Collection[str], known: int) -> list[str] | None:
+        """Return the names of all runs but some; None where there are as many as a page knows.
+
+        Args:
+            names: of the runs to leave out.
+            known: runs that the page knows, these included.
+        """
+        folders = self.folders()
+        return None if len(folders) == known else [name for name in folders if name not in names]
 
     def view(self, name: str) -> RunView:
         """Return a run.

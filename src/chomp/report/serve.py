@@ -69,8 +69,14 @@ class _Handler(BaseHTTPRequestHandler):
                     page = render(self.server.runs.page(asked.get("run", [])))
                     self._send(HTTPStatus.OK, "text/html; charset=utf-8", page)
                 case "/changes":
-                    found = self.server.runs.changes(parse_json(asked["have"][0]))
-                    self._send_json({"runs": found} if found else None)
+                    have = parse_json(asked["have"][0])
+                    found = self.server.runs.changes(have)
+                    others = None
+                    if known := asked.get("known"):
+                        names = [each["name"] for each in have]
+                        others = self.server.runs.others(names, int(known[0]))
+                    news = {"runs": found} | ({} if others is None else {"others": others})
+                    self._send_json(news if found or others is not None else None)
                 case "/documents":
                     view = self.server.runs.view(asked["run"][0])
                     self._send_json(step_with_texts(view, int(asked["step"][0])))

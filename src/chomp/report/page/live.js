@@ -22,11 +22,13 @@ async function refresh() {
     samples: run.samples.all,
     version: run.version,
   }));
-  const news = await ask(`changes?have=${encodeURIComponent(JSON.stringify(have))}`);
+  const known = runs.length + DATA.others.length;
+  const news = await ask(`changes?known=${known}&have=${encodeURIComponent(JSON.stringify(have))}`);
   const sign = document.getElementById("live");
   sign.classList.toggle("lost", Boolean(news?.problem));
   sign.textContent = news?.problem ? "no answer" : "live";
   if (!news?.runs) return;
+  if (news.others) showOthers(news.others);
   let structure = false, newTexts = false;
   for (const { name, curves, samples: texts, facts, version, problem } of news.runs) {
     const run = runs.find((each) => each.name === name);
@@ -56,6 +58,15 @@ async function refresh() {
     if (newTexts) replace(samples());
     drawAll();
   }
+}
+
+// What else the folder holds now: open where a run has come.
+function showOthers(names) {
+  const come = names.some((name) => !DATA.others.includes(name));
+  const old = document.querySelector(".legend"), open = come || old.querySelector("details")?.open;
+  DATA.others = names;
+  old.replaceWith(legend());
+  if (open) document.querySelector(".legend details")?.setAttribute("open", "");
 }
 
 function replace(node) {
