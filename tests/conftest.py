@@ -92,6 +92,7 @@ MEGALODON: Values = {
     },
     "data": {
         "backend": "files",
+        "packing_mode": "sequential",
         "shuffle_buffer_size": 16,
         "max_eval_samples": 3,
         "tokenizer": {"byte_offset": 3, "add_eos": True},

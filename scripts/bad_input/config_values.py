@@ -63,12 +63,6 @@ CONFIG_VALUES = (
         {"data.tokenizer": {"add_eos": True}},
     ),
     Case(
-        "a batch too large for the packing buffer",
-        SHOW,
-        "data.packing_buffer_docs",
-        {"data.packing_mode": "bin", "train.batch_size": 500},
-    ),
-    Case(
         "a width that the heads don't divide",
         SHOW,
         "must be a multiple of model.num_heads",

@@ -82,6 +82,21 @@ def test_a_run_keeps_its_window_where_the_user_gives_none(saved: dict, given: di
     assert keep_old_defaults(config, before).data.shuffle_buffer_bytes == kept
 
 
+@pytest.mark.parametrize(
+    ("saved", "given", "kept"),
+    [
+        ("sequential", {}, "sequential"),
+        ("sequential", {"packing_mode": "bin"}, "bin"),
+        ("bin", {}, "bin"),
+        ("bin", {"packing_mode": "sequential"}, "sequential"),
+    ],
+)
+def test_a_run_keeps_its_packing_where_the_user_gives_none(saved: str, given: dict, kept: str):
+    config = config_from_mapping({"data": given})
+    before = {"data": {"max_eval_samples": None, "packing_mode": saved}}
+    assert keep_old_defaults(config, before).data.packing_mode == kept
+
+
 def test_the_revision_of_a_source_is_no_change_of_its_content():
     old, new = (
         {**OLD, "data": {"sources": [{"name": "a.b", "hf_revision": revision, "weight": weight}]}}

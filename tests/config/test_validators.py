@@ -40,11 +40,6 @@ from chomp.errors import ConfigError
             "optim.rewarm_from: needs optim.rewarm_steps, the length of the rise",
         ),
         (
-            "data: {packing_mode: bin, packing_buffer_docs: 5}\ntrain: {grad_accum: 3}",
-            "data.packing_buffer_docs: must be at least train.grad_accum * train.batch_size with "
-            "packing_mode bin, which is 6 (got 5)",
-        ),
-        (
             "data: {lanes: 4}\ntrain: {batch_size: 6}",
             "data.lanes: must divide train.batch_size, which is 6 (got 4); the nearest are 3 and 6",
         ),
@@ -162,7 +157,7 @@ def test_broken_rules(problems: Callable[..., list[str]], text: str, problem: st
         "train: {seq_len: 384}",
         "train: {generate_input_len: 128}",
         "optim: {warmup_steps: 99}",
-        "data: {packing_buffer_docs: 1}",  # Sequential packing has no such buffer.
+        "data: {packing_buffer_docs: 1}",  # Packing takes as many as a batch has rows.
         "data: {tokenizer: {kind: hf, hf_name_or_path: x, add_eos: true}}",
         # The tokenizer may enlarge the vocabulary.
         "data: {tokenizer: {kind: hf, hf_name_or_path: x}}\nmodel: {pad_token_id: 5000}",

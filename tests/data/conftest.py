@@ -35,8 +35,9 @@ def opened() -> Iterator[Open]:
         console=LOG,
         **keys,
     ) -> Data:
-        keys = {"backend": "local_text", "tokenizer": tokenizer_config or TokenizerConfig()} | keys
-        config = DataConfig(**keys)
+        tokens = tokenizer_config or TokenizerConfig()
+        common = {"backend": "local_text", "packing_mode": "sequential", "tokenizer": tokens}
+        config = DataConfig(**common | keys)
         data = open_data(
             config,
             tokenizer or load_tokenizer(config.tokenizer),

@@ -110,6 +110,8 @@ def _plain(path: Any) -> Any:
     return os.path.normpath(path)
 
 
+EARLIER_DEFAULTS = {"data.packing_mode": "sequential"}
+"""Values by default in earlier versions: a run that began with one keeps it."""
 OLD_DEFAULTS = {"data.shuffle_buffer_bytes": None}
 """Defaults of earlier versions, which had no such keys, where they differ from those of now."""
 
@@ -145,7 +147,22 @@ def keep_old_defaults(config: Config, saved: Mapping[str, Any]) -> Config:
         kept["max_eval_samples"] = OLD_EVALUATION
     if "shuffle_buffer_bytes" not in config.data.model_fields_set:
         kept["shuffle_buffer_bytes"] = before.get("shuffle_buffer_bytes")
-    return config.model_copy(update={"data": config.data.model_copy(update=kept)})
+    config = config.model_copy(update={"data": config.data.model_copy(update=kept)})
+    values = flat(saved)
+    for key, was in EARLIER_DEFAULTS.items():
+        if values.get(key, was) == was:
+            config = _unless_given(config, key.split("."), was)
+    return config
+
+
+def _unless_given(section: Any, keys: Sequence[str], value: Any) -> Any:
+    """Return a section of the configuration with a value, unless the user gives one."""
+    name, *inner = keys
+    if inner:
+        value = _unless_given(getattr(section, name), inner, value)
+    elif name in section.model_fields_set:
+        return section
+    return section.model_copy(update={name: value})
 
 
 def check_begins(config: Config) -> None:

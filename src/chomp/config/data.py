@@ -146,12 +146,13 @@ class DataConfig(Section):
     """Documents in the evaluation set. `null`: at most 1,000, and of documents that are held out
     of training at most one in twenty; the last twentieth of the text, if there is only one. So it
     is too, with a warning, if there are no more documents than this."""
-    packing_mode: Literal["sequential", "bin"] = "sequential"
-    """`sequential`: documents one after the other, cut every `train.seq_len` tokens; no padding.
-    `bin`: whole documents fitted into rows, padded at the end."""
+    packing_mode: Literal["sequential", "bin"] = "bin"
+    """`bin`: whole documents fitted into rows, padded at the end. `sequential`: documents one after
+    the other, cut every `train.seq_len` tokens; no padding, but a batch of few rows is then of one
+    document or two."""
     packing_buffer_docs: Count = 128
-    """For `packing_mode: bin`: documents to choose from while rows are filled. More wastes less
-    and costs memory. At least `train.grad_accum * train.batch_size`."""
+    """For `packing_mode: bin`: documents to choose from while rows are filled; as many as a batch
+    has rows, if that is more. More wastes less and costs memory."""
     packing_max_docs_per_bin: Count | None = None
     """For `packing_mode: bin`: most documents in one row. `null`: no limit."""
     mask_boundary_loss: bool = True

@@ -29,10 +29,10 @@ class Memory:
     """Float32 sums over the microbatches."""
     temporaries: int
     """Activations and everything else that XLA plans room for."""
-    average: int
-    """Of the parameters, with `train.ema`."""
     results: int
     """Outputs in buffers of their own: not the state, which takes the old one's."""
+    average: int = 0
+    """Of the parameters, with `train.ema`."""
 
     @property
     def total(self) -> int:
@@ -134,8 +134,8 @@ def memory_of(config: Config, rows: int, train_program: TrainProgram, plan: Any)
         batch=batch,
         gradients=gradients,
         temporaries=plan.temp_size_in_bytes - gradients,
-        average=_bytes_each(shapes.average),
         results=plan.output_size_in_bytes - plan.alias_size_in_bytes,
+        average=_bytes_each(shapes.average),
     )
 
 

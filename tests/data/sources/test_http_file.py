@@ -100,10 +100,11 @@ def test_a_trickle_is_not_waited_for(hub, opened, impatient, monkeypatch):
     assert time.monotonic() - begin < 1.5
 
 
-def test_a_file_that_changes_is_an_error_at_once(hub, opened):
+def test_a_file_that_changes_is_an_error_at_once(hub, opened, impatient):
     versions: dict = {}
     before = RETRIES.count
-    file = opened(versions=versions)
+    patient = impatient._replace(timeout=30.0)
+    file = opened(reading=patient, versions=versions)
     assert file.read(5000)
     hub.tag = "c" * 40
     with pytest.raises(DataError, match="file: its content changed while it was read") as caught:
@@ -111,11 +112,11 @@ def test_a_file_that_changes_is_an_error_at_once(hub, opened):
     assert caught.value.exit_code == 2
     # In the next epoch too.
     with pytest.raises(DataError, match="file: its content changed"):
-        opened(versions=versions).read()
+        opened(reading=patient, versions=versions).read()
     hub.tag = "b" * 40
     (hub.folder / "file").write_bytes(DATA + b"more")
     with pytest.raises(DataError, match="file: its length changed from 100000 to 100004 bytes"):
-        opened(versions=versions).read()
+        opened(reading=patient, versions=versions).read()
     assert RETRIES.count == before
 
 

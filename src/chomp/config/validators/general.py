@@ -104,23 +104,6 @@ def axes_are_sizes(config: Sections) -> Iterator[Problem]:
         yield Problem("parallel.fsdp", "must be a number of devices where parallel.data is -1")
 
 
-@rule("data.packing_mode", "data.packing_buffer_docs", "train.batch_size", "train.grad_accum")
-def buffer_fills_a_batch(config: Sections) -> Iterator[Problem]:
-    """With `data.packing_mode: bin`, `data.packing_buffer_docs` is at least
-    `train.grad_accum * train.batch_size`.
-    """
-    buffer, rows = (
-        config.data.packing_buffer_docs,
-        config.train.grad_accum * config.train.batch_size,
-    )
-    if config.data.packing_mode == "bin" and buffer < rows:
-        yield Problem(
-            "data.packing_buffer_docs",
-            "must be at least train.grad_accum * train.batch_size with packing_mode bin, "
-            f"which is {rows} (got {buffer})",
-        )
-
-
 def _alone(config: Sections) -> str | None:
     """Return the source's backend if there is one source."""
     return None if config.data.sources else config.data.backend
@@ -280,7 +263,6 @@ RULES = (
     warmup_ends,
     rewarming_has_a_length,
     axes_are_sizes,
-    buffer_fills_a_batch,
     files_are_named,
     local_text_is_given,
     tokens_are_named,
