@@ -107,7 +107,13 @@ MEGALODON: Values = {
         "eval_every": 0,
         "generate_every": 0,
     },
-    "optim": {"lr": 3e-3, "warmup_steps": 3, "decay_steps": 37},
+    "optim": {
+        "lr": 3e-3,
+        "warmup_steps": 3,
+        "schedule": "cosine",
+        "decay_steps": 37,
+        "weight_decay": 0.01,
+    },
 }
 
 # The bigram model: for all that isn't the model.

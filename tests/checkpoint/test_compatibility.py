@@ -97,6 +97,19 @@ def test_a_run_keeps_its_packing_where_the_user_gives_none(saved: str, given: di
     assert keep_old_defaults(config, before).data.packing_mode == kept
 
 
+def test_a_run_keeps_its_schedule_and_weight_decay_where_the_user_gives_none():
+    data = {"max_eval_samples": None}
+    for saved in ({}, {"schedule": "cosine", "weight_decay": 0.01}):  # the first had no such key
+        kept = keep_old_defaults(config_from_mapping({}), {"data": data, "optim": saved}).optim
+        assert (kept.schedule, kept.weight_decay) == ("cosine", 0.01)
+    given = config_from_mapping({"optim": {"schedule": "linear"}})
+    kept = keep_old_defaults(given, {"data": data, "optim": saved}).optim
+    assert (kept.schedule, kept.weight_decay) == ("linear", 0.01)
+    now = {"schedule": "linear", "weight_decay": 0.1}
+    kept = keep_old_defaults(config_from_mapping({}), {"data": data, "optim": now}).optim
+    assert (kept.schedule, kept.weight_decay) == ("linear", 0.1)
+
+
 def test_the_revision_of_a_source_is_no_change_of_its_content():
     old, new = (
         {**OLD, "data": {"sources": [{"name": "a.b", "hf_revision": revision, "weight": weight}]}}

@@ -195,10 +195,11 @@ def test_rows_of_normalized_updates_are_of_one_size_and_matrices_keep_theirs():
 
 
 def test_muon_s_rows_are_normalized_where_wanted(params, grads, named, optimizer_for):
-    optimizer = optimizer_for(params, name="muon", muon={"normalize_neurons": True})
+    muon = {"normalize_neurons": True}
+    optimizer = optimizer_for(params, name="muon", weight_decay=0.01, muon=muon)
     for path, update in named(first_update(optimizer, grads, params)).items():
         if is_projection(path):
-            # The weight decay of 0.01 is a small part of it.
+            # The weight decay is a small part of it.
             sizes = np.linalg.norm(np.asarray(update) + 0.1 * named(params)[path], axis=1)
             np.testing.assert_allclose(sizes, sizes.mean(), rtol=1e-3, err_msg=path)
 

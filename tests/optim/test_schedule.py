@@ -10,7 +10,7 @@ from chomp.optim import schedules
 
 def scheduled(peak: float, *, warmup_steps: int, decay_steps: int, min_ratio: float):
     keys = {"warmup_steps": warmup_steps, "decay_steps": decay_steps, "min_lr_ratio": min_ratio}
-    return schedules(OptimConfig(lr=peak, **keys), 1000)["lr"]
+    return schedules(OptimConfig(lr=peak, schedule="cosine", **keys), 1000)["lr"]
 
 
 def by_hand(count: int, peak: float, warmup: int, decay: int, floor: float) -> float:

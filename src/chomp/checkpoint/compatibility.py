@@ -110,9 +110,13 @@ def _plain(path: Any) -> Any:
     return os.path.normpath(path)
 
 
-EARLIER_DEFAULTS = {"data.packing_mode": "sequential"}
+EARLIER_DEFAULTS = {
+    "data.packing_mode": "sequential",
+    "optim.schedule": "cosine",
+    "optim.weight_decay": 0.01,
+}
 """Values by default in earlier versions: a run that began with one keeps it."""
-OLD_DEFAULTS = {"data.shuffle_buffer_bytes": None}
+OLD_DEFAULTS = EARLIER_DEFAULTS | {"data.shuffle_buffer_bytes": None}
 """Defaults of earlier versions, which had no such keys, where they differ from those of now."""
 
 

@@ -89,7 +89,7 @@ class OptimConfig(Section):
     rest."""
     lr: Positive = 3e-4
     """Highest learning rate, reached at the end of the warm-up."""
-    weight_decay: NotNegative = 0.01
+    weight_decay: NotNegative = 0.1
     """Decoupled weight decay, on matrices only."""
     weight_decay_tokens: Positive | None = None
     """Tokens after which weight decay at the highest rate has shrunk a weight to 1/e of itself
@@ -101,8 +101,8 @@ class OptimConfig(Section):
     """Gradients with a larger global norm are scaled down to this one. 0: never."""
     warmup_steps: CountOrZero = 10
     """Updates in which the learning rate rises; the first is above 0 already."""
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    """The rate after the warm-up. `cosine` and `linear` fall from there. `wsd` stays at `lr` and
+    schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
+    """The rate after the warm-up. `linear` and `cosine` fall from there. `wsd` stays at `lr` and
     falls at the end of the run only, so that a run can be lengthened, or cooled down from any of
     its checkpoints. `constant` never falls."""
     decay_steps: Count | None = None

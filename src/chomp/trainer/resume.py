@@ -135,7 +135,9 @@ def rate_line(components: Components, saved: SavedRun) -> str:
     before, steps = saved.meta["config"], config.train.steps
     if done == steps or (before["train"]["steps"] == steps and not changed):
         return ""
-    old = schedules(OptimConfig.model_validate(before["optim"]), before["train"]["steps"])["lr"]
+    # The first versions had no other schedule.
+    earlier = OptimConfig.model_validate({"schedule": "cosine"} | before["optim"])
+    old = schedules(earlier, before["train"]["steps"])["lr"]
     new = schedules(config.optim, steps)["lr"]
     rates = np.asarray(new(jnp.arange(done, steps)))
     was, first, top = np.asarray(old(done)).item(), rates[0].item(), int(rates.argmax())
