@@ -286,6 +286,27 @@ def chomp() -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
+def programs_of_this_process() -> Any:
+    """What the tests that `share_programs` have built and compiled."""
+    from chomp.trainer.shared_programs import SharedPrograms
+
+    return SharedPrograms()
+
+
+@pytest.fixture(scope="module")
+def share_programs(programs_of_this_process: Any) -> Iterator[None]:
+    """Have the runs of this process share their programs, as the arms of a sweep do.
+
+    To trace a step is most of a small run's work. Only for tests of something else: of data, files
+    or trackers; none that changes what a program is made of, but for its config.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        name = "chomp.trainer.components.SharedPrograms"
+        patched.setattr(name, lambda: programs_of_this_process)
+        yield
+
+
+@pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
     """Starts programs that have imported chomp and JAX already."""
     server = ForkServer()

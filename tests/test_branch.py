@@ -21,6 +21,8 @@ from chomp.run.lineage import descendants
 from chomp.run.record import Parent, RunRecord
 from chomp.system.console import Console
 
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 Values = dict[str, Any]
 TIMES = ("step_time_s", "tokens_per_sec", "data_wait_share", "fraction_of_matmul_bound")
 STEPS = 6

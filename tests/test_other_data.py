@@ -6,6 +6,8 @@ import pytest
 
 from chomp.checkpoint.compatibility import without_evaluation
 
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 SIZES = {"checkpoint": {"save_every": 4}, "train": {"steps": 4}}
 
 

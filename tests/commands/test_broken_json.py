@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 FILES = (
     "config_resolved.json",
     "run.json",

@@ -14,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from chomp.tracking import TrackedRun
 from chomp.tracking.tensorboard_tracker import TensorBoardTracker
 
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 LOGGING = {"trackers": ["jsonl", "tensorboard"]}
 
 
