@@ -42,6 +42,9 @@ gc.set_threshold(100_000, 20, 20)
 # A machine's GPU runs those marked `gpu` alone: JAX_PLATFORMS=cuda XLA_FLAGS= pytest -m gpu
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# Many tests and starts compile the same small programs, which a run wouldn't keep.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+
 # As the commands do, before anything imports JAX.
 prepare_environment()
 
@@ -145,7 +148,6 @@ def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compile_cache"
     folder.mkdir(exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, config_options, read_config, stop_runs_on_signals
+from chomp.cli.options import (
+    FolderPath,
+    config_options,
+    read_config,
+    start_environment,
+    stop_runs_on_signals,
+)
 from chomp.system.console import PrintConsole
 
 
@@ -48,6 +54,7 @@ def prove_resume(
     chomp prove-resume configs/quickstart.yaml
     chomp prove-resume configs/megalodon-100m.yaml --small --kills 30
     """
+    start_environment()
     from chomp.proof.prove_resume import Settings, prove
     from chomp.system.plugins import plugin_options
 

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from chomp.cli.options import FolderPath, config_options, read_config, stop_runs_on_signals
+from chomp.cli.options import (
+    FolderPath,
+    config_options,
+    read_config,
+    start_environment,
+    stop_runs_on_signals,
+)
 from chomp.system.console import PrintConsole
 
 
@@ -47,6 +53,7 @@ def prove_scale(
     \b
     chomp prove-scale configs/quickstart.yaml -o train.batch_size=8 --small
     """
+    start_environment()
     from chomp.proof import prove_scale as proof
 
     config = read_config(config_path, overrides)

@@ -41,6 +41,8 @@ NO_ACCELERATOR = (
 OFF = ("false", "False", "0")
 """Words that JAX takes for false in this variable; any other is true to it."""
 
+LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+"""Variable with the seconds of compiling from which on JAX keeps a program."""
 THREADS = "NPROC"
 """Variable in which XLA looks for the number of threads, before it counts the processors."""
 
@@ -222,7 +224,8 @@ def start_jax(
         if compile_cache_gb is not None and (gone := trim(folder, compile_cache_gb * 1e9)).programs:
             log.info("compile cache: deleted %d programs, %d bytes", *gone)
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        if LEAST_SECONDS not in os.environ:
+            jax.config.update(LEAST_SECONDS.lower(), 0.2)
     try:
         device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # the latter for `cuda` without its plugin
