@@ -78,6 +78,34 @@ def test_every_change_that_is_allowed_goes_on(chomp, config_file, read_rows, tmp
     assert (CHANGES[change] in lines[-1]) if CHANGES[change] else len(lines) == 1
 
 
+@pytest.mark.parametrize("packing", ["sequential", "bin"])
+def test_a_larger_batch_goes_on_with_the_next_documents(
+    chomp, config_file, read_rows, tmp_path, packing
+):
+    data = {"packing_mode": packing, "packing_buffer_docs": 3}
+    config = config_file(**SIZES, data=data)
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    assert chomp("train", config, "--run-dir", straight, "-o", "train.steps=10").code == 0
+    assert chomp("train", config, "--run-dir", run).code == 0
+    larger = ["-o", "train.grad_accum=4", "--allow-change", "train.grad_accum"]
+    more = ["--run-dir", run, "--resume", "latest", "-o", "train.steps=7"]
+    done = chomp("train", config, *more, *larger)
+    assert done.code == 0, done.err
+    # Four steps of 4 rows and three of 8 are ten of 4.
+    longer, larger = (read_rows(folder)[-1] for folder in (straight, run))
+    assert (longer["tokens_seen"], longer["docs_seen"]) == (
+        larger["tokens_seen"],
+        larger["docs_seen"],
+    )
+    assert named(read_rows, straight) == named(read_rows, run)
+
+
+def named(read_rows, run):
+    """Return the documents that a run's ledger names, by shard and row."""
+    lines = read_rows(run / "ledger.jsonl")[1:]
+    return {(shard, row) for line in lines for shard, rows in line["docs"].items() for row in rows}
+
+
 def test_a_mended_corpus_that_lost_the_place_is_an_error(chomp, config_file, tmp_path, texts):
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

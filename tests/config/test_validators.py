@@ -157,7 +157,7 @@ def test_broken_rules(problems: Callable[..., list[str]], text: str, problem: st
         "train: {seq_len: 384}",
         "train: {generate_input_len: 128}",
         "optim: {warmup_steps: 99}",
-        "data: {packing_buffer_docs: 1}",  # Packing takes as many as a batch has rows.
+        "data: {packing_buffer_docs: 1}",  # Less than a batch has rows: it takes several rounds.
         "data: {tokenizer: {kind: hf, hf_name_or_path: x, add_eos: true}}",
         # The tokenizer may enlarge the vocabulary.
         "data: {tokenizer: {kind: hf, hf_name_or_path: x}}\nmodel: {pad_token_id: 5000}",

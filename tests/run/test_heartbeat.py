@@ -197,17 +197,21 @@ def test_threads_don_t_lose_time(path: Path):
 
     reader = threading.Thread(target=read)
     reader.start()
-    start = time.perf_counter()
+    before = time.perf_counter()
+    heartbeat.enter(Phase.TRAINING, 0)
+    begun = time.perf_counter()
     for step in range(5000):
         heartbeat.enter(Phase.TRAINING, step)
         heartbeat.enter(Phase.WAITING, step)
+    ending = time.perf_counter()
     heartbeat.enter(Phase.CLOSING)
-    spent = time.perf_counter() - start
+    ended = time.perf_counter()
     stop.set()
     reader.join()
     seconds = heartbeat.now().times.seconds
     counted = seconds[Phase.TRAINING] + seconds[Phase.WAITING]
-    assert counted == pytest.approx(spent, rel=0.05, abs=0.01)
+    # However long another process keeps this one waiting between two lines.
+    assert ending - begun - 1e-3 <= counted <= ended - before + 1e-3
 
 
 def test_background_work_is_known_while_it_goes_on(path: Path):

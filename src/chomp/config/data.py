@@ -151,8 +151,8 @@ class DataConfig(Section):
     the other, cut every `train.seq_len` tokens; no padding, but a batch of few rows is then of one
     document or two."""
     packing_buffer_docs: Count = 128
-    """For `packing_mode: bin`: documents to choose from while rows are filled; as many as a batch
-    has rows, if that is more. More wastes less and costs memory."""
+    """For `packing_mode: bin`: documents to choose from while rows are filled, or more where these
+    are short. A larger number wastes less and costs memory."""
     packing_max_docs_per_bin: Count | None = None
     """For `packing_mode: bin`: most documents in one row. `null`: no limit."""
     mask_boundary_loss: bool = True

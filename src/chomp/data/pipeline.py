@@ -158,7 +158,7 @@ def _lane_rows(
     sources: Mapping[str, Source], config: DataConfig, layout: BatchSpec, lane: Lane
 ) -> grain.IterDataset[PackedRow]:
     def packed(blocks: grain.IterDataset[Block]) -> grain.IterDataset[PackedRow]:
-        return packed_rows(blocks, config, layout, lane.seed(config.seed))
+        return packed_rows(blocks, config, layout.time, lane.seed(config.seed))
 
     if list(sources) == [""]:
         return packed(sources[""].blocks(lane))
@@ -197,15 +197,15 @@ def evaluation_set(
 
 
 def packed_rows(
-    blocks: grain.IterDataset[Block], config: DataConfig, layout: BatchSpec, seed: int
+    blocks: grain.IterDataset[Block], config: DataConfig, time: int, seed: int
 ) -> grain.IterDataset[PackedRow]:
     """Pack encoded documents as the section `data` says."""
     if config.packing_mode == "sequential":
-        return SequentialRows(blocks, time=layout.time)
+        return SequentialRows(blocks, time=time)
     return BinRows(
         blocks,
-        time=layout.time,
-        buffer=max(config.packing_buffer_docs, layout.accum * layout.batch),
+        time=time,
+        buffer=config.packing_buffer_docs,
         max_pieces=config.packing_max_docs_per_bin,
         seed=seed if config.shuffle else None,
     )
