@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from chomp.config import TrainConfig
@@ -65,22 +64,21 @@ class AveragedStep:
     """
 
     def __init__(self, step: TrainStep, train: TrainConfig):
-        assert train.ema is not None
-        self._step = step
-        self._least, self._begin = np.float32(1 - train.ema), np.int32(train.ema_from)
+        self._step, self._ema, self._begin = step, train.ema, train.ema_from
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """Take the step; the state, which has an average, is donated."""
         average = state.average
         state, metrics = self._step(replace(state, average=None), batch)
-        average = _updated(average, state.params, state.step, self._least, self._begin)
+        average = _updated(average, state.params, state.step, self._ema, self._begin)
         return replace(state, average=average), metrics
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _updated(average: Any, params: Any, step: Any, least: Any, begin: Any) -> Any:
+# The last two are constants: of a value from the host, processes would have to agree first.
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=(3, 4))
+def _updated(average: Any, params: Any, step: Any, ema: float, begin: int) -> Any:
     # Until it begins it is the newest parameters.
-    share = jnp.maximum(least, 1.0 / jnp.maximum(step - begin, 1))
+    share = jnp.maximum(1 - ema, 1.0 / jnp.maximum(step - begin, 1))
     return optax.incremental_update(_cast(params), average, share)
 
 
