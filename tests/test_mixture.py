@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 Values = dict[str, Any]
 
 

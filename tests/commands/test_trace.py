@@ -25,6 +25,8 @@ from chomp.data.sources.read_policy import ReadPolicy
 from chomp.errors import DataError, ResumeError
 from chomp.trainer.components import build_components
 
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 READING = ReadPolicy("text", False, 0, 0.0, 5.0, threading.Event())
 
 

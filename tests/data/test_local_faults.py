@@ -15,6 +15,8 @@ import zstandard
 
 from chomp.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 GOOD = [{"text": f"document number {i} " * 9} for i in range(300)]
 KEYS = {"backend": "files", "shuffle": False, "repeat": False}
 

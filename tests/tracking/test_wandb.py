@@ -13,6 +13,8 @@ import wandb
 from chomp.errors import ConfigError
 from chomp.tracking import require_wandb
 
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 BLOCK = 32768
 
 
