@@ -5,7 +5,7 @@ from collections.abc import Iterable
 RECORD = "run.json"
 PARAMS, TRAIN, AVERAGE = "params", "train", "average"
 ITEMS = (PARAMS, TRAIN)
-"""Of every checkpoint. `AVERAGE` is there with `train.ema`."""
+"""The items of every checkpoint; with `train.ema` there is `AVERAGE` as well."""
 INDEX = "manifest.ocdbt"
 """File of an item's folder: the index of its arrays, merged from those of the saving processes."""
 PART = "ocdbt.process_"

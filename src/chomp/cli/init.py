@@ -49,8 +49,8 @@ def init(which: str, folder: Path, vocab: int | None) -> None:
         click.echo(f"found  {found}")
         if vocab is not None:
             made = make_tokenizer(draft, folder, vocab, PrintConsole(stderr=True))
-            better = made.compression[0].bytes_per_token
-            click.echo(f"made   {made.lines()[0]}, {better:.2f} bytes a token")
+            own = made.compression[0]
+            click.echo(f"made   {made.lines()[0]}, {own.bytes_per_token:.2f} bytes a token")
     elif vocab is not None:
         raise click.UsageError("--vocab is for my-text: the others have their tokenizers")
     else:

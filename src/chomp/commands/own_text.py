@@ -19,8 +19,6 @@ from chomp.system.extras import require_package
 
 NAME = "my-text.yaml"
 OWN_TOKENIZER = "tokenizer.json"
-MOST_BYTES = 1 << 30
-"""Text that a tokenizer is made of, at most."""
 KINDS = (".txt", ".md", *LINES_SUFFIXES, ".parquet")
 TEXT_KEY = "text"
 SAMPLE_ROWS, SAMPLE_CHARACTERS = 20, 100_000
@@ -89,7 +87,7 @@ def make_tokenizer(draft: Draft, folder: Path, vocab: int, console: Console) -> 
     # Which documents are held out of training doesn't depend on the tokenizer.
     as_bytes = ["model.vocab_size=384", "data.tokenizer={kind: byte, byte_offset: 3}"]
     config = load_config(path, as_bytes, draft.text)
-    return train_tokenizer(TokenizerRequest(config, out, vocab, MOST_BYTES), console)
+    return train_tokenizer(TokenizerRequest(config, out, vocab), console)
 
 
 def _with_tokenizer(text: str, path: Path, vocab: int) -> str:

@@ -122,7 +122,7 @@ class TokenizerRequest:
     config: Config
     out: Path
     vocab_size: int
-    most_bytes: int
+    most_bytes: int = 1 << 30
     compare: Sequence[str] = ()
 
 

@@ -27,23 +27,22 @@ def with_average(state: TrainState) -> TrainState:
     return replace(state, average=jax.tree.map(jnp.copy, _cast(state.params)))
 
 
-def check_average(train: TrainConfig, before: TrainConfig, step: int, *, there: bool) -> None:
+def check_average(train: TrainConfig, began: int | None, step: int) -> None:
     """Check that a run which goes on can have the average that its configuration asks for.
 
     Args:
         train: the section of the configuration.
-        before: that of the checkpoint.
+        began: steps after which the checkpoint's average began; None: it holds none.
         step: of the checkpoint.
-        there: whether it holds an average.
 
     Raises:
         ResumeError: steps that belong to it are not in it.
     """
     if train.ema is None:
         return
-    begin = min(before.ema_from, step) if there else step
+    begin = step if began is None else min(began, step)
     if train.ema_from < begin:
-        held = f"holds one of the steps after {begin}" if there else "holds none"
+        held = "holds none" if began is None else f"holds one of the steps after {begin}"
         raise ResumeError(
             f"train.ema_from: must be {begin} or later (got {train.ema_from}): an average can't "
             f"take in steps that are over, and the checkpoint of step {step} {held}"

@@ -20,7 +20,7 @@ from chomp.checkpoint.compatibility import (
     without_evaluation,
 )
 from chomp.checkpoint.directory import CheckpointChoice, damage_lines
-from chomp.config import Config, OptimConfig, TrainConfig
+from chomp.config import Config, OptimConfig
 from chomp.data import at_commits, place_after_changes
 from chomp.errors import ResumeError
 from chomp.optim import schedules
@@ -123,9 +123,9 @@ def check_contents(components: Components, saved: SavedRun, context: RunContext)
     if context.checkpointer:
         step = saved.progress.step
         context.checkpointer.check_shapes(step, components.program.shapes.params)
-        before = TrainConfig.model_validate(saved.meta["config"]["train"])
         there = context.checkpointer.has_average(step)
-        check_average(components.config.train, before, step, there=there)
+        began = saved.meta["config"]["train"]["ema_from"] if there else None
+        check_average(components.config.train, began, step)
 
 
 def rate_line(components: Components, saved: SavedRun) -> str:
