@@ -2,6 +2,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from chomp.config import OptimConfig
@@ -70,6 +71,15 @@ def test_muon_has_its_own_rate():
     for count in (0, 3, 7):
         assert rates["lr_muon"](count) == pytest.approx(100 * rates["lr"](count))
     assert list(schedules(OptimConfig(), 10)) == ["lr"]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+def test_the_host_computes_what_the_step_does(schedule: str):
+    config = OptimConfig(lr=3e-3, schedule=schedule, warmup_steps=7, rewarm_from=30, rewarm_steps=5)
+    rate = schedules(config, 60)["lr"]
+    on_host, on_device = (rate(xnp.arange(70)) for xnp in (np, jnp))
+    assert isinstance(on_host, np.ndarray) and on_host.dtype == np.float32
+    np.testing.assert_allclose(on_host, on_device, rtol=1e-6)
 
 
 def rates_of(steps: int, **keys: Any) -> list[float]:

@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -104,20 +105,27 @@ class Schedule(NamedTuple):
         )
 
     def at(self, count: Any) -> Any:
-        """Return the rates, in float32, of the updates after `count` others (integers)."""
+        """Return the rates, in float32, of the updates after `count` others (integers).
+
+        For integers of Python or NumPy they are computed on the host, without a program.
+        """
+        xnp: Any = jnp if isinstance(count, jax.Array) else np
+        if xnp is np:
+            count = np.asarray(count, np.float32)
         warmup, decay = self.warmup, self.decay
-        left = 1 - jnp.clip(count, 0, jnp.maximum(warmup.steps - 1, 1)) * warmup.share
-        falling = jnp.clip(count - decay.start, 0, decay.steps)
+        rising = xnp.clip(count, 0, xnp.maximum(warmup.steps - 1, 1))
+        left = 1 - rising * warmup.share
+        falling = xnp.clip(count - decay.start, 0, decay.steps)
         done = falling / decay.steps
-        cosine = 0.5 * (1 + jnp.cos(falling * decay.angle))
+        cosine = 0.5 * (1 + xnp.cos(falling * decay.angle))
         still = decay.cosine * cosine + decay.linear * (1 - done) + decay.root * (1 - done**0.5)
-        rate = jnp.where(
+        rate = xnp.where(
             count < warmup.steps,
             warmup.first * left + self.peak,
             self.peak * (decay.height * still + decay.floor),
         )
-        again = jnp.minimum((count - self.rewarm_from + 1) / self.rewarm_steps, 1.0)
-        return rate * jnp.where(count < self.rewarm_from, 1.0, again)
+        again = xnp.minimum((count - self.rewarm_from + 1) / self.rewarm_steps, 1.0)
+        return rate * xnp.where(count < self.rewarm_from, 1.0, again)
 
 
 class Scales(NamedTuple):

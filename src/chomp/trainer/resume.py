@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from chomp.checkpoint.checkpointer import SavedRun
@@ -139,8 +138,8 @@ def rate_line(components: Components, saved: SavedRun) -> str:
     earlier = OptimConfig.model_validate({"schedule": "cosine"} | before["optim"])
     old = schedules(earlier, before["train"]["steps"])["lr"]
     new = schedules(config.optim, steps)["lr"]
-    rates = np.asarray(new(jnp.arange(done, steps)))
-    was, first, top = np.asarray(old(done)).item(), rates[0].item(), int(rates.argmax())
+    rates = np.asarray(new(np.arange(done, steps)))
+    was, first, top = float(old(done)), float(rates[0]), int(rates.argmax())
     same = math.isclose(was, first, rel_tol=1e-6)
     parts = [f"{first:.2e} at step {done + 1}{'' if same else f' rather than {was:.2e}'}"]
     if rates[top] > first:

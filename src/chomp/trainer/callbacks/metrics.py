@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import numpy as np
 
 from chomp.data import read_retries
 from chomp.run.heartbeat import Phase
@@ -49,8 +48,6 @@ class LogMetrics:
         self._tracker, self._timer, self._losses = tracker, timer, losses
         self._pending, self._last, self._first_row = pending, progress, first_row
         self._mfu = _mfu_meter(components)
-        for rate in self._program.schedules.values():
-            rate(0)  # compiles its few operations, which would count as time of the second row
 
     def after_step(self, info: StepInfo) -> None:
         """Count the step, and write a row if one is due.
@@ -94,7 +91,7 @@ class LogMetrics:
         row: Row = {"step": now.step, "loss": float(loss), "grad_norm": float(grad_norm)}
         # The rate of the update that made this step: schedules count finished updates.
         rates = self._program.schedules.items()
-        row |= {name: np.asarray(rate(now.step - 1)).item() for name, rate in rates}
+        row |= {name: float(rate(now.step - 1)) for name, rate in rates}
         row |= {
             "tokens_seen": now.tokens_seen,
             "tokens_per_sec": (now.tokens_seen - self._last.tokens_seen) / lap.seconds,
