@@ -40,25 +40,47 @@ def packed(documents: list[np.ndarray], scored: int) -> Batch:
     return Batch(*(array[None] for array in rows))
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["fast", "library"])
-def per_document(
-    request: pytest.FixtureRequest, make_config: Callable[..., Any], documents: list[np.ndarray]
-) -> dict[bool, Callable[[list[np.ndarray], int], tuple[float, int]]]:
-    """By `isolate_documents`: the loss and targets of one document in a row with others."""
-    config = make_config("megalodon", model={"fast_ops": request.param, "num_layers": 2})
-    losses = {}
-    init = build_model(config.model, isolate_documents=False).init
-    params = jax.jit(init)(jax.random.PRNGKey(0))
-    for isolate in (True, False):
-        model = build_model(config.model, isolate_documents=isolate)
-        loss = jax.jit(lambda p, rows, model=model: model.loss(p, rows, None))
+Loss = Callable[[list[np.ndarray], int], tuple[float, int]]
 
-        def of_row(documents, scored, loss=loss):
+
+@pytest.fixture(scope="module")
+def losses(make_config: Callable[..., Any]) -> dict[bool, dict[bool, Loss]]:
+    """By `fast_ops` and `isolate_documents`: loss and targets of one document of a row."""
+    models = {}
+    for fast in (True, False):
+        config = make_config("megalodon", model={"fast_ops": fast, "num_layers": 2}).model
+        models[fast] = {
+            isolate: build_model(config, isolate_documents=isolate) for isolate in (True, False)
+        }
+    params = jax.jit(models[True][True].init)(jax.random.PRNGKey(0))
+
+    def loss_of(model: Any) -> Loss:
+        loss = jax.jit(lambda params, rows: model.loss(params, rows, None))
+
+        def of_row(documents: list[np.ndarray], scored: int) -> tuple[float, int]:
             total, targets = loss(params, packed(documents, scored))
             return float(total), int(targets)
 
-        losses[isolate] = of_row
-    return losses
+        return of_row
+
+    return jax.tree.map(loss_of, models)
+
+
+@pytest.fixture(params=[True, False], ids=["fast", "library"])
+def per_document(
+    request: pytest.FixtureRequest, losses: dict[bool, dict[bool, Loss]]
+) -> dict[bool, Loss]:
+    """By `isolate_documents`: the loss and targets of one document in a row with others."""
+    return losses[request.param]
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_the_loss_of_two_layers_is_the_library_s(
+    losses: dict[bool, dict[bool, Loss]], documents: list[np.ndarray], isolate: bool
+):
+    for number in range(len(LENGTHS)):
+        ours, theirs = (losses[fast][isolate](documents, number) for fast in (True, False))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 @pytest.mark.parametrize("number", range(len(LENGTHS)))
