@@ -40,15 +40,29 @@ def random_runs(rng: np.random.Generator, batch: int, time: int, documents: int)
     return np.stack([np.searchsorted(np.sort(c), np.arange(time), side="right") for c in cuts])
 
 
-def with_gradients(compute, towards, *given):
-    """Return the result of `compute(*given)`, then the gradients of its product with `towards`."""
+def gradients_of(compute):
+    """Return a function that is compiled once for all inputs of equal shapes.
 
-    def score(*given):
-        result = compute(*given)
+    It takes `towards`, a tuple of inputs and what else `compute` takes; and returns the result of
+    `compute(*inputs, *others)`, then the gradients of its product with `towards` by the inputs.
+    """
+
+    def score(inputs, towards, *others):
+        result = compute(*inputs, *others)
         return (result * towards).sum(), result
 
-    grads, result = jax.jit(jax.grad(score, (0, 1, 2), has_aux=True))(*given)
-    return [result, *jax.tree.leaves(grads)]
+    program = jax.jit(jax.grad(score, has_aux=True))
+
+    def measure(towards, inputs, *others):
+        grads, result = program(inputs, towards, *others)
+        return [result, *jax.tree.leaves(grads)]
+
+    return measure
+
+
+def with_gradients(compute, towards, *given):
+    """Return the result of `compute(*given)`, then the gradients of its product with `towards`."""
+    return gradients_of(compute)(towards, given)
 
 
 def dense(x: jax.Array, c: Coefficients, runs: np.ndarray | None) -> jax.Array:
@@ -58,7 +72,7 @@ def dense(x: jax.Array, c: Coefficients, runs: np.ndarray | None) -> jax.Array:
     q = c.magnitude * jnp.exp(1j * c.phase)
     gamma = (c.gamma_real + 1j * c.gamma_imag) * c.p
     kernel = (gamma[..., None] * q[..., None] ** np.arange(time)).real.sum(1)
-    allowed = np.broadcast_to(lag >= 0, (x.shape[0], time, time))
+    allowed = jnp.broadcast_to(lag >= 0, (x.shape[0], time, time))
     if runs is not None:
-        allowed = allowed & (runs[:, :, None] == runs[:, None, :])
+        allowed &= runs[:, :, None] == runs[:, None, :]
     return jnp.einsum("dij,bij,bdj->bdi", kernel[:, np.maximum(lag, 0)], allowed, x)

@@ -5,14 +5,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ema_reference import DIM, ORDER, dense, random_runs, reference, some_coefficients
+from ema_reference import (
+    DIM,
+    ORDER,
+    dense,
+    gradients_of,
+    random_runs,
+    reference,
+    some_coefficients,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from megalodon_jax.layers.complex_ema import ComplexEMA
 
 from chomp import ops
 from chomp.models.megalodon.layers import coefficients
-from chomp.ops import Coefficients
 
 
 def complex_ema(x, c, runs, chunk):
@@ -64,6 +71,13 @@ def test_decay_of_exactly_zero():
     assert all(np.isfinite(g).all() for g in grads)
 
 
+average_and_gradients = {
+    chunk: gradients_of(lambda x, c, runs, chunk=chunk: complex_ema(x, c, runs, chunk))
+    for chunk in (8, 32)
+}
+exact_and_gradients = gradients_of(dense)
+
+
 @pytest.mark.parametrize("documents", [None, 1, 5, 70])
 @pytest.mark.parametrize("chunk", [8, 32])
 def test_gradients_of_input_and_all_coefficients(documents, chunk):
@@ -73,23 +87,19 @@ def test_gradients_of_input_and_all_coefficients(documents, chunk):
     x = rng.normal(size=(2, DIM, time)).astype(np.float32)
     weights = rng.normal(size=x.shape)
     runs = None if documents is None else random_runs(rng, 2, time, documents).astype(np.int32)
-    given_runs = None if runs is None else jnp.asarray(runs)
-    ours = jax.jit(
-        jax.grad(lambda c, x: (complex_ema(x, c, given_runs, chunk) * weights).sum(), (0, 1))
-    )(c, jnp.asarray(x))
+    _, *ours = average_and_gradients[chunk](weights, (x, c), runs)
     with jax.enable_x64(True):
-        wide = Coefficients(*(jnp.asarray(np.asarray(a, np.float64)) for a in c))
-        x64 = jnp.asarray(x.astype(np.float64))
-        np.testing.assert_allclose(dense(x64, wide, runs), reference(x, c, runs), atol=1e-9)
-        expected = jax.grad(lambda c, x: (dense(x, c, runs) * weights).sum(), (0, 1))(wide, x64)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (x, c))
+        exact, *expected = exact_and_gradients(weights, wide, runs)
+    np.testing.assert_allclose(exact, reference(x, c, runs), atol=1e-9)
+    for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
 @pytest.mark.parametrize(("shift", "offset", "time"), [(0.0, 0.0, 700), (-5.0, 3.0, 16_384)])
 def test_error_is_no_larger_than_the_library_s(shift, offset, time):
     """Also for |q| within 1e-4 of 1 over a long row with a large mean."""
-    layer = ComplexEMA(8, 16, key=jax.random.PRNGKey(0))
+    layer = eqx.filter_jit(ComplexEMA)(8, 16, key=jax.random.PRNGKey(0))
     layer = eqx.tree_at(
         lambda e: (e.alpha, e.delta), layer, (layer.alpha + shift, layer.delta + shift)
     )
@@ -97,7 +107,7 @@ def test_error_is_no_larger_than_the_library_s(shift, offset, time):
     c = coefficients(layer)
     expected = reference(np.asarray(x), c, None)
     skip = np.asarray(layer.omega, np.float64)[:, None] * np.asarray(x, np.float64)
-    theirs = np.abs(np.asarray(layer(x)[0]) - expected - skip).max()
+    theirs = np.abs(np.asarray(eqx.filter_jit(layer)(x)[0]) - expected - skip).max()
     ours = np.abs(np.asarray(average(x, c, None, 32)) - expected).max()
     assert ours <= 2 * theirs
 
@@ -123,7 +133,8 @@ def test_under_vmap_scan_and_checkpoint():
     def loss(x, runs):
         return jnp.square(complex_ema(x, c, runs, 16)).sum()
 
-    plain = [jax.jit(jax.grad(loss))(a, b) for a, b in zip(x, runs, strict=True)]
+    step = jax.jit(jax.grad(loss))
+    plain = [step(a, b) for a, b in zip(x, runs, strict=True)]
     mapped = jax.jit(jax.vmap(jax.grad(loss)))(x, runs)
     scanned = jax.lax.scan(lambda _, i: (None, jax.grad(jax.checkpoint(loss))(*i)), None, (x, runs))
     np.testing.assert_allclose(mapped, np.stack(plain), rtol=1e-5, atol=1e-5)

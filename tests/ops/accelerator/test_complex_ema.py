@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ema_reference import DIM, dense, random_runs, reference, some_coefficients
+from ema_reference import DIM, dense, gradients_of, random_runs, reference, some_coefficients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +55,15 @@ def test_states_reach_over_groups_of_groups_of_chunks(documents):
     np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())
 
 
+average_and_gradients = {
+    chunk: gradients_of(lambda x, c, skip, at, chunk=chunk: complex_ema(x, c, skip, at, chunk))
+    for chunk in (2, 8, 32)
+}
+exact_and_gradients = gradients_of(
+    lambda x, c, skip, runs: dense(x.swapaxes(1, 2), c, runs).swapaxes(1, 2) + skip * x
+)
+
+
 @pytest.mark.parametrize(
     ("documents", "chunk"), [(None, 8), (1, 8), (5, 8), (70, 8), (5, 32), (70, 2)]
 )
@@ -65,19 +74,11 @@ def test_gradients_of_input_and_all_coefficients(documents, chunk):
     x = rng.normal(size=(2, time, DIM)).astype(np.float32)
     weights = rng.normal(size=x.shape)
     runs = None if documents is None else random_runs(rng, 2, time, documents)
-    at = positions(runs)
-    ours = jax.jit(
-        jax.grad(lambda c, x, s: (complex_ema(x, c, s, at, chunk) * weights).sum(), (0, 1, 2))
-    )(c, jnp.asarray(x), SKIP)
+    _, *ours = average_and_gradients[chunk](weights, (x, c, SKIP), positions(runs))
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), (c, x, SKIP))
-
-        def loss(c, x, skip):
-            y = dense(x.swapaxes(1, 2), c, runs).swapaxes(1, 2) + skip * x
-            return (y * weights).sum()
-
-        exact = jax.grad(loss, (0, 1, 2))(*wide)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
+        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (x, c, SKIP))
+        _, *exact = exact_and_gradients(weights, wide, runs)
+    for a, b in zip(ours, exact, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
