@@ -423,27 +423,39 @@ def beats_after(run: Run, seconds: float) -> tuple[Phase, int] | None:
     return (beat.phase, beat.finished) if beat else None
 
 
+@pytest.mark.usefixtures("share_programs")
 def test_an_action_that_finds_no_data_ends_the_run_saved(
-    make_run: Callable[..., Run], corpus: Path, tmp_path: Path, read_rows: Rows, chomp: Any
+    config_file: Any, corpus: Path, tmp_path: Path, read_rows: Rows, chomp: Any
 ):
     documents = tmp_path / "texts.jsonl"
     documents.write_bytes(corpus.read_bytes())
     data = SECTIONS["data"] | {"files": [str(documents)]}
     train = SECTIONS["train"] | {"eval_every": 0, "generate_max_tokens": 8}
-    run = make_run("megalodon", **SECTIONS | {"data": data, "train": train})
-    run.start()
-    run.wait_for(Phase.COMPILING)
-    # The batches come from the file that is open; a sample opens it anew.
-    documents.rename(tmp_path / "away")
-    assert str(documents) in run.end()
-    assert (run.codes, run.finished, run.unfinished) == ([2], [4], [["sample"]])
-    assert run.archive.good_steps() == [4]
+    config = config_file("megalodon", **SECTIONS | {"data": data, "train": train})
+    run, straight = tmp_path / "run", tmp_path / "straight"
+
+    def take_away() -> None:
+        """The batches come from the file that is open; a sample opens it anew."""
+        patience = time.monotonic() + PATIENCE
+        while not ((beat := read_heartbeat(run / "heartbeat")) and beat.phase is Phase.COMPILING):
+            assert time.monotonic() < patience
+            time.sleep(0.002)
+        documents.rename(tmp_path / "away")
+
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(take_away)
+        done = chomp("train", config, "--run-dir", run)
+        taken.result()
+    assert done.code == 2 and str(documents) in done.err and "Traceback" not in done.err
+    beat = read_heartbeat(run / "heartbeat")
+    assert beat is not None and beat.finished == 4
+    assert CheckpointDirectory(run / "checkpoints").good_steps() == [4]
+    meta = json.loads((run / "checkpoints" / "4" / "run.json").read_text())["meta"]
+    assert meta["unfinished"]["actions"] == ["sample"]
     (tmp_path / "away").rename(documents)
-    run.start()
-    run.end()
-    assert chomp("train", run.config, "--run-dir", tmp_path / "straight").code == 0
-    rows, expected = (unmeasured(read_rows(f)) for f in (run.folder, tmp_path / "straight"))
-    assert rows == expected
+    assert chomp("train", config, "--run-dir", run, "--resume", "latest").code == 0
+    assert chomp("train", config, "--run-dir", straight).code == 0
+    assert unmeasured(read_rows(run)) == unmeasured(read_rows(straight))
 
 
 @pytest.mark.parametrize(("minutes", "saved"), [(1e-6, [1, 2, 3, 4]), (1e6, [4])])
