@@ -121,7 +121,7 @@ def test_memory_is_that_of_the_compiled_program(
 @needs_compiler
 def test_a_split_is_proposed(chomp: Any, config_file: Callable[..., Path]) -> None:
     config = config_file(train={"batch_size": 1, "grad_accum": 2})
-    done = chomp("plan", config, "--for", "rtx5090", "--propose")
+    done = chomp("plan", config, "--for", "rtx5090", "--propose", "--quick")
     assert done.code == 0, done.err
     # All rows at once: there is nothing to recompute, and it needs next to nothing.
     for text in ("the fastest that fits", "batch_size: 2", "grad_accum: 1", "bound by"):
