@@ -20,6 +20,9 @@ from chomp.sweep.progress import Progress
 from chomp.sweep.record import read_record
 from chomp.system.console import SILENT
 
+# The single runs that a sweep's are compared with; its own are in processes that it starts.
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 ARMS = "optim.lr=1e-3,3e-2,1e30"
 SIZES = {"train": {"steps": 8, "eval_every": 4}, "checkpoint": {"save_every": 100}}
 TIMES = ("_s", "_sec", "_gb", "mfu", "share", "matmul_bound")
