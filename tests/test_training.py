@@ -29,6 +29,9 @@ from chomp.checkpoint.directory import CheckpointChoice, CheckpointDirectory
 from chomp.config import config_from_mapping
 from chomp.trainer.components import build_components
 
+# Those of this process; the runs of the chains are processes, which share nothing.
+pytestmark = pytest.mark.usefixtures("share_programs")
+
 STEPS = 28
 WINDOW = 8
 # The bigram model, whose starts are short; batches so large that a step can be hit.
