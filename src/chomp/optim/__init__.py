@@ -2,13 +2,14 @@
 
 from chomp.optim.groups import Group, group_table, parameter_groups
 from chomp.optim.optimizer import Optimizer
-from chomp.optim.schedule import Rates, schedules
+from chomp.optim.schedule import RateAt, Rates, schedules
 from chomp.optim.stacks import LocalStacking
 
 __all__ = [
     "Group",
     "LocalStacking",
     "Optimizer",
+    "RateAt",
     "Rates",
     "group_table",
     "parameter_groups",

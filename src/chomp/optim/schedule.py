@@ -1,18 +1,21 @@
 """Learning rate over the steps of a run, and the other rates that a step takes as inputs."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from chomp.config import OptimConfig
 
 Scalar = Float[Array, ""]
 """On a device, or a NumPy one that goes there with the step's inputs."""
+
+RateAt = Callable[[Any], Any]
+"""The rates by update count: `Schedule.at`, or a multiple of it."""
 
 
 class Warmup(NamedTuple):
@@ -170,13 +173,13 @@ class Rates(NamedTuple):
             _scalar(config.grad_clip_norm or math.inf),
         )
 
-    def named(self, optimizer: str) -> dict[str, optax.Schedule]:
+    def named(self, optimizer: str) -> dict[str, RateAt]:
         """Return the learning rates by update count, under their names in the metrics.
 
         Args:
             optimizer: `optim.name`. With `muon` there is the rate `lr_muon` too.
         """
-        named: dict[str, optax.Schedule] = {"lr": self.schedule.at}
+        named: dict[str, RateAt] = {"lr": self.schedule.at}
         if optimizer == "muon":
             named["lr_muon"] = lambda count: self.schedule.at(count) * self.scales.muon
         return named
@@ -186,7 +189,7 @@ def _scalar(value: float | np.float32) -> Any:
     return np.float32(value)
 
 
-def schedules(config: OptimConfig, steps: int) -> dict[str, optax.Schedule]:
+def schedules(config: OptimConfig, steps: int) -> dict[str, RateAt]:
     """Return the learning rates of a run by update count, under their names in the metrics.
 
     Args:

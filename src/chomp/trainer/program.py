@@ -10,12 +10,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from chomp.config import Config, TrainConfig, is_deterministic
 from chomp.distributed import FSDP, DataParallel, MeshSharding, ShardedStacking, make_mesh
 from chomp.models import LanguageModel, build_model
-from chomp.optim import LocalStacking, Optimizer, Rates, parameter_groups
+from chomp.optim import LocalStacking, Optimizer, RateAt, Rates, parameter_groups
 from chomp.system.jax_runtime import CPU_ONCE, cpu_compiler_options
 from chomp.trainer.parameter_average import average_shapes
 from chomp.trainer.step import StepResult, TrainStep, init_state, make_train_step
@@ -83,7 +82,7 @@ class TrainProgram:
         return replace(self, rates=rates)
 
     @property
-    def schedules(self) -> dict[str, optax.Schedule]:
+    def schedules(self) -> dict[str, RateAt]:
         """Learning rate by update count, under its name in the metrics."""
         return self.rates.named(self.optimizer.config.name)
 
