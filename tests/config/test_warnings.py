@@ -54,6 +54,13 @@ from chomp.config import Config, config_warnings, is_deterministic
             "data: {tokenizer: {hf_name_or_path: x}}",
             "data.tokenizer.hf_name_or_path: is not used with data.tokenizer.kind: byte",
         ),
+        ("train: {ema: 0.99, ema_from: 50}", None),
+        ("train: {ema_from: 50}", "train.ema_from: has no effect without train.ema"),
+        ("optim: {schedule: wsd, decay_share: 0.5, decay_shape: linear}", None),
+        (
+            "optim: {decay_share: 0.5}",
+            "optim.decay_share: has no effect with optim.schedule: linear",
+        ),
     ],
 )
 def test_warnings(load: Callable[..., Config], text: str, start: str | None) -> None:

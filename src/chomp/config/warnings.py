@@ -1,13 +1,14 @@
 """Warnings about values that are allowed but probably not meant."""
 
 from chomp.config.data import DataConfig
+from chomp.config.optim import OptimConfig
 from chomp.config.registry import MODELS, SOURCES
 from chomp.config.schema import Config
 
 
 def config_warnings(config: Config) -> list[str]:
     """List one line for each key that does something else than it seems to, with its path."""
-    return [*_model_warnings(config), *_data_warnings(config)]
+    return [*_model_warnings(config), *_data_warnings(config), *_unused(config)]
 
 
 def is_deterministic(config: Config) -> bool:
@@ -115,3 +116,16 @@ def _not_of_the_backend(data: DataConfig) -> list[str]:
             "it is for a source of your own"
         )
     return warnings
+
+
+def _unused(config: Config) -> list[str]:
+    """Return a line for each key that others leave without effect."""
+    train, optim, defaults = config.train, config.optim, OptimConfig()
+    warnings = []
+    if train.ema_from and train.ema is None:
+        warnings.append("train.ema_from: has no effect without train.ema")
+    return warnings + [
+        f"optim.{name}: has no effect with optim.schedule: {optim.schedule}; it needs wsd"
+        for name in ("decay_share", "decay_shape")
+        if getattr(optim, name) != getattr(defaults, name) and optim.schedule != "wsd"
+    ]
