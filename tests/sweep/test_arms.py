@@ -25,12 +25,11 @@ def test_commas_in_brackets_and_quotes_divide_nothing(text: str, key: str, value
 
 def test_all_that_is_wrong_is_said_at_once():
     with pytest.raises(ConfigError) as caught:
-        read_axes(["optim.lr", "optim.lr=1,", "train.seed=1", "train.seed=2", "a=1,1"])
+        read_axes(["optim.lr", "optim.lr=1,", "train.seed=1", "train.seed=2"])
     assert caught.value.problems == [
         "'optim.lr': must have the form key=value or key=value,value",
         "optim.lr: a value is missing (got '1,'); write null for none",
         "train.seed: is given twice; write its values with commas between",
-        "a: 1 is given twice",
     ]
 
 
@@ -50,6 +49,16 @@ def test_values_can_go_together():
     ]
     with pytest.raises(ConfigError, match=r"as many values \(got a 2, c 3\)"):
         make_arms([AXES[0], Axis("c", ("1", "2", "3"))], Choice(zipped=True), None)
+
+
+def test_no_two_arms_are_the_same():
+    twice = Axis("b", ("x", "y", "x"))
+    with pytest.raises(ConfigError, match="b=x: is given twice"):
+        make_arms([twice], Choice(), None)
+    with pytest.raises(ConfigError, match="a=1,b=x: is given twice"):
+        make_arms([Axis("a", ("1", "2", "1")), twice], Choice(zipped=True), None)
+    arms = make_arms([Axis("a", ("1", "1", "2")), twice], Choice(zipped=True), None)
+    assert [arm.name for arm in arms] == ["a=1,b=x", "a=1,b=y", "a=2,b=x"]
 
 
 def test_more_random_ones_begin_with_the_same():

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def read_axis(text: str) -> Axis:
     """Read `key=value` or `key=value,value`; commas in brackets and quotes divide nothing.
 
     Raises:
-        ConfigError: it isn't of this form, or a value is missing or comes twice.
+        ConfigError: it isn't of this form, or a value is missing.
     """
     key, equals, rest = text.partition("=")
     key = key.strip()
@@ -57,9 +58,6 @@ def read_axis(text: str) -> Axis:
     values = tuple(part.strip() for part in _split(rest))
     if not all(values):
         raise ConfigError([f"{key}: a value is missing (got {rest!r}); write null for none"])
-    twice = next((value for value in values if values.count(value) > 1), None)
-    if twice is not None:
-        raise ConfigError([f"{key}: {twice} is given twice"])
     return Axis(key, values)
 
 
@@ -110,12 +108,15 @@ def make_arms(axes: Sequence[Axis], choice: Choice, baseline: str | None) -> lis
         baseline: `default` adds the configuration as it is, in front.
 
     Raises:
-        ConfigError: they can't be combined so.
+        ConfigError: they can't be combined so, or two arms are the same.
     """
     swept = [axis.overrides() for axis in axes if len(axis.values) > 1]
     if not swept:
         return [Arm(DEFAULT, ())]
     arms = [Arm(",".join(parts), tuple(parts)) for parts in _combined(swept, choice)]
+    count = Counter(arm.name for arm in arms)
+    if len(count) < len(arms):
+        raise ConfigError([f"{count.most_common(1)[0][0]}: is given twice"])
     return [Arm(DEFAULT, ()), *arms] if baseline == DEFAULT else arms
 
 
