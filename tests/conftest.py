@@ -110,6 +110,8 @@ MEGALODON: Values = {
         "eval_every": 0,
         "generate_every": 0,
     },
+    # Else each run would time some large products.
+    "logging": {"peak_tflops": 0.1},
     "optim": {
         "lr": 3e-3,
         "warmup_steps": 3,
