@@ -24,7 +24,7 @@ from chomp.system.console import Console
 pytestmark = pytest.mark.usefixtures("share_programs")
 
 Values = dict[str, Any]
-TIMES = ("step_time_s", "tokens_per_sec", "data_wait_share", "fraction_of_matmul_bound")
+TIMES = ("step_time_s", "tokens_per_sec", "data_wait_share", "mfu")
 STEPS = 6
 
 
