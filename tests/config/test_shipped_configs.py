@@ -18,7 +18,7 @@ def test_shipped_configs_load_without_a_warning(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("quickstart", 1.0), ("megalodon-100m", 102), ("megalodon-200m", 221), ("megalodon-7b", 7387)],
+    [("quickstart", 1.1), ("megalodon-100m", 102), ("megalodon-200m", 221), ("megalodon-7b", 7387)],
 )
 def test_their_comments_tell_the_right_size(name: str, millions: float) -> None:
     path = CONFIGS / f"{name}.yaml"
