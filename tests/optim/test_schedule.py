@@ -77,7 +77,7 @@ def test_muon_has_its_own_rate():
 def test_the_host_computes_what_the_step_does(schedule: str):
     config = OptimConfig(lr=3e-3, schedule=schedule, warmup_steps=7, rewarm_from=30, rewarm_steps=5)
     rate = schedules(config, 60)["lr"]
-    on_host, on_device = (rate(xnp.arange(70)) for xnp in (np, jnp))
+    on_host, on_device = (rate(xp.arange(70)) for xp in (np, jnp))
     assert isinstance(on_host, np.ndarray) and on_host.dtype == np.float32
     np.testing.assert_allclose(on_host, on_device, rtol=1e-6)
 

@@ -112,23 +112,23 @@ class Schedule(NamedTuple):
 
         For integers of Python or NumPy they are computed on the host, without a program.
         """
-        xnp: Any = jnp if isinstance(count, jax.Array) else np
-        if xnp is np:
+        xp: Any = jnp if isinstance(count, jax.Array) else np
+        if xp is np:
             count = np.asarray(count, np.float32)
         warmup, decay = self.warmup, self.decay
-        rising = xnp.clip(count, 0, xnp.maximum(warmup.steps - 1, 1))
+        rising = xp.clip(count, 0, xp.maximum(warmup.steps - 1, 1))
         left = 1 - rising * warmup.share
-        falling = xnp.clip(count - decay.start, 0, decay.steps)
+        falling = xp.clip(count - decay.start, 0, decay.steps)
         done = falling / decay.steps
-        cosine = 0.5 * (1 + xnp.cos(falling * decay.angle))
+        cosine = 0.5 * (1 + xp.cos(falling * decay.angle))
         still = decay.cosine * cosine + decay.linear * (1 - done) + decay.root * (1 - done**0.5)
-        rate = xnp.where(
+        rate = xp.where(
             count < warmup.steps,
             warmup.first * left + self.peak,
             self.peak * (decay.height * still + decay.floor),
         )
-        again = xnp.minimum((count - self.rewarm_from + 1) / self.rewarm_steps, 1.0)
-        return rate * xnp.where(count < self.rewarm_from, 1.0, again)
+        again = xp.minimum((count - self.rewarm_from + 1) / self.rewarm_steps, 1.0)
+        return rate * xp.where(count < self.rewarm_from, 1.0, again)
 
 
 class Scales(NamedTuple):
