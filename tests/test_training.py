@@ -244,6 +244,9 @@ class TestKilled:
         for part in ("meta", "data", "progress"):
             assert straight[part] == broken[part]
 
+    def test_they_are_those_of_a_whole_megalodon(self, killed_megalodon: Chain):
+        assert len(saved_items(killed_megalodon.broken, STEPS)["params"]) > 20
+
     def test_samples_are_those_of_the_straight_run(self, killed_megalodon: Chain, read_rows: Any):
         samples = read_rows(killed_megalodon.broken / "samples.jsonl")
         assert [sample["step"] for sample in samples] == [14, 28]
